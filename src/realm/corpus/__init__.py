@@ -1,0 +1,1 @@
+"""Text -> articles -> passages: the knowledge corpus Z (and the pre-training corpus X)."""

@@ -1,0 +1,50 @@
+"""Every error realm raises on purpose.
+
+RealmError
+├── ConfigError          a setting or a command is wrong; nothing has started
+├── CorpusError          an article, passage or question cannot be read
+│   └── MaskingError     spans or taggers that cannot be used
+├── ArtifactError        a folder on disk is missing, unfinished, damaged or made from other inputs
+│   └── StaleIndexError  the index is older than refresh.max_staleness_steps
+└── AnsweringError       a question cannot be answered
+
+Messages say what was found, what was expected and what to do. The command line prints them
+without a traceback and exits with 2.
+"""
+
+
+class RealmError(Exception):
+    """Base class: `except RealmError` catches what a caller can act on."""
+
+
+class ConfigError(RealmError):
+    """A setting or a command is wrong; nothing has started."""
+
+
+class CorpusError(RealmError):
+    """An article, passage or question cannot be read."""
+
+
+class MaskingError(CorpusError):
+    """Spans or taggers that cannot be used."""
+
+
+class ArtifactError(RealmError):
+    """A folder on disk is missing, unfinished, damaged or made from other inputs."""
+
+
+class StaleIndexError(ArtifactError):
+    """The index is older than the run allows."""
+
+    def __init__(self, *, index_step: int, train_step: int, limit_steps: int) -> None:
+        self.index_step, self.train_step, self.limit_steps = index_step, train_step, limit_steps
+        super().__init__(
+            f"index was built at step {index_step:,} and training is at {train_step:,}: "
+            f"{train_step - index_step:,} steps stale, limit {limit_steps:,}. "
+            "Refresh more often (`--set refresh.every_steps=N`) or raise "
+            "`refresh.max_staleness_steps`"
+        )
+
+
+class AnsweringError(RealmError):
+    """A question cannot be answered."""

@@ -1,0 +1,1 @@
+"""Passages -> masked examples: what is asked of the encoder."""

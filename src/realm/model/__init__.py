@@ -1,0 +1,1 @@
+"""Equations and modules: tensors only, no files, no logging."""

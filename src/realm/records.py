@@ -1,0 +1,155 @@
+"""The nouns of the pipeline, as plain frozen records. No tensors, no files."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total) as a stage advances; total is 0 while it is not known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Article:
+    """One source page of a corpus."""
+
+    id: str
+    title: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passage:
+    """One retrievable piece of the knowledge corpus: a `z` in the paper.
+
+    The paper says "document" and ORQA says "block"; this codebase says passage.
+    `text == article.text[start:end]`, always.
+    """
+
+    row: int
+    """Position in the passage store and in every index built from it."""
+    id: str
+    """`<article id>#<number of the passage in its article>`."""
+    article_id: str
+    title: str
+    text: str
+    start: int
+    """First character in the article's text."""
+    end: int
+    """One past the last character in the article's text."""
+    sentences: tuple[tuple[int, int], ...]
+    """Character offsets (start, end) of each sentence in `text`."""
+
+    @property
+    def sha256(self) -> str:
+        """Hash of title and text: equal passages are recognised in any store."""
+        return hashlib.sha256(f"{self.title}\n{self.text}".encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SalientSpan:
+    """A stretch of a passage's text that needs world knowledge: an entity, a date, a quantity."""
+
+    start: int
+    """First character, in the text that was tagged."""
+    end: int
+    """One past the last character."""
+    label: str
+    """PER, LOC, ORG, MISC, NAME, DATE, QUANTITY, or what the tagger says."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskedExample:
+    """One masked sentence: an `x` with its `y`. All wordpieces without [CLS] and [SEP]."""
+
+    row: int
+    """Position in the examples folder."""
+    origin: int
+    """Number of the passage of X it came from (row of that store)."""
+    origin_sha256: str
+    """Hash of that passage (title and text): how X = Z recognises an example's own passage."""
+    article_id: str
+    sentence: str
+    """The sentence as written, nothing masked."""
+    span_start: int
+    """First character of the masked span in `sentence` (-1: no single span)."""
+    span_end: int
+    label: str
+    """Kind of the span, or the masking scheme."""
+    original_ids: tuple[int, ...]
+    """Wordpieces of `sentence`."""
+    query_ids: tuple[int, ...]
+    """The same with [MASK] at every masked position."""
+    positions: tuple[int, ...]
+    """Masked positions in `query_ids` that count in the loss, at most `max_masks`."""
+    target_ids: tuple[int, ...]
+    """Gold wordpieces at `positions`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """An open-domain question with what counts as right."""
+
+    id: str
+    question: str
+    answers: tuple[str, ...] = ()
+    answer_patterns: tuple[str, ...] = ()
+    """Regexes instead of strings (CuratedTREC)."""
+    passage_id: str | None = None
+    """Article id of the gold passage, where a set knows it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One answer with its evidence. `passage.text[start - passage.start:end - passage.start]`
+    is `text`, always.
+    """
+
+    text: str
+    probability: float
+    """p(y|x): summed over all passages and spans with the same string."""
+    start: int
+    """First character in the article's text."""
+    end: int
+    passage: Passage
+    """The passage that gave this string most probability."""
+    passage_probability: float
+    """p(z|x) over the passages that were read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnsweredQuestion:
+    """What an answerer says to one question."""
+
+    question: str
+    answers: tuple[Answer, ...]
+    """Best first; empty when nothing was found."""
+    passage_rows: tuple[int, ...] = ()
+    """Every retrieved row, best first (as many as were asked for, read or not)."""
+    read_rows: tuple[int, ...] = ()
+    """The rows that the reader read."""
+
+
+Split = Literal["train", "test"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Skipped:
+    """Counts of everything that was left out, by reason, with the first few places."""
+
+    counts: dict[str, int] = field(default_factory=dict[str, int])
+    examples: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    keep: int = 20
+    """Places remembered for each reason."""
+
+    def add(self, reason: str, place: str = "") -> None:
+        """Count one more item left out for `reason`."""
+        self.counts[reason] = self.counts.get(reason, 0) + 1
+        places = self.examples.setdefault(reason, [])
+        if place and len(places) < self.keep:
+            places.append(place)
+
+    @property
+    def total(self) -> int:
+        """How many items were left out in all."""
+        return sum(self.counts.values())

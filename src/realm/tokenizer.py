@@ -1,0 +1,135 @@
+"""Wordpieces with character offsets, and the joined inputs of BERT."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from tokenizers import Tokenizer as FastTokenizer
+from tokenizers import normalizers, pre_tokenizers
+from tokenizers.models import WordPiece
+
+from realm.errors import ConfigError
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+class Wordpieces(NamedTuple):
+    """A text as wordpieces, without [CLS] and [SEP]."""
+
+    ids: list[int]
+    offsets: list[tuple[int, int]]
+    """Characters (start, end) of each wordpiece in the text."""
+
+
+class WordpieceTokenizer:
+    """BERT's tokenizer, from a `tokenizer.json` or a `vocab.txt`."""
+
+    def __init__(self, fast: FastTokenizer) -> None:
+        fast.no_truncation()
+        fast.no_padding()
+        fast.encode_special_tokens = True  # "[MASK]" in a text is text
+        self._fast = fast
+        ids = {token: fast.token_to_id(token) for token in SPECIAL_TOKENS}
+        if missing := [token for token, number in ids.items() if number is None]:
+            raise ConfigError(f"tokenizer lacks {missing}; expected a BERT vocabulary")
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (
+            int(ids[token]) for token in SPECIAL_TOKENS
+        )
+        self.vocab_size: int = fast.get_vocab_size()
+
+    @classmethod
+    def load(cls, path: Path) -> "WordpieceTokenizer":
+        """Read `tokenizer.json`, `vocab.txt`, or a folder that holds one of them.
+
+        Raises:
+            ConfigError: there is neither, or the file is damaged.
+        """
+        if path.is_dir():
+            found = [path / n for n in ("tokenizer.json", "vocab.txt") if (path / n).is_file()]
+            if not found:
+                raise ConfigError(f"{path} has no tokenizer.json or vocab.txt; expected one")
+            path = found[0]
+        if not path.is_file():
+            raise ConfigError(f"found no tokenizer at {path}")
+        if path.suffix == ".txt":
+            return cls.from_vocabulary(path.read_text(encoding="utf-8").splitlines())
+        try:
+            return cls(FastTokenizer.from_file(str(path)))
+        except Exception as error:  # the library raises bare Exception
+            raise ConfigError(f"{path} is not a tokenizer.json: {error}") from error
+
+    @classmethod
+    def from_vocabulary(cls, tokens: Sequence[str]) -> "WordpieceTokenizer":
+        """Build an uncased tokenizer from a list of wordpieces (`##` marks continuations)."""
+        vocabulary = {token: number for number, token in enumerate(tokens)}
+        fast = FastTokenizer(WordPiece(vocabulary, unk_token="[UNK]"))  # noqa: S106
+        fast.normalizer = normalizers.BertNormalizer(lowercase=True)
+        fast.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        present = [token for token in SPECIAL_TOKENS if token in vocabulary]
+        fast.add_special_tokens(present)
+        return cls(fast)
+
+    def save(self, path: Path) -> None:
+        """Write `tokenizer.json`."""
+        self._fast.save(str(path), pretty=False)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything that decides the wordpieces."""
+        return hashlib.sha256(self._fast.to_str().encode()).hexdigest()
+
+    def encode(self, text: str) -> Wordpieces:
+        """Return the wordpieces of `text`; special tokens written in it stay ordinary text."""
+        encoding = self._fast.encode(text, add_special_tokens=False)
+        return Wordpieces(encoding.ids, encoding.offsets)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[Wordpieces]:
+        """Return the wordpieces of many texts, in parallel threads."""
+        encodings = self._fast.encode_batch(list(texts), add_special_tokens=False)
+        return [Wordpieces(encoding.ids, encoding.offsets) for encoding in encodings]
+
+    def token(self, number: int) -> str:
+        """Return the wordpiece with this id."""
+        return self._fast.id_to_token(number) or "[UNK]"
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return wordpieces joined for display; never used for answers."""
+        words: list[str] = []
+        for number in ids:
+            token = self.token(number)
+            if token.startswith("##") and words:
+                words[-1] += token[2:]
+            else:
+                words.append(token)
+        return " ".join(words)
+
+    def passage_input(
+        self, title: Sequence[int], body: Sequence[int], max_length: int
+    ) -> tuple[list[int], list[int]]:
+        """Return ([CLS] title [SEP] body [SEP], segment ids): Embed_doc's input (section 3.2).
+
+        The title is cut first, at max_length - 3; the body gets the rest. The null passage is
+        the empty title and body.
+        """
+        title = title[: max_length - 3]
+        body = body[: max_length - 3 - len(title)]
+        ids = [self.cls_id, *title, self.sep_id, *body, self.sep_id]
+        return ids, [0] * (len(title) + 2) + [1] * (len(body) + 1)
+
+    def query_input(self, query: Sequence[int], max_length: int) -> tuple[list[int], list[int]]:
+        """Return ([CLS] query [SEP], segment ids): Embed_input's input (section 3.2)."""
+        ids = [self.cls_id, *query[: max_length - 2], self.sep_id]
+        return ids, [0] * len(ids)
+
+    def joint_input(
+        self, query: Sequence[int], body: Sequence[int], max_length: int
+    ) -> tuple[list[int], list[int]]:
+        """Return ([CLS] query [SEP] body [SEP], segment ids): what encoder and reader read.
+
+        The query keeps priority; the body is cut. No title, as in the released code.
+        """
+        query = query[: max_length - 3]
+        body = body[: max_length - 3 - len(query)]
+        ids = [self.cls_id, *query, self.sep_id, *body, self.sep_id]
+        return ids, [0] * (len(query) + 2) + [1] * (len(body) + 1)
