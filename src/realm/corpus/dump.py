@@ -1,0 +1,164 @@
+"""Wikipedia's pages-articles dump -> articles in wikitext, in flat memory."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.parsers import expat
+
+from realm.corpus.reading import (
+    DISAMBIGUATION,
+    NO_TEXT,
+    OTHER_MODEL,
+    OTHER_NAMESPACE,
+    REDIRECT,
+    TEXT_LIMIT,
+    TOO_LONG,
+    Found,
+    Place,
+    Reading,
+)
+from realm.corpus.streams import read_blocks
+from realm.errors import CorpusError
+from realm.records import Article
+
+REDIRECTION = re.compile(r"\s*#redirect", re.IGNORECASE)
+TEMPLATE = re.compile(r"\{\{([^{}|<>\[\]#]{1,80})")
+DISAMBIGUATIONS = {
+    "dab", "hndis", "hndab", "geodis", "mil-unit-dis", "mathdab", "schooldis", "school disambig",
+    "roaddis", "roadis", "hospitaldis", "numberdis", "letterdis", "callsigndis", "tndis",
+    "wp disambig", "project disambiguation", "disamb", "disam",
+}  # fmt: skip
+"""Templates that mark a disambiguation page, beside all that start or end with the word."""
+
+
+def read_dump(path: Path, reading: Reading) -> Iterator[Found]:
+    """Yield the articles of a dump as wikitext; what is no article is counted by reason.
+
+    Raises:
+        CorpusError: the file is truncated, no dump, or declares entities.
+    """
+    parser = _Parser(path)
+    for block in read_blocks(path):
+        for page in parser.feed(block):
+            if found := _to_found(page, path, reading):
+                yield found
+    parser.close()
+
+
+@dataclass(slots=True, kw_only=True)
+class _Page:
+    line: int
+    fields: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    size: int = 0
+    is_redirect: bool = False
+
+    def get(self, name: str) -> str:
+        return "".join(self.fields.get(name, ()))
+
+
+def _to_found(page: _Page, path: Path, reading: Reading) -> Found | None:
+    place = Place(path.name, page.line)
+    text = page.get("revision/text")
+    if reason := _reason(page, text):
+        reading.skipped.add(reason, str(place))
+        return None
+    page_id = page.get("id").strip() or f"{path.name.partition('.')[0]}-{page.line}"
+    article = Article(id=page_id, title=page.get("title").strip(), text=text)
+    return Found(article, place, is_wikitext=True)
+
+
+def _reason(page: _Page, text: str) -> str:
+    """Return why a page is left out, or ''."""
+    if page.get("ns").strip() not in {"", "0"}:
+        return OTHER_NAMESPACE
+    if page.is_redirect or REDIRECTION.match(text):
+        return REDIRECT
+    if page.get("revision/model").strip() not in {"", "wikitext"}:
+        return OTHER_MODEL
+    if page.size > TEXT_LIMIT:
+        return TOO_LONG
+    if not text.strip():
+        return NO_TEXT
+    return DISAMBIGUATION if is_disambiguation(text) else ""
+
+
+def is_disambiguation(wikitext: str) -> bool:
+    """Return whether a template marks the page as a list of meanings."""
+    names = (found[1].strip().lower().replace("_", " ") for found in TEMPLATE.finditer(wikitext))
+    return any(
+        name in DISAMBIGUATIONS
+        or name.endswith((" disambiguation", " disambig"))
+        or (name.startswith("disambig") and "needed" not in name)
+        for name in names
+    )
+
+
+class _Parser:
+    """Feeds on blocks of XML and hands out finished pages, keeping only the one it is in."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path
+        self._path: list[str] = []
+        self._page: _Page | None = None
+        self._field: str = ""
+        self._finished: list[_Page] = []
+        self._expat = expat.ParserCreate()
+        self._expat.buffer_text = True
+        self._expat.StartDoctypeDeclHandler = self._refuse_doctype
+        self._expat.StartElementHandler = self._start
+        self._expat.EndElementHandler = self._end
+        self._expat.CharacterDataHandler = self._characters
+
+    def feed(self, block: bytes) -> list[_Page]:
+        """Return the pages that end in this block."""
+        self._parse(block, is_last=False)
+        finished, self._finished = self._finished, []
+        return finished
+
+    def close(self) -> None:
+        """Check that the dump is whole."""
+        self._parse(b"", is_last=True)
+
+    def _parse(self, block: bytes, *, is_last: bool) -> None:
+        try:
+            self._expat.Parse(block, is_last)
+        except (expat.ExpatError, LookupError, ValueError) as error:
+            raise CorpusError(
+                f"{self._file}:{self._expat.CurrentLineNumber}: the XML is truncated or damaged "
+                f"({error}); expected a whole pages-articles dump. Fetch it again"
+            ) from None
+
+    def _refuse_doctype(self, *_: object) -> None:
+        raise CorpusError(
+            f"{self._file}:{self._expat.CurrentLineNumber}: found a DOCTYPE, expected none: "
+            "Wikipedia's dumps have none, and entities can blow up; remove it"
+        )
+
+    def _start(self, name: str, attributes: dict[str, str]) -> None:
+        del attributes
+        if not self._path and name != "mediawiki":
+            raise CorpusError(
+                f"{self._file}: found <{name}>, expected <mediawiki>: a Wikipedia pages-articles "
+                "dump"
+            )
+        self._path.append(name)
+        if name == "page" and len(self._path) == 2:
+            self._page = _Page(line=self._expat.CurrentLineNumber)
+        elif self._page is not None:
+            self._field = "/".join(self._path[2:])
+            self._page.is_redirect |= self._field == "redirect"
+            self._page.fields[self._field] = []  # of several revisions the last one stays
+
+    def _characters(self, text: str) -> None:
+        if self._page is not None and self._field:
+            self._page.size += len(text)
+            if self._page.size <= TEXT_LIMIT:
+                self._page.fields[self._field].append(text)
+
+    def _end(self, name: str) -> None:
+        self._path.pop()
+        self._field = "/".join(self._path[2:])
+        if name == "page" and len(self._path) == 1 and self._page is not None:
+            self._finished.append(self._page)
+            self._page = None

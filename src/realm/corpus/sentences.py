@@ -1,0 +1,87 @@
+"""Text -> sentences, as character offsets: paragraphs first, then sentencex."""
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+from sentencex import get_sentence_boundaries  # pyright: ignore
+
+PARAGRAPH = re.compile(r"[^\n\r\x0b\x0c\x85\u2028\u2029]+")
+WINDOW = 4_000
+"""Characters given to sentencex at once: its time grows with their square outside ASCII."""
+MARGIN = 200
+"""A sentence that ends this close to the end of a window is looked at again with what follows."""
+ZERO_WIDTH_JOINER = "\u200d"
+
+
+_find = cast("Callable[[str, str], list[dict[str, Any]]]", get_sentence_boundaries)
+
+
+def sentence_spans(text: str, language: str) -> Iterator[tuple[int, int]]:
+    """Yield (start, end) of every sentence of `text`, in order, without white space around it.
+
+    Line breaks end a sentence. Every character that is no white space is in exactly one sentence.
+    """
+    for paragraph in PARAGRAPH.finditer(text):
+        for start, end in _pieces(text, paragraph.start(), paragraph.end(), language):
+            piece = text[start:end]
+            if stripped := piece.strip():
+                start += len(piece) - len(piece.lstrip())
+                yield start, start + len(stripped)
+
+
+def is_inside_character(text: str, at: int) -> bool:
+    """Return whether a cut before `text[at]` would tear apart what readers see as one character."""
+    if not 0 < at < len(text):
+        return False
+    before, after = text[at - 1], text[at]
+    if after.isascii():
+        return before == "\r" and after == "\n"
+    return (
+        ZERO_WIDTH_JOINER in {before, after}
+        or unicodedata.category(after) in {"Mn", "Mc", "Me"}  # accents, variation selectors
+        or "\U0001f3fb" <= after <= "\U0001f3ff"  # skin tones
+        or (_is_flag_half(after) and _is_flag_half(before))
+    )
+
+
+def _pieces(text: str, start: int, end: int, language: str) -> Iterator[tuple[int, int]]:
+    """Yield adjoining pieces of `text[start:end]`, a bounded window at a time."""
+    while end - start > WINDOW:
+        found = _boundaries(text[start : start + WINDOW], language)
+        sure = [boundary for boundary in found if boundary <= WINDOW - MARGIN]
+        if not sure:
+            sure = [_cut(text, start, start + WINDOW) - start]
+        previous = start
+        for boundary in sure:
+            yield previous, start + boundary
+            previous = start + boundary
+        start = previous
+    previous = start
+    for boundary in _boundaries(text[start:end], language):
+        yield previous, start + boundary
+        previous = start + boundary
+    if previous < end:
+        yield previous, end
+
+
+def _boundaries(text: str, language: str) -> list[int]:
+    """Return where sentences end inside `text`."""
+    ends = [found["end_index"] for found in _find(language, text)]
+    return [end for end in ends if end < len(text) and not is_inside_character(text, end)]
+
+
+def _cut(text: str, start: int, end: int) -> int:
+    """Return the last good place in `text[start:end]` to cut an endless sentence."""
+    for at in range(end, start + WINDOW // 2, -1):
+        if text[at - 1].isspace():
+            return at
+    for at in range(end, start + WINDOW // 2, -1):
+        if not is_inside_character(text, at):
+            return at
+    return end
+
+
+def _is_flag_half(character: str) -> bool:
+    return "\U0001f1e6" <= character <= "\U0001f1ff"

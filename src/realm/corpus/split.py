@@ -1,0 +1,179 @@
+"""Articles -> a published passages folder, shard by shard, resumed where it was killed."""
+# pyright: reportUnknownVariableType=false
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+from realm.config import SplitConfig
+from realm.corpus.articles import check_input, find_articles, no_articles
+from realm.corpus.reading import NUM_PLACES, Found, OnError
+from realm.corpus.shards import SKIPPED, TOKENIZER, open_shard, read_manifest, shard_path
+from realm.corpus.workers import Task, cut_groups, split_here, split_in_processes
+from realm.errors import ConfigError, CorpusError
+from realm.records import Progress, Skipped
+from realm.storage import Request, fingerprint, is_done, publish, write_json
+from realm.tokenizer import WordpieceTokenizer
+
+SHARD_ARTICLES = 10_000
+SHARD_CHARACTERS = 1 << 25
+"""A shard is full at so many articles or characters: all of Wikipedia makes some 700 shards."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitReport:
+    """What `split` made, or found already made."""
+
+    num_articles: int
+    """Articles that gave at least one passage."""
+    num_passages: int
+    num_wordpieces: int
+    """Wordpieces of the passages' texts, titles aside."""
+    skipped: Skipped
+    already_done: bool
+
+
+def split(
+    inputs: Sequence[Path],
+    out: Path,
+    *,
+    config: SplitConfig,
+    tokenizer: WordpieceTokenizer,
+    num_processes: int = 1,
+    on_error: OnError = "skip",
+    rebuild: bool = False,
+    progress: Progress | None = None,
+) -> SplitReport:
+    """Split articles into passages and publish them as the folder `out`.
+
+    The inputs are read in the order of their names. The folder's bytes depend on inputs, settings
+    and tokenizer only: neither on `num_processes` nor on whether a killed run was resumed.
+
+    Args:
+        inputs: Files and folders of articles, see `read_articles`.
+        out: The passages folder; if it was made from the same inputs, nothing is done.
+        config: How to cut.
+        tokenizer: Measures and fills the passages; saved in the folder.
+        num_processes: Worker processes; with 1 this process works alone, tokenising in threads.
+        on_error: What to do with a malformed record: count it, or raise at the first.
+        rebuild: Replace a folder that was made from something else.
+        progress: Called with the number of articles split so far, and 0.
+
+    Raises:
+        CorpusError: an input cannot be read, or gives no passage; nothing is published.
+        ArtifactError: `out` was made from other inputs or settings, or cannot be written.
+        ConfigError: `num_processes` is less than 1.
+    """
+    if num_processes < 1:
+        raise ConfigError(f"found {num_processes} worker processes, expected 1 or more")
+    if not inputs:
+        raise CorpusError(no_articles(inputs, Skipped()))
+    for path in inputs:
+        check_input(path)
+    named = _name_inputs(inputs)
+    prints = {name: hashed for name, (_, hashed) in named.items()}
+    request = Request(
+        kind="passages",
+        settings=config.as_dict(),
+        inputs={**prints, "tokenizer": tokenizer.fingerprint},
+    )
+    if is_done(out, request, rebuild=rebuild):
+        return _read_report(out)
+    with publish(out, request, resume=True) as scratch:
+        for stale in scratch.glob(".*.partial"):
+            stale.unlink()
+        tokenizer.save(scratch / TOKENIZER)
+        skipped = Skipped(keep=NUM_PLACES)
+        paths = [path for path, _ in named.values()]
+        found = find_articles(
+            paths, drop_titles=config.drop_titles, on_error=on_error, skipped=skipped
+        )
+        tasks = (
+            Task(folder=scratch, number=number, articles=articles, config=config)
+            for number, articles in enumerate(_group(found))
+        )
+        if num_processes == 1:
+            num_shards = split_here(tasks, tokenizer, progress)
+        else:
+            num_shards = split_in_processes(tasks, num_processes, progress)
+        report = _finish(scratch, num_shards, skipped)
+        if not report.num_passages:
+            shutil.rmtree(scratch)  # nothing in it to go on from
+            raise CorpusError(no_articles(inputs, report.skipped))
+    return report
+
+
+def _group(found: Iterable[Found]) -> Iterator[list[Found]]:
+    """Yield the articles of each shard."""
+    return cut_groups(found, SHARD_ARTICLES, SHARD_CHARACTERS)
+
+
+def _finish(scratch: Path, num_shards: int, skipped: Skipped) -> SplitReport:
+    """Add up the shards and write what stands beside them."""
+    num_articles = num_passages = num_wordpieces = 0
+    for number in range(num_shards):
+        _, counts = open_shard(shard_path(scratch, number))
+        num_articles += counts.num_articles
+        num_passages += counts.num_passages
+        num_wordpieces += counts.num_wordpieces
+        _merge(skipped, counts.skipped)
+    places = [
+        {"file": file, "line": int(line), "reason": reason}
+        for reason in sorted(skipped.examples)
+        for file, _, line in (place.rpartition(":") for place in skipped.examples[reason])
+    ]
+    with (scratch / SKIPPED).open("w", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(place, ensure_ascii=False) + "\n" for place in places)
+    counted = {
+        "num_articles": num_articles,
+        "num_passages": num_passages,
+        "num_wordpieces": num_wordpieces,
+    }
+    extra = {**counted, "num_shards": num_shards, "skipped": dict(sorted(skipped.counts.items()))}
+    write_json(scratch / "extra.json", extra)
+    return SplitReport(**counted, skipped=skipped, already_done=False)
+
+
+def _merge(skipped: Skipped, more: Skipped) -> None:
+    for reason, number in more.counts.items():
+        skipped.counts[reason] = skipped.counts.get(reason, 0) + number
+        places = skipped.examples.setdefault(reason, [])
+        places += more.examples.get(reason, [])[: skipped.keep - len(places)]
+
+
+def _read_report(out: Path) -> SplitReport:
+    """Return the report of a folder that is already made."""
+    manifest = read_manifest(out)
+    skipped = Skipped(counts=manifest.skipped_counts, keep=NUM_PLACES)
+    for line in (out / SKIPPED).read_text(encoding="utf-8").splitlines():
+        place = json.loads(line)
+        skipped.examples.setdefault(place["reason"], []).append(f"{place['file']}:{place['line']}")
+    return SplitReport(
+        num_articles=manifest.num_articles,
+        num_passages=manifest.num_passages,
+        num_wordpieces=manifest.num_wordpieces,
+        skipped=skipped,
+        already_done=True,
+    )
+
+
+def _name_inputs(inputs: Sequence[Path]) -> dict[str, tuple[Path, str]]:
+    """Return name -> (path, fingerprint), in the order in which the inputs are read.
+
+    Names, not paths: where the files lie and in which order they are given changes nothing.
+    """
+    try:
+        prints = sorted((path.resolve().name, fingerprint(path), path) for path in inputs)
+    except OSError as error:
+        raise CorpusError(
+            f"cannot read {error.filename}: {error.strerror}; mend its permissions"
+        ) from None
+    named: dict[str, tuple[Path, str]] = {}
+    for name, hashed, path in prints:
+        taken = {*named, "tokenizer"}
+        free = next(n for k in count(1) if (n := name if k == 1 else f"{name} ({k})") not in taken)
+        named[free] = (path, hashed)
+    return named

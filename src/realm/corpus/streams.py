@@ -1,0 +1,55 @@
+"""Compressed files as streams of blocks and lines, never whole in memory."""
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+
+from realm.errors import CorpusError
+
+COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
+BLOCK_BYTES = 1 << 20
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def read_blocks(path: Path) -> Iterator[bytes]:
+    """Yield the decompressed content of a file, a bounded block at a time.
+
+    Raises:
+        CorpusError: the file cannot be read, or is truncated or damaged.
+    """
+    compression = COMPRESSIONS.get(path.suffix.lower())
+    try:
+        with pa.input_stream(str(path), compression=compression, buffer_size=BLOCK_BYTES) as stream:
+            while block := stream.read(BLOCK_BYTES):
+                yield block
+        if compression and not path.stat().st_size:
+            raise CorpusError(f"{path} is empty, expected a {compression} file; fetch it again")
+    except OSError as error:
+        expected = f"a whole {compression} file" if compression else "a readable file"
+        raise CorpusError(
+            f"{path} is truncated, damaged or unreadable ({error}); expected {expected}. "
+            "Fetch it again: nothing of it is used half-read"
+        ) from None
+
+
+def read_lines(blocks: Iterable[bytes], limit: int) -> Iterator[tuple[int, bytes | None]]:
+    """Yield (number from 1, line without its end); None stands for a line longer than `limit`."""
+    number, parts, size = 1, list[bytes](), 0
+    for block in blocks:
+        *ended, rest = block.split(b"\n")
+        for piece in ended:
+            size += len(piece)
+            yield number, _join(number, [*parts, piece]) if size <= limit else None
+            number, parts, size = number + 1, [], 0
+        size += len(rest)
+        parts = [*parts, rest] if size <= limit else []
+    if size:
+        yield number, _join(number, parts) if size <= limit else None
+
+
+def _join(number: int, parts: list[bytes]) -> bytes:
+    line = b"".join(parts).removesuffix(b"\r")
+    return line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line

@@ -1,0 +1,169 @@
+"""The lexical baseline: BM25 over passages with the library bm25s, cached on disk."""
+
+import re
+import shutil
+import unicodedata
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from realm.errors import ArtifactError, ConfigError, CorpusError
+from realm.records import Passage, Progress
+from realm.storage import Request, fingerprint, fingerprint_of, open_folder, publish
+
+_TOKENIZER = "words-s-v1"
+"""Name and version of `_words`; an index made with another one is made again."""
+_TELL_EVERY = 1_000
+_WORD = re.compile(r"\w+")
+
+
+@runtime_checkable
+class StoredPassages(Protocol):
+    """Passages in row order, such as a PassageStore."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all passages."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Passage]: ...
+
+
+class Bm25Retriever:
+    """BM25 (Lucene's variant) over title and text of each passage."""
+
+    name = "bm25"
+
+    def __init__(self, index: Any) -> None:  # noqa: ANN401 - bm25s has no types
+        self._index = index
+
+    @classmethod
+    def open(
+        cls,
+        passages: StoredPassages,
+        *,
+        cache: Path | None = None,
+        k1: float = 0.9,
+        b: float = 0.4,
+        progress: Progress | None = None,
+    ) -> "Bm25Retriever":
+        """Return a retriever, loaded from `cache` where an equal one was built before.
+
+        Args:
+            passages: what is searched.
+            cache: a folder for built indexes, one for each set of passages and settings; a
+                damaged one is built again. None: build, keep nothing.
+            k1: how soon a repeated word counts no more (Anserini: 0.9).
+            b: how much long passages are held back, 0 to 1 (Anserini: 0.4).
+            progress: called with (rows read, rows).
+
+        Raises:
+            ConfigError: bm25s is not installed, or k1 or b is impossible.
+            CorpusError: the passages hold no word.
+            ArtifactError: the cache cannot be written.
+        """
+        bm25s = _import_bm25s()
+        if k1 < 0 or not 0 <= b <= 1:
+            raise ConfigError(f"BM25: found k1 {k1} and b {b}, expected k1 >= 0 and b from 0 to 1")
+
+        def build() -> Any:  # noqa: ANN401 - bm25s has no types
+            index = bm25s.BM25(k1=k1, b=b, method="lucene", backend="numpy")
+            index.index(_tokenize(passages, progress), show_progress=False)
+            return index
+
+        if cache is None:
+            return cls(build())
+        request = Request(
+            kind="bm25",
+            settings={"k1": k1, "b": b, "tokenizer": _TOKENIZER, "bm25s": bm25s.__version__},
+            inputs={"passages": passages.fingerprint},
+        )
+        folder = cache / f"bm25-{fingerprint_of(request.as_json())[:16]}"
+        if not _is_whole(folder, request):
+            _save(build(), folder, request)
+        return cls(bm25s.BM25.load(folder, allow_pickle=False, show_progress=False))
+
+    def retrieve(self, questions: Sequence[str], k: int) -> list[tuple[list[int], list[float]]]:
+        """Return the best rows and their scores for each question, best first.
+
+        Equal scores stand in row order. Passages that share no word with the question are left
+        out, so there may be fewer than `k`.
+        """
+        return [self._retrieve(question, k) for question in questions]
+
+    def _retrieve(self, question: str, k: int) -> tuple[list[int], list[float]]:
+        tokens = self._index.get_tokens_ids(_words(question))
+        if not tokens or k < 1:
+            return [], []
+        return _top(self._index.get_scores_from_ids(tokens), k)
+
+
+def _import_bm25s() -> ModuleType:
+    try:
+        return import_module("bm25s")
+    except ImportError:
+        raise ConfigError(
+            "BM25 needs the library bm25s, which is not installed: pip install 'realm-lm[bm25]'"
+        ) from None
+
+
+def _words(text: str) -> list[str]:
+    """Return lower-case words without accents, a plural -s cut off (Harman's S-stemmer)."""
+    if not text.isascii():
+        decomposed = unicodedata.normalize("NFKD", text)
+        text = "".join(letter for letter in decomposed if not unicodedata.combining(letter))
+    return [_singular(word) for word in _WORD.findall(text.lower())]
+
+
+def _singular(word: str) -> str:
+    if not word.endswith("s") or len(word) < 4 or word.endswith(("us", "ss")):
+        return word
+    if word.endswith("ies") and not word.endswith(("eies", "aies")):
+        return word[:-3] + "y"
+    return word[:-1]
+
+
+def _tokenize(
+    passages: StoredPassages, progress: Progress | None
+) -> tuple[list[list[int]], dict[str, int]]:
+    """Return each row's words as numbers, and the number of each word."""
+    numbers: dict[str, int] = {}
+    rows: list[list[int]] = []
+    for passage in passages:
+        words = _words(f"{passage.title}\n{passage.text}")
+        rows.append([numbers.setdefault(word, len(numbers)) for word in words])
+        if progress is not None and (len(rows) % _TELL_EVERY == 0 or len(rows) == len(passages)):
+            progress(len(rows), len(passages))
+    if not numbers:
+        raise CorpusError(f"found no word in {len(rows):,} passages, expected text to search")
+    return rows, numbers
+
+
+def _top(scores: NDArray[np.float32], k: int) -> tuple[list[int], list[float]]:
+    rows = np.flatnonzero(scores > 0)
+    if rows.size > k:
+        least = np.partition(scores[rows], -k)[-k]
+        rows = rows[scores[rows] >= least]
+    rows = rows[np.argsort(-scores[rows], kind="stable")][:k]
+    return rows.tolist(), scores[rows].tolist()
+
+
+def _is_whole(folder: Path, request: Request) -> bool:
+    try:
+        manifest = open_folder(folder, request.kind)
+    except ArtifactError:
+        return False
+    return manifest.get("fingerprint") == fingerprint(folder)
+
+
+def _save(index: Any, folder: Path, request: Request) -> None:  # noqa: ANN401
+    shutil.rmtree(folder, ignore_errors=True)  # a damaged one; all of it can be built again
+    with publish(folder, request) as scratch:
+        index.save(scratch, allow_pickle=False, show_progress=False)

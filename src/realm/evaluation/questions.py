@@ -1,0 +1,128 @@
+"""JSON lines -> questions: NQ-open, WebQuestions, CuratedTREC, SQuAD-open and your own."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from realm.errors import CorpusError
+from realm.evaluation.metrics import compile_pattern
+from realm.records import Question
+from realm.storage import fingerprint_of
+
+_LINE_LIMIT = 1 << 20
+"""Bytes of the longest line that can be a question."""
+_EXAMPLE = '{"question": "who wrote Emma", "answers": ["Jane Austen"]}'
+
+
+def read_questions(path: Path) -> list[Question]:
+    """Return the questions of a JSON-lines file, in file order.
+
+    Keys of a line: `question`; `answers` or `answer` (a string or a list of strings), or
+    `answer_patterns` (regexes, CuratedTREC); optional `id` (default: `line-N`) and `passage_id`.
+    Other keys are ignored, blank lines too, repeated answers collapse, repeated questions stay.
+
+    Args:
+        path: a file named *.jsonl, or *.jsonl.gz, .bz2 or .zst.
+
+    Raises:
+        CorpusError: the file is missing, damaged or empty, or a line is no question.
+    """
+    from realm.corpus.streams import read_blocks, read_lines  # slow import, only to read
+
+    if not path.is_file():
+        raise CorpusError(f"found no file {path}, expected questions as JSON lines")
+    questions: list[Question] = []
+    for number, line in read_lines(read_blocks(path), _LINE_LIMIT):
+        place = f"{path}:{number}"
+        if line is None:
+            raise CorpusError(
+                f"{place}: found a line of more than {_LINE_LIMIT:,} bytes, expected one question "
+                f"a line like {_EXAMPLE}"
+            )
+        text = _decode(line, place)
+        if text.strip():
+            questions.append(_parse(text, place, default_id=f"line-{number}"))
+    if not questions:
+        raise CorpusError(f"{path}: found no line, expected one question a line like {_EXAMPLE}")
+    return questions
+
+
+def questions_fingerprint(questions: Iterable[Question]) -> str:
+    """Return the sha256 of what is asked and what counts as right, in order, ids aside."""
+    return fingerprint_of([[q.question, q.answers, q.answer_patterns] for q in questions])
+
+
+def _decode(line: bytes, place: str) -> str:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise CorpusError(
+            f"{place}: found a byte that is not UTF-8 (0x{line[error.start]:02x} at byte "
+            f"{error.start}), expected UTF-8 text; convert the file"
+        ) from None
+
+
+def _parse(text: str, place: str, *, default_id: str) -> Question:
+    try:
+        value: object = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CorpusError(
+            f"{place}: found no JSON ({error}), expected a line like {_EXAMPLE}"
+        ) from None
+    if not isinstance(value, dict):
+        raise CorpusError(
+            f"{place}: found a JSON {type(value).__name__}, expected an object like {_EXAMPLE}"
+        )
+    line = cast("dict[str, Any]", value)
+    question = line.get("question")
+    if not isinstance(question, str) or not question.strip():
+        found = f"{question!r} as" if "question" in line else f"keys {sorted(line)} and no"
+        raise CorpusError(f"{place}: found {found} question, expected a text that is not empty")
+    patterns = _texts(line, "answer_patterns", place)
+    answers = _texts(line, "answers", place) or _texts(line, "answer", place)
+    if not answers and not patterns:
+        raise CorpusError(
+            f"{place}: found no answers among keys {sorted(line)}, expected `answers` (a list of "
+            "strings), `answer` or `answer_patterns` (a list of regexes) with at least one entry"
+        )
+    for pattern in patterns:
+        if compile_pattern(pattern) is None:
+            raise CorpusError(
+                f"{place}: found answer pattern {pattern!r}, expected a regex that Python compiles"
+            )
+    passage_id = line.get("passage_id")
+    return Question(
+        id=_whole(str(line.get("id", default_id)), place),
+        question=_whole(question.strip(), place),
+        answers=answers,
+        answer_patterns=patterns,
+        passage_id=None if passage_id is None else _whole(str(passage_id), place),
+    )
+
+
+def _texts(line: Mapping[str, Any], key: str, place: str) -> tuple[str, ...]:
+    """Return the strings under `key`, each once, in order; none where there is no such key."""
+    value: object = line.get(key)
+    entries = cast("list[object]", value) if isinstance(value, list) else [value]
+    if value is None:
+        return ()
+    kept: dict[str, None] = {}
+    for entry in entries:
+        if not isinstance(entry, str) or not entry.strip():
+            raise CorpusError(
+                f"{place}: found {entry!r} in {key}, expected strings that are not empty"
+            )
+        kept[_whole(entry, place)] = None
+    return tuple(kept)
+
+
+def _whole(text: str, place: str) -> str:
+    """Return `text` if it can be written as UTF-8: JSON escapes may hold half a character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise CorpusError(
+            f"{place}: found half a surrogate pair in {text!r}, expected whole characters"
+        ) from None
+    return text

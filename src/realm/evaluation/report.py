@@ -1,0 +1,131 @@
+"""What an evaluation found: numbers with intervals, one record a question, JSON and table."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from realm.errors import ArtifactError
+from realm.evaluation.metrics import NORMALIZER
+from realm.storage import FORMAT_VERSION, write_json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """A mean over questions between 0 and 1, with its 95 % bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+    num_questions: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuestionRecord:
+    """One question, what was answered and what was found."""
+
+    id: str
+    question: str
+    answers: tuple[str, ...]
+    answer_patterns: tuple[str, ...]
+    prediction: str
+    """The best answer; empty when there was none."""
+    probability: float
+    """p(y|x) of the prediction, 0 when there was none."""
+    right: bool
+    """Exact match or regex match."""
+    exact_match: bool | None
+    """None where the question has only patterns."""
+    f1: float | None
+    regex_match: bool | None
+    """None where the question has no patterns."""
+    rank: int | None
+    """Rank of the first retrieved passage with an answer, from 1."""
+    answer_was_read: bool
+    """Whether an answer stands in a passage that the reader read."""
+    error: str | None
+    """Why there is no answer: the kind of the error and its message."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """All numbers of one evaluation and all that is needed to compare it with another."""
+
+    model: str
+    model_fingerprint: str
+    retriever: str
+    corpus_fingerprint: str
+    num_corpus_passages: int
+    split: str
+    split_fingerprint: str
+    num_split_questions: int
+    """Questions of the whole split; `records` holds those that were asked."""
+    settings: Mapping[str, Any]
+    metrics: Mapping[str, Metric]
+    median_seconds_per_question: float
+    records: tuple[QuestionRecord, ...]
+    failures: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Questions that ended in an error, by kind of error; they count as wrong."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report as plain JSON values."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "kind": "report",
+            "model": {"name": self.model, "fingerprint": self.model_fingerprint},
+            "retriever": self.retriever,
+            "corpus": {
+                "fingerprint": self.corpus_fingerprint,
+                "num_passages": self.num_corpus_passages,
+            },
+            "split": {
+                "name": self.split,
+                "fingerprint": self.split_fingerprint,
+                "num_questions": self.num_split_questions,
+                "num_asked": len(self.records),
+            },
+            "normalizer": NORMALIZER,
+            "settings": dict(self.settings),
+            "metrics": {name: asdict(metric) for name, metric in self.metrics.items()},
+            "median_seconds_per_question": self.median_seconds_per_question,
+            "failures": dict(self.failures),
+            "questions": [asdict(record) for record in self.records],
+        }
+
+    def table(self) -> str:
+        """Return the numbers as lines of plain text, in percent."""
+        asked = f"{len(self.records):,} of {self.num_split_questions:,} questions"
+        head = [
+            ("model", f"{self.model} ({self.model_fingerprint[:12]})"),
+            ("retriever", self.retriever),
+            ("corpus", f"{self.num_corpus_passages:,} passages ({self.corpus_fingerprint[:12]})"),
+            ("split", f"{self.split}, {asked}"),
+            ("seconds per question", f"{self.median_seconds_per_question:.3g} (median)"),
+        ]
+        head += [(f"failed: {kind}", f"{count:,}") for kind, count in self.failures.items()]
+        width = max(len(name) for name in [*self.metrics, *(name for name, _ in head)])
+        lines = [f"{name:<{width}}  {value}" for name, value in head]
+        lines += ["", f"{'metric':<{width}}   mean  95 % interval  questions"]
+        lines += [
+            f"{name:<{width}}  {100 * metric.mean:5.1f}  "
+            f"{f'{100 * metric.low:.1f} to {100 * metric.high:.1f}':>13}  "
+            f"{metric.num_questions:>9,}"
+            for name, metric in self.metrics.items()
+        ]
+        return "\n".join(lines)
+
+
+def write_report(report: Report, path: Path) -> None:
+    """Write the report as JSON, whole or not at all; the folder is made where it is missing.
+
+    Raises:
+        ArtifactError: it cannot be written there; an older report stays as it was.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, report.as_json())
+    except OSError as error:
+        raise ArtifactError(
+            f"cannot write the report to {path}: {error.strerror or error}; "
+            "free space, fix the permissions or choose another path"
+        ) from error

@@ -1,0 +1,130 @@
+"""A snapshot: the embeddings of a passage store by one embedder, immutable, memory-mapped.
+
+    step-500/
+        scan-00000.bf16     rows x dim, bfloat16: what every search reads (256 bytes a passage)
+        exact-00000.f32     the same in float32: read for the widened top-k only
+        manifest.json       step, hashes of embedder and passages, checksums, written last
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from realm.errors import ArtifactError
+from realm.index.exact import search_exactly
+from realm.storage import fingerprint, open_folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """An opened snapshot."""
+
+    folder: Path
+    step: int
+    """Training step of the embedder's parameters."""
+    model_hash: str
+    passages_fingerprint: str
+    scan: Tensor
+    """[passages, dim] bfloat16, memory-mapped."""
+    exact: Tensor
+    """[passages, dim] float32, memory-mapped."""
+    max_norm: float
+    max_rounding: float
+
+    @classmethod
+    def open(cls, folder: Path, *, verify: bool = False) -> "Snapshot":
+        """Map a snapshot; with `verify`, read it through and compare its checksum.
+
+        Raises:
+            ArtifactError: missing, unfinished, damaged.
+        """
+        manifest = open_folder(folder, "index")
+        content: dict[str, Any] = manifest["content"]
+        if verify and fingerprint(folder) != manifest["fingerprint"]:
+            raise ArtifactError(
+                f"{folder} is damaged: its checksum is not the manifest's; build it again with "
+                "`realm index`"
+            )
+        dim = int(content["dim"])
+        rows = [int(n) for n in content["shard_rows"]]
+        scan = _map(folder, "scan", "bf16", rows, dim, torch.bfloat16)
+        exact = _map(folder, "exact", "f32", rows, dim, torch.float32)
+        return cls(
+            folder=folder,
+            step=int(content["step"]),
+            model_hash=str(content["model_hash"]),
+            passages_fingerprint=str(manifest["inputs"]["passages"]),
+            scan=scan,
+            exact=exact,
+            max_norm=float(content["max_norm"]),
+            max_rounding=float(content["max_rounding"]),
+        )
+
+    def __len__(self) -> int:
+        return len(self.scan)
+
+    def search(
+        self, queries: Float[Tensor, "queries dim"], k: int
+    ) -> tuple[Float[Tensor, "queries k"], Int[Tensor, "queries k"]]:
+        """Return the k best (scores, rows) of each query, equal to a float32 search."""
+        return search_exactly(
+            queries.detach().float(),
+            self.scan,
+            self.exact,
+            k,
+            max_norm=self.max_norm,
+            max_rounding=self.max_rounding,
+        )
+
+    def check_passages(self, passages_fingerprint: str) -> None:
+        """Refuse a passage store that this snapshot was not built from.
+
+        Raises:
+            ArtifactError: another corpus.
+        """
+        if passages_fingerprint != self.passages_fingerprint:
+            raise ArtifactError(
+                f"{self.folder} was built from passages {self.passages_fingerprint[:12]}..., but "
+                f"the passages given are {passages_fingerprint[:12]}...; pass the folder it was "
+                "built from, or build an index for these with `realm index`"
+            )
+
+
+def shard_names(number: int) -> tuple[str, str]:
+    """Return the file names (scan, exact) of one shard."""
+    return f"scan-{number:05d}.bf16", f"exact-{number:05d}.f32"
+
+
+def snapshot_folder(run: Path, step: int) -> Path:
+    """Return where a run keeps its snapshot of this step."""
+    return run / "index" / f"step-{step}"
+
+
+def remove_old_snapshots(run: Path, *, keep: set[int]) -> None:
+    """Remove a run's snapshots of all steps but these."""
+    for folder in (run / "index").glob("step-*"):
+        if int(folder.name.removeprefix("step-")) not in keep:
+            shutil.rmtree(folder)
+
+
+def _map(
+    folder: Path, name: str, suffix: str, rows: list[int], dim: int, dtype: torch.dtype
+) -> Tensor:
+    """Map all shards as one tensor; several shards are joined in memory."""
+    parts: list[Tensor] = []
+    for number, count in enumerate(rows):
+        path = folder / f"{name}-{number:05d}.{suffix}"
+        expected = count * dim * dtype.itemsize
+        found = path.stat().st_size if path.is_file() else None
+        if found != expected:
+            raise ArtifactError(
+                f"{path} has {found} bytes, expected {expected}; build the index again"
+            )
+        flat = torch.from_file(str(path), shared=False, size=count * dim, dtype=dtype)
+        parts.append(flat.view(count, dim))
+    return parts[0] if len(parts) == 1 else torch.cat(parts)

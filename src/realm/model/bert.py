@@ -1,0 +1,74 @@
+"""The Transformer under every tower: transformers' own BertModel, attention `sdpa`."""
+
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import BertConfig, BertModel
+
+from realm.model.inputs import Inputs
+
+KEPT_SETTINGS = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "hidden_act",
+    "max_position_embeddings",
+    "type_vocab_size",
+    "layer_norm_eps",
+    "initializer_range",
+)
+"""What defines a BERT; everything else in a config.json is about running it."""
+
+
+def build_bert(settings: dict[str, Any], *, dropout: float = 0.0) -> BertModel:
+    """Return a BertModel with fresh parameters.
+
+    Args:
+        settings: values of KEPT_SETTINGS; missing ones are BERT-base's.
+        dropout: of hidden states and attention, used in training mode only.
+    """
+    config = BertConfig(
+        **{name: settings[name] for name in KEPT_SETTINGS if name in settings},
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+        attn_implementation="sdpa",
+    )
+    return BertModel(config)
+
+
+def bert_settings(bert: BertModel) -> dict[str, Any]:
+    """Return what `build_bert` needs to build an equal module."""
+    return {name: getattr(bert.config, name) for name in KEPT_SETTINGS}
+
+
+def set_dropout(module: nn.Module, rate: float) -> None:
+    """Set the rate of every dropout inside, attention included."""
+    for part in module.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = rate
+
+
+def hidden_states(bert: BertModel, inputs: Inputs) -> Float[Tensor, "rows length width"]:
+    """Return the last layer's hidden states."""
+    output = bert(
+        input_ids=inputs.ids,
+        token_type_ids=inputs.segments,
+        attention_mask=inputs.token_is_real.long(),
+    )
+    return cast("Tensor", output.last_hidden_state)
+
+
+def pooled(bert: BertModel, hidden: Float[Tensor, "rows length width"]) -> Tensor:
+    """Return BERT's pooled output: tanh of a dense layer on [CLS]."""
+    pooler = cast("nn.Module", bert.pooler)
+    return cast("Tensor", pooler(hidden))
+
+
+def mean_over_tokens(hidden: Float[Tensor, "rows length width"], inputs: Inputs) -> Tensor:
+    """Return the mean hidden state over real wordpieces."""
+    weights = inputs.token_is_real.to(torch.float32)[:, :, None]
+    return (hidden.float() * weights).sum(dim=1) / weights.sum(dim=1)

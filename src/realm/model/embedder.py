@@ -1,0 +1,137 @@
+"""Embed_input and Embed_doc: text to vector (section 3.2)."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import BertModel
+
+from realm.model.bert import bert_settings, build_bert, hidden_states, mean_over_tokens, pooled
+from realm.model.inputs import Inputs, TokenSequence, group_by_length, pad
+
+Pooling = Literal["pooler", "mean"]
+
+
+class Embedder(nn.Module):
+    """One tower: LayerNorm(W BERT(text) + b), width `projection_size`.
+
+    The paper writes W BERT_CLS; the released code takes BERT's *pooled* output (dense and tanh on
+    [CLS]), a bias, a layer norm with eps 1e-3 and dropout. That is `pooling="pooler"`.
+    `pooling="mean"` averages the last hidden states, for encoders trained that way. Scores are
+    plain inner products: no temperature, no normalisation to unit length.
+    """
+
+    def __init__(self, bert: BertModel, *, projection_size: int, pooling: Pooling) -> None:
+        super().__init__()
+        self.bert = bert
+        self.pooling: Pooling = pooling
+        width = int(bert.config.hidden_size)
+        self.projection = nn.Linear(width, projection_size)
+        nn.init.xavier_uniform_(self.projection.weight)
+        nn.init.zeros_(self.projection.bias)
+        self.norm = nn.LayerNorm(projection_size, eps=1e-3)
+        self.dropout = nn.Dropout(0.0)
+
+    def features(self, inputs: Inputs) -> Float[Tensor, "rows width"]:
+        """Return the pooled text before the projection."""
+        hidden = hidden_states(self.bert, inputs)
+        if self.pooling == "pooler":
+            return pooled(self.bert, hidden)
+        return mean_over_tokens(hidden, inputs)
+
+    def forward(self, inputs: Inputs) -> Float[Tensor, "rows dim"]:
+        """Return one embedding per row, in 32 bits."""
+        projected = self.projection(self.features(inputs))
+        return self.dropout(self.norm(projected.float()))
+
+    @property
+    def dim(self) -> int:
+        """Width of the embeddings."""
+        return self.projection.out_features
+
+    @torch.no_grad()
+    def init_score_scale(self, scale: float) -> None:
+        """Set the layer norm's gain so that a text scores `scale` with itself."""
+        self.norm.weight.fill_((scale / self.dim) ** 0.5)
+
+    @torch.no_grad()
+    def init_projection(self, features: Float[Tensor, "rows width"]) -> None:
+        """Set W and b to the principal components of a sample of passages' features.
+
+        Keeps what the start encoder already knows of similarity, where a random projection to
+        128 dimensions would blur it. Not in the paper, whose ICT is long enough to forget it.
+        """
+        mean = features.mean(dim=0)
+        _, _, directions = torch.linalg.svd(features - mean, full_matrices=False)
+        kept = directions[: self.dim]
+        scale = (features - mean).norm(dim=-1).mean()
+        self.projection.weight.zero_()
+        self.projection.weight[: len(kept)] = kept / scale
+        self.projection.bias.copy_(-(self.projection.weight @ mean))
+
+
+class Towers(nn.Module):
+    """Embed_input and Embed_doc side by side; one module when shared.
+
+    Released code shares them by default; the paper writes two BERTs.
+    """
+
+    def __init__(self, query: Embedder, passage: Embedder | None = None) -> None:
+        super().__init__()
+        self.query = query
+        self.passage = query if passage is None else passage
+
+    @property
+    def shared(self) -> bool:
+        """Whether queries and passages go through the same parameters."""
+        return self.query is self.passage
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What `build_towers` needs to build an equal module."""
+        return {
+            "bert": bert_settings(self.query.bert),
+            "projection_size": self.query.dim,
+            "pooling": self.query.pooling,
+            "share_towers": self.shared,
+        }
+
+    def untied(self) -> "Towers":
+        """Return two towers with equal parameters, for training only one of them."""
+        if not self.shared:
+            return self
+        settings = self.settings
+        passage = build_tower(settings)
+        passage.load_state_dict(self.query.state_dict())
+        return Towers(self.query, passage)
+
+
+def embed_in_groups(
+    tower: Embedder, sequences: Sequence[TokenSequence], *, pad_id: int, batch_tokens: int
+) -> Float[Tensor, "rows dim"]:
+    """Return the embeddings of all sequences in their order, with gradients.
+
+    Sequences of like length are padded together, so that little is computed on padding.
+    """
+    groups = group_by_length([len(ids) for ids, _ in sequences], batch_tokens)
+    device = tower.projection.weight.device
+    vectors = [tower(pad([sequences[i] for i in group], pad_id, device)) for group in groups]
+    order = torch.tensor([i for group in groups for i in group], device=device)
+    return torch.cat(vectors)[order.argsort()]
+
+
+def build_tower(settings: dict[str, Any]) -> Embedder:
+    """Return one fresh tower."""
+    return Embedder(
+        build_bert(settings["bert"]),
+        projection_size=int(settings["projection_size"]),
+        pooling=cast("Pooling", settings["pooling"]),
+    )
+
+
+def build_towers(settings: dict[str, Any]) -> Towers:
+    """Return fresh towers as `Towers.settings` describes them."""
+    query = build_tower(settings)
+    return Towers(query, None if settings["share_towers"] else build_tower(settings))

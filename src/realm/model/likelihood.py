@@ -1,0 +1,118 @@
+"""Retrieve-then-predict likelihoods: the paper's equations as pure tensor functions.
+
+All logarithms are natural; all scores are inner products f(x, z) under current parameters.
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+
+def marginal_log_likelihood(
+    scores: Float[Tensor, "batch candidates"],
+    mask_log_probs: Float[Tensor, "batch candidates masks"],
+    mask_is_real: Bool[Tensor, "batch masks"],
+) -> Float[Tensor, " batch"]:
+    """Return log p(y | x), marginalised over the candidates (Eq. 1).
+
+    log p(y|x) = logsumexp_z [ log p(z|x) + sum_j log p(y_j|z,x) ]
+
+    Args:
+        scores: f(x, z); p(z|x) is their softmax, which sums to 1 over the candidates. A score of
+            -inf leaves a candidate out.
+        mask_log_probs: log p(y_j | z, x) of the gold wordpiece at each [MASK], in nats.
+        mask_is_real: False where the masks axis is padding.
+
+    Differs from the released code, which marginalises each [MASK] on its own
+    (`token_marginal_log_likelihood`). The two agree when an example has one [MASK].
+    """
+    return torch.logsumexp(
+        scores.log_softmax(dim=-1) + span_log_probs(mask_log_probs, mask_is_real), dim=-1
+    )
+
+
+def token_marginal_log_likelihood(
+    scores: Float[Tensor, "batch candidates"],
+    mask_log_probs: Float[Tensor, "batch candidates masks"],
+    mask_is_real: Bool[Tensor, "batch masks"],
+) -> Float[Tensor, " batch"]:
+    """Return sum_j logsumexp_z [ log p(z|x) + log p(y_j|z,x) ]: the released code's objective.
+
+    Args:
+        scores: f(x, z).
+        mask_log_probs: log p(y_j | z, x) of the gold wordpiece at each [MASK].
+        mask_is_real: False where the masks axis is padding.
+    """
+    log_p_z = scores.log_softmax(dim=-1)[:, :, None]
+    per_mask = torch.logsumexp(log_p_z + mask_log_probs, dim=1)
+    return per_mask.masked_fill(~mask_is_real, 0.0).sum(dim=-1)
+
+
+def span_log_probs(
+    mask_log_probs: Float[Tensor, "batch candidates masks"],
+    mask_is_real: Bool[Tensor, "batch masks"],
+) -> Float[Tensor, "batch candidates"]:
+    """Return log p(y | z, x) = sum_j log p(y_j | z, x), masks given z independent (section 3.2)."""
+    return mask_log_probs.masked_fill(~mask_is_real[:, None], 0.0).sum(dim=-1)
+
+
+def retrieval_utility(
+    mask_log_probs: Float[Tensor, "batch candidates masks"],
+    mask_is_real: Bool[Tensor, "batch masks"],
+) -> Float[Tensor, "batch candidates"]:
+    """Return RU(z|x) = log p(y|z,x) - log p(y|null,x) of every candidate (Eq. 2).
+
+    Candidate 0 is the null passage, whose utility is 0 by definition.
+    """
+    log_p_y = span_log_probs(mask_log_probs, mask_is_real)
+    return log_p_y - log_p_y[:, :1]
+
+
+def marginal_minus_null(
+    scores: Float[Tensor, "batch candidates"],
+    mask_log_probs: Float[Tensor, "batch candidates masks"],
+    mask_is_real: Bool[Tensor, "batch masks"],
+) -> Float[Tensor, " batch"]:
+    """Return log p(y|x) - log p(y|null,x): what the released code logs as retrieval utility."""
+    null = span_log_probs(mask_log_probs, mask_is_real)[:, 0]
+    return marginal_log_likelihood(scores, mask_log_probs, mask_is_real) - null
+
+
+def score_gradient(
+    scores: Float[Tensor, "batch candidates"],
+    mask_log_probs: Float[Tensor, "batch candidates masks"],
+    mask_is_real: Bool[Tensor, "batch masks"],
+) -> Float[Tensor, "batch candidates"]:
+    """Return r(z) = [ p(y|z,x) / p(y|x) - 1 ] p(z|x) = d log p(y|x) / d f(x,z) (Appendix A).
+
+    Positive exactly for passages that predict y better than expected.
+    """
+    log_p_y = span_log_probs(mask_log_probs, mask_is_real)
+    log_p = marginal_log_likelihood(scores, mask_log_probs, mask_is_real)
+    return torch.expm1(log_p_y - log_p[:, None]) * scores.softmax(dim=-1)
+
+
+def correct_log_likelihood(
+    logits: Float[Tensor, "batch choices"], is_correct: Bool[Tensor, "batch choices"]
+) -> Float[Tensor, " batch"]:
+    """Return log of the probability of all correct choices together; 0 where none is correct.
+
+    log p = logsumexp(correct logits) - logsumexp(all logits): the reader's loss over spans and
+    the retriever's early loss over passages (ORQA). A question without a correct choice
+    contributes nothing, as released.
+    """
+    any_correct = is_correct.any(dim=-1)
+    lowest = torch.finfo(logits.dtype).min
+    correct = logits.masked_fill(~is_correct, lowest).logsumexp(dim=-1)
+    return torch.where(any_correct, correct - logits.logsumexp(dim=-1), 0.0)
+
+
+def inverse_cloze_loss(
+    scores: Float[Tensor, "queries passages"], own: Int[Tensor, " queries"]
+) -> Float[Tensor, ""]:
+    """Return the mean softmax cross-entropy of each pseudo-query's own passage in the batch.
+
+    No temperature, queries to passages only (ORQA, section 5.1).
+    """
+    return cross_entropy(scores, own)

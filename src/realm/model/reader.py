@@ -1,0 +1,76 @@
+"""The span reader for Open-QA: which words of the passage answer the question (ORQA)."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from transformers import BertModel
+
+from realm.model.bert import bert_settings, build_bert, hidden_states
+from realm.model.inputs import Inputs
+
+
+class Reader(nn.Module):
+    """Scores every span of at most `max_answer_wordpieces` inside the passage.
+
+    h(span) = LayerNorm(ReLU(W_start BERT_start + W_end BERT_end)), score = w . h + b, with
+    `span_hidden` units and eps 1e-3 as released. The retriever's inner product is added by the
+    caller, before the softmax over the spans of all passages together.
+    """
+
+    def __init__(self, bert: BertModel, *, span_hidden: int, max_answer_wordpieces: int) -> None:
+        super().__init__()
+        self.bert = bert
+        self.max_answer_wordpieces = max_answer_wordpieces
+        self.span_hidden = span_hidden
+        self.projection = nn.Linear(int(bert.config.hidden_size), 2 * span_hidden)
+        self.norm = nn.LayerNorm(span_hidden, eps=1e-3)
+        self.score = nn.Linear(span_hidden, 1)
+        for layer in (self.projection, self.score):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What `build_reader` needs to build an equal module."""
+        return {
+            "bert": bert_settings(self.bert),
+            "span_hidden": self.span_hidden,
+            "max_answer_wordpieces": self.max_answer_wordpieces,
+        }
+
+    def forward(
+        self, inputs: Inputs, in_passage: Bool[Tensor, "rows length"]
+    ) -> Float[Tensor, "rows length widths"]:
+        """Return the logit of each span, -inf outside the passage.
+
+        Args:
+            inputs: joint inputs [CLS] question [SEP] body [SEP].
+            in_passage: True at the body's wordpieces.
+
+        Returns:
+            logits[r, s, w] of the span of w + 1 wordpieces that starts at s.
+        """
+        widths = self.max_answer_wordpieces
+        starts, ends = self.projection(hidden_states(self.bert, inputs)).split(
+            self.span_hidden, dim=-1
+        )
+        padded_ends = nn.functional.pad(ends, (0, 0, 0, widths - 1))
+        per_width = [padded_ends[:, w : w + starts.shape[1]] for w in range(widths)]
+        hidden = torch.relu(starts[:, :, None] + torch.stack(per_width, dim=2))
+        logits = self.score(self.norm(hidden)).squeeze(-1).float()
+        padded_in = nn.functional.pad(in_passage, (0, widths - 1))
+        end_is_in = torch.stack(
+            [padded_in[:, w : w + in_passage.shape[1]] for w in range(widths)], dim=2
+        )
+        return logits.masked_fill(~(in_passage[:, :, None] & end_is_in), float("-inf"))
+
+
+def build_reader(settings: dict[str, Any]) -> Reader:
+    """Return a fresh reader as `Reader.settings` describes it."""
+    return Reader(
+        build_bert(settings["bert"]),
+        span_hidden=int(settings["span_hidden"]),
+        max_answer_wordpieces=int(settings["max_answer_wordpieces"]),
+    )

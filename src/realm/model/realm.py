@@ -1,0 +1,161 @@
+"""One forward pass of REALM over a batch: fresh scores of the candidates, then reading them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from realm.model.embedder import Towers, embed_in_groups
+from realm.model.encoder import Encoder
+from realm.model.inputs import TokenSequence, group_by_length, pad
+from realm.model.reader import Reader
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandidateBatch:
+    """Queries with their candidates, as wordpieces; nothing padded yet."""
+
+    queries: list[TokenSequence]
+    passages: list[TokenSequence]
+    """Distinct candidates; the null passage first."""
+    passage_of: Int[Tensor, "batch candidates"]
+    """Index into `passages` of each candidate (missing ones point at the null passage)."""
+    is_real: Bool[Tensor, "batch candidates"]
+    """False for candidates that get no probability."""
+    joint: list[TokenSequence]
+    """[CLS] x [SEP] body [SEP], candidate by candidate: index b * num_candidates + c."""
+    targets: Int[Tensor, "batch masks"]
+    mask_positions: Int[Tensor, "batch masks"]
+    """In the joint input, [CLS] counted."""
+    mask_is_real: Bool[Tensor, "batch masks"]
+
+    @property
+    def num_tokens(self) -> int:
+        """Wordpieces that towers and encoder read, padding aside."""
+        return sum(len(ids) for ids, _ in [*self.queries, *self.passages, *self.joint])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """How sequences are padded."""
+
+    pad_id: int
+    batch_tokens: int
+    """Wordpieces, padding included, in one forward pass."""
+
+
+def score_candidates(
+    towers: Towers, batch: CandidateBatch, budget: Budget
+) -> Float[Tensor, "batch candidates"]:
+    """Return f(x, z) = Embed_input(x) . Embed_doc(z), -inf for candidates left out (section 3.2).
+
+    Always computed afresh: the snapshot selects candidates, it never scores them for training.
+    """
+    settings = {"pad_id": budget.pad_id, "batch_tokens": budget.batch_tokens}
+    queries = embed_in_groups(towers.query, batch.queries, **settings)
+    passages = embed_in_groups(towers.passage, batch.passages, **settings)
+    scores = torch.einsum("bd,bcd->bc", queries, passages[batch.passage_of])
+    return scores.masked_fill(~batch.is_real, float("-inf"))
+
+
+def mask_logits(
+    encoder: Encoder, batch: CandidateBatch, budget: Budget
+) -> tuple[Float[Tensor, "masks vocab"], Int[Tensor, " masks"], Int[Tensor, " masks"]]:
+    """Return the encoder's logits at every real [MASK] of every candidate.
+
+    Returns:
+        (logits in 32 bits, index b * num_candidates + c of each, index of its mask).
+    """
+    num_candidates = batch.passage_of.shape[1]
+    all_logits: list[Tensor] = []
+    owners: list[Tensor] = []
+    places: list[Tensor] = []
+    for group in group_by_length([len(ids) for ids, _ in batch.joint], budget.batch_tokens):
+        inputs = pad([batch.joint[i] for i in group], budget.pad_id)
+        joint = torch.tensor(group)
+        rows, masks = batch.mask_is_real[joint // num_candidates].nonzero(as_tuple=True)
+        positions = batch.mask_positions[joint[rows] // num_candidates, masks]
+        all_logits.append(encoder(inputs, rows, positions).float())
+        owners.append(joint[rows])
+        places.append(masks)
+    return torch.cat(all_logits), torch.cat(owners), torch.cat(places)
+
+
+def read_candidates(
+    encoder: Encoder, batch: CandidateBatch, budget: Budget
+) -> Float[Tensor, "batch candidates masks"]:
+    """Return log p(y_j | z, x) of the gold wordpiece at each [MASK]; 0 where masks are padding."""
+    logits, owners, places = mask_logits(encoder, batch, budget)
+    return gold_log_probs(batch, logits, owners, places)
+
+
+def gold_log_probs(
+    batch: CandidateBatch,
+    logits: Float[Tensor, "masks vocab"],
+    owners: Int[Tensor, " masks"],
+    places: Int[Tensor, " masks"],
+) -> Float[Tensor, "batch candidates masks"]:
+    """Return log p(y_j | z, x) from what `mask_logits` returned."""
+    size, num_candidates = batch.passage_of.shape
+    targets = batch.targets[owners // num_candidates, places]
+    gold = logits.gather(-1, targets[:, None])[:, 0] - logits.logsumexp(dim=-1)
+    flat = torch.zeros(size * num_candidates, batch.targets.shape[1], dtype=gold.dtype)
+    flat = flat.index_put((owners, places), gold)
+    return flat.view(size, num_candidates, -1)
+
+
+def predict_masks(
+    batch: CandidateBatch,
+    weights: Float[Tensor, "batch candidates"],
+    logits: Float[Tensor, "masks vocab"],
+    owners: Int[Tensor, " masks"],
+    places: Int[Tensor, " masks"],
+) -> Int[Tensor, "batch masks"]:
+    """Return the wordpiece with the largest sum_z p(z|x) p(. | z, x) at each mask.
+
+    Args:
+        batch: the batch.
+        weights: p(z|x), or 1 at the null passage for a prediction without retrieval.
+        logits: from `mask_logits`, with owners and places.
+        owners: see there.
+        places: see there.
+    """
+    size, num_candidates = batch.passage_of.shape
+    predicted = torch.zeros_like(batch.targets)
+    probability = logits.softmax(dim=-1) * weights.reshape(-1)[owners][:, None]
+    for row in range(size):
+        for mask in range(int(batch.mask_is_real[row].sum())):
+            mine = (owners // num_candidates == row) & (places == mask)
+            predicted[row, mask] = probability[mine].sum(dim=0).argmax()
+    return predicted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpanInput:
+    """A question joined with one passage."""
+
+    ids: list[int]
+    segments: list[int]
+    first: int
+    """Position of the passage's first wordpiece."""
+    last: int
+    """Position of its last one (before `first` when the passage is empty)."""
+
+
+def span_logits(
+    reader: Reader, inputs: Sequence[SpanInput], budget: Budget
+) -> list[Float[Tensor, "starts widths"]]:
+    """Return, for each passage, the logits of its spans: [s, w] is wordpieces s to s + w."""
+    logits: dict[int, Tensor] = {}
+    for group in group_by_length([len(item.ids) for item in inputs], budget.batch_tokens):
+        chosen = [inputs[i] for i in group]
+        padded = pad([(item.ids, item.segments) for item in chosen], budget.pad_id)
+        places = torch.arange(padded.ids.shape[1])
+        first = torch.tensor([item.first for item in chosen])[:, None]
+        last = torch.tensor([item.last for item in chosen])[:, None]
+        group_logits = reader(padded, (places >= first) & (places <= last))
+        for place, (number, item) in enumerate(zip(group, chosen, strict=True)):
+            logits[number] = group_logits[place, item.first : item.last + 1]
+    return [logits[number] for number in range(len(inputs))]

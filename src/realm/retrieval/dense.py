@@ -1,0 +1,66 @@
+"""The dense retriever at answering time: embed the question, search the snapshot."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from realm.index.snapshot import Snapshot
+from realm.model.embedder import Embedder, embed_in_groups
+from realm.tokenizer import WordpieceTokenizer
+
+
+class Retriever(Protocol):
+    """Finds passages for questions."""
+
+    name: str
+    score_weight: float
+    """What the reader adds of a score to its own (dense: 1, another scale: 0)."""
+
+    def retrieve(
+        self, questions: Sequence[str], k: int
+    ) -> list[tuple[list[int], list[float]]]:
+        """Return (rows, scores) of the k best passages of each question, best first."""
+        ...
+
+
+class DenseRetriever:
+    """Embed_input and maximum inner product search over Embed_doc."""
+
+    name = "dense"
+    score_weight = 1.0
+
+    def __init__(
+        self,
+        tower: Embedder,
+        snapshot: Snapshot,
+        tokenizer: WordpieceTokenizer,
+        *,
+        question_wordpieces: int,
+        batch_tokens: int = 4_096,
+    ) -> None:
+        self.tower = tower
+        self.snapshot = snapshot
+        self.tokenizer = tokenizer
+        self.question_wordpieces = question_wordpieces
+        self.batch_tokens = batch_tokens
+
+    def embed(self, questions: Sequence[str]) -> Float[Tensor, "questions dim"]:
+        """Return Embed_input of each question, with gradients where they are on."""
+        sequences = [
+            self.tokenizer.query_input(pieces.ids, self.question_wordpieces)
+            for pieces in self.tokenizer.encode_batch(questions)
+        ]
+        return embed_in_groups(
+            self.tower, sequences, pad_id=self.tokenizer.pad_id, batch_tokens=self.batch_tokens
+        )
+
+    def retrieve(
+        self, questions: Sequence[str], k: int
+    ) -> list[tuple[list[int], list[float]]]:
+        """Return (rows, scores) of the k best passages of each question, best first."""
+        with torch.inference_mode():
+            scores, rows = self.snapshot.search(self.embed(questions), min(k, len(self.snapshot)))
+        return list(zip(rows.tolist(), scores.tolist(), strict=True))

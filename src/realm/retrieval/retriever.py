@@ -1,0 +1,123 @@
+"""From a query to the candidates that the encoder reads (sections 3.3 and 3.4)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from realm.corpus.store import PassageStore
+from realm.index.snapshot import Snapshot
+from realm.records import MaskedExample
+
+NULL_ROW = -1
+"""Stands for the null passage, which has no row in the passage store."""
+MISSING_ROW = -2
+"""Stands for a candidate that could not be found; it gets no probability."""
+
+
+def choose_candidates(
+    found: Int[Tensor, " found"], is_own: Sequence[bool], num_candidates: int
+) -> list[int]:
+    """Return rows: the null passage, then the best that are not the example's own.
+
+    Section 3.4, "Null document" and "Prohibiting trivial retrievals". `num_candidates` counts the
+    null passage; where too few are found, MISSING_ROW fills up.
+
+    Args:
+        found: rows, best first.
+        is_own: for each of them, whether it holds the sentence that was masked.
+        num_candidates: rows to return.
+    """
+    kept = [int(row) for row, own in zip(found, is_own, strict=True) if not own]
+    kept = [NULL_ROW, *kept[: num_candidates - 1]]
+    return kept + [MISSING_ROW] * (num_candidates - len(kept))
+
+
+def trigrams(pieces: np.ndarray, vocab_size: int) -> np.ndarray:
+    """Return the distinct wordpiece trigrams as numbers (shorter texts: the whole as one)."""
+    ids = np.asarray(pieces, dtype=np.int64)
+    if len(ids) < 3:
+        return np.unique(ids)
+    return np.unique((ids[:-2] * vocab_size + ids[1:-1]) * vocab_size + ids[2:])
+
+
+def overlap(sentence: np.ndarray, passage: np.ndarray, vocab_size: int) -> float:
+    """Return the share of the sentence's trigrams that the passage holds, 0 to 1."""
+    wanted = trigrams(sentence, vocab_size)
+    if not len(wanted):
+        return 0.0
+    return float(np.isin(wanted, trigrams(passage, vocab_size)).mean())
+
+
+class CandidateFinder:
+    """Finds the candidates of masked examples in a passage store.
+
+    An example's own passage is recognised by identity (same title and text, whichever store it
+    came from) and by overlap: it holds most of the sentence's trigrams. The released code compares
+    hashes only, so that its filter never fires once X and Z are cut differently.
+    """
+
+    def __init__(
+        self,
+        store: PassageStore,
+        *,
+        num_candidates: int,
+        overlap_limit: float,
+        exclude_own: bool = True,
+    ) -> None:
+        self.store = store
+        self.num_candidates = num_candidates
+        self.overlap_limit = overlap_limit
+        self.exclude_own = exclude_own
+
+    def find(
+        self,
+        snapshot: Snapshot,
+        queries: Float[Tensor, "batch dim"],
+        examples: Sequence[MaskedExample],
+    ) -> tuple[list[list[int]], Float[Tensor, "batch candidates"]]:
+        """Return (rows of each example's candidates, their scores in the snapshot).
+
+        The snapshot only selects: scores that train are computed afresh from the passages.
+        Scores of the null passage and of missing candidates are nan.
+        """
+        wanted = min(len(snapshot), self.num_candidates + 7)
+        scores, found = snapshot.search(queries, wanted)
+        rows: list[list[int]] = []
+        stale = torch.full((len(examples), self.num_candidates), float("nan"))
+        for number, example in enumerate(examples):
+            own = [self.is_own(example, int(row)) for row in found[number]]
+            chosen = choose_candidates(found[number], own, self.num_candidates)
+            if MISSING_ROW in chosen and wanted < len(snapshot):
+                chosen, known = self._search_deeper(snapshot, queries[number], example)
+            else:
+                known = dict(zip(found[number].tolist(), scores[number].tolist(), strict=True))
+            rows.append(chosen)
+            for place, row in enumerate(chosen):
+                if row >= 0:
+                    stale[number, place] = known[row]
+        return rows, stale
+
+    def is_own(self, example: MaskedExample, row: int) -> bool:
+        """Return whether this passage is the one the example came from, or holds its sentence."""
+        if not self.exclude_own:
+            return False
+        if self.store.sha256(row) == example.origin_sha256:
+            return True
+        share = overlap(
+            np.asarray(example.original_ids),
+            self.store.wordpieces(row),
+            self.store.tokenizer.vocab_size,
+        )
+        return share >= self.overlap_limit
+
+    def _search_deeper(
+        self, snapshot: Snapshot, query: Float[Tensor, " dim"], example: MaskedExample
+    ) -> tuple[list[int], dict[int, float]]:
+        depth = min(len(snapshot), 8 * self.num_candidates + 64)
+        scores, found = snapshot.search(query[None], depth)
+        own = [self.is_own(example, int(row)) for row in found[0]]
+        chosen = choose_candidates(found[0], own, self.num_candidates)
+        return chosen, dict(zip(found[0].tolist(), scores[0].tolist(), strict=True))

@@ -1,0 +1,266 @@
+"""Joint pre-training: the REALM loop (sections 3.1 to 3.4).
+
+Each step: embed the masked sentences, select candidates in the snapshot, score those afresh, read
+them, and climb log p(y|x) of Eq. 1 through both towers and the encoder. Between steps the index
+is refreshed.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model
+from realm.config import IndexConfig, PretrainConfig
+from realm.corpus.store import PassageStore
+from realm.errors import ConfigError
+from realm.index.builder import autocast_to
+from realm.index.refresh import Refresher
+from realm.masking.store import ExampleStore
+from realm.model.embedder import Towers, embed_in_groups
+from realm.model.encoder import Encoder
+from realm.model.likelihood import marginal_log_likelihood, token_marginal_log_likelihood
+from realm.model.realm import Budget, read_candidates, score_candidates
+from realm.records import MaskedExample, Progress
+from realm.retrieval.batch import Lengths, candidate_batch
+from realm.retrieval.retriever import CandidateFinder
+from realm.storage import MANIFEST, Request, read_json
+from realm.training.examples import ExampleSampler
+from realm.training.loop import OnMetrics, TrainReport, prepare_run, resume_point, train
+from realm.training.measures import PretrainMeasures, average, step_measures
+
+CPU = torch.device("cpu")
+
+
+def pretrain(
+    examples: ExampleStore,
+    store: PassageStore,
+    out: Path,
+    *,
+    embedder: Path,
+    encoder: Path,
+    config: PretrainConfig,
+    rebuild: bool = False,
+    on_metrics: OnMetrics | None = None,
+    progress: Progress | None = None,
+) -> TrainReport:
+    """Train retriever and encoder together on masked examples.
+
+    Args:
+        examples: masked sentences of X.
+        store: the passages Z.
+        out: run folder.
+        embedder: run or checkpoint with towers (from `ict`).
+        encoder: run or checkpoint with an encoder (from `mlm`).
+        config: settings.
+        rebuild: replace a run made from other inputs.
+        on_metrics: called at logged steps.
+        progress: called while the index is rebuilt.
+
+    Raises:
+        ConfigError: more candidates than passages, or different vocabularies.
+        ArtifactError: a folder is missing, damaged, or from another corpus.
+    """
+    check_candidates(config.num_candidates, len(store))
+    sources = {"embedder": find_checkpoint(embedder), "encoder": find_checkpoint(encoder)}
+    request = Request(
+        kind="run",
+        settings={"stage": "pretrain", **config.as_dict()},
+        inputs={
+            "passages": store.fingerprint,
+            "examples": examples.fingerprint,
+            **{name: _fingerprint(path) for name, path in sources.items()},
+        },
+    )
+    if (report := prepare_run(out, request, rebuild=rebuild)) is not None:
+        return report
+    if (checkpoint := resume_point(out)) is not None:
+        model = load_model(checkpoint)
+        towers, reading = model.need_towers(), model.need_encoder()
+    else:
+        towers = load_model(sources["embedder"]).need_towers()
+        reading = load_model(sources["encoder"]).need_encoder()
+        if config.share_towers is False:
+            towers = towers.untied()
+        if config.share_towers is True and not towers.shared:
+            raise ConfigError(f"share_towers=true, but {embedder} has two towers")
+    if reading.bert.config.vocab_size != store.tokenizer.vocab_size:
+        raise ConfigError(
+            f"the encoder knows {reading.bert.config.vocab_size} wordpieces, the passages' "
+            f"tokenizer {store.tokenizer.vocab_size}; start both from the same vocabulary"
+        )
+    refresher = Refresher(
+        out,
+        store,
+        config=config.refresh,
+        index=IndexConfig(
+            passage_wordpieces=config.passage_wordpieces, autocast=config.autocast
+        ),
+        progress=progress,
+    )
+    job = PretrainJob(examples, towers, reading, refresher, config)
+    return train(job, out, request, config=config, on_metrics=on_metrics)
+
+
+def check_candidates(num_candidates: int, num_passages: int) -> None:
+    """Refuse more candidates than the corpus can give.
+
+    Raises:
+        ConfigError: the null passage, `num_candidates - 1` others and the excluded own one do not
+            fit.
+    """
+    if num_candidates > num_passages:
+        raise ConfigError(
+            f"num_candidates={num_candidates} needs at least {num_candidates} passages (the null "
+            f"passage is free, the example's own is excluded), found {num_passages}; "
+            f"lower it with `--set num_candidates=N` or add passages"
+        )
+
+
+class PretrainJob:
+    """One step of the REALM loop."""
+
+    def __init__(
+        self,
+        examples: ExampleStore,
+        towers: Towers,
+        encoder: Encoder,
+        refresher: Refresher,
+        config: PretrainConfig,
+    ) -> None:
+        self.store = refresher.store
+        self.towers = towers
+        self.encoder = encoder
+        self.refresher = refresher
+        self.config = config
+        self.sampler = ExampleSampler(
+            examples,
+            self.store,
+            held_out=config.held_out,
+            num_eval=config.num_eval_examples,
+            seed=config.seed,
+        )
+        self.finder = CandidateFinder(
+            self.store,
+            num_candidates=config.num_candidates,
+            overlap_limit=config.overlap_limit,
+            exclude_own=config.exclude_own,
+        )
+        self.lengths = Lengths(
+            query=config.query_wordpieces,
+            passage=config.passage_wordpieces,
+            joint=config.joint_wordpieces,
+        )
+        self.budget = Budget(
+            pad_id=self.store.tokenizer.pad_id, batch_tokens=config.batch_tokens
+        )
+        self.measures = PretrainMeasures(self)
+
+    @property
+    def model(self) -> Model:
+        """Towers and encoder."""
+        return Model(tokenizer=self.store.tokenizer, towers=self.towers, encoder=self.encoder)
+
+    def trained(self) -> Mapping[str, tuple[nn.Module, float]]:
+        """Return towers and encoder with their relative rates."""
+        return {
+            "embedder": (self.towers, self.config.retriever_rate),
+            "encoder": (self.encoder, 1.0),
+        }
+
+    def before_step(self, step: int) -> Mapping[str, float]:
+        """Refresh the index when it is time."""
+        refreshed = self.refresher.advance(self.towers.passage, step)
+        return {
+            "index/refreshed": float(refreshed),
+            "index/staleness_steps": float(self.refresher.staleness(step)),
+        }
+
+    def step(self, step: int) -> Mapping[str, float]:
+        """Run one batch: select, score afresh, read, differentiate."""
+        drawn = self.sampler.batch(step, self.config.batch_size)
+        rows, stale = self.candidates(drawn)
+        is_frozen = step < self.config.retriever_frozen_steps
+        parts: list[Mapping[str, float]] = []
+        for group in self._groups(drawn, rows):
+            batch = candidate_batch(
+                self.store, [drawn[i] for i in group], [rows[i] for i in group], self.lengths
+            )
+            if not self.config.null_passage:
+                batch.is_real[:, 0] = False
+            with autocast_to(self.config.autocast, CPU):
+                scores = score_candidates(self.towers, batch, self.budget)
+                log_probs = read_candidates(self.encoder, batch, self.budget)
+            if is_frozen:
+                scores = scores.detach()
+            likelihood = self.objective(scores.float(), log_probs, batch.mask_is_real)
+            (-likelihood.sum() / len(drawn)).backward()
+            parts.append(
+                step_measures(scores.detach().float(), log_probs.detach(), batch, stale[group])
+            )
+        return average(parts, sums={"tokens"})
+
+    def objective(
+        self, scores: torch.Tensor, log_probs: torch.Tensor, mask_is_real: torch.Tensor
+    ) -> torch.Tensor:
+        """Return each example's log-likelihood under the chosen marginal."""
+        if self.config.marginal == "token":
+            total = token_marginal_log_likelihood(scores, log_probs, mask_is_real)
+            return total / mask_is_real.sum(dim=-1)
+        return marginal_log_likelihood(scores, log_probs, mask_is_real)
+
+    def candidates(
+        self, drawn: Sequence[MaskedExample]
+    ) -> tuple[list[list[int]], torch.Tensor]:
+        """Return (candidate rows, their scores in the snapshot): selection only, no gradient."""
+        queries = [
+            self.store.tokenizer.query_input(e.query_ids, self.lengths.query) for e in drawn
+        ]
+        was_training = self.towers.training
+        self.towers.eval()
+        with torch.no_grad(), autocast_to(self.config.autocast, CPU):
+            vectors = embed_in_groups(
+                self.towers.query,
+                queries,
+                pad_id=self.budget.pad_id,
+                batch_tokens=self.budget.batch_tokens,
+            )
+        self.towers.train(was_training)
+        return self.finder.find(self.refresher.snapshot, vectors.float(), drawn)
+
+    def evaluate(self, step: int) -> Mapping[str, float]:
+        """Measure held-out examples with and without retrieval."""
+        self.refresher.advance(self.towers.passage, step)
+        return self.measures.held_out(self.sampler.held_out)
+
+    def state(self) -> Mapping[str, Any]:
+        """Return which snapshot is in use."""
+        return {"snapshot_step": self.refresher.snapshot.step}
+
+    def restore(self, values: Mapping[str, Any]) -> None:
+        """Reopen the snapshot that was in use."""
+        self.refresher.reopen(int(values["snapshot_step"]))
+
+    def _groups(
+        self, drawn: Sequence[MaskedExample], rows: Sequence[Sequence[int]]
+    ) -> list[list[int]]:
+        """Split a batch so that one backward pass holds about two passes' tokens."""
+        groups: list[list[int]] = [[]]
+        held = 0
+        for number, (example, chosen) in enumerate(zip(drawn, rows, strict=True)):
+            size = sum(
+                len(example.query_ids) + (len(self.store.wordpieces(row)) if row >= 0 else 0)
+                for row in chosen
+            )
+            if groups[-1] and held + size > 2 * self.config.batch_tokens:
+                groups.append([])
+                held = 0
+            groups[-1].append(number)
+            held += size
+        return groups
+
+
+def _fingerprint(checkpoint: Path) -> str:
+    return str(read_json(checkpoint / MANIFEST)["fingerprint"])

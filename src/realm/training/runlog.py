@@ -1,0 +1,59 @@
+"""Numbers of a run: metrics.jsonl, and TensorBoard where it is asked for."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from realm.errors import ConfigError
+
+METRICS = "metrics.jsonl"
+
+
+class RunLog:
+    """Appends one JSON line per logged step; a resumed run drops lines of steps it repeats."""
+
+    def __init__(self, run: Path, *, resume_step: int, tensorboard: bool = False) -> None:
+        self.path = run / METRICS
+        kept = [line for line in read_metrics(run) if line["step"] <= resume_step]
+        with self.path.open("w", encoding="utf-8") as stream:
+            stream.writelines(json.dumps(line) + "\n" for line in kept)
+        self._writer = _tensorboard(run, resume_step) if tensorboard else None
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Keep one step's numbers."""
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"step": step, **metrics}) + "\n")
+        if self._writer:
+            for name, value in metrics.items():
+                self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flush what is open."""
+        if self._writer:
+            self._writer.close()
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """Return a run's logged lines, oldest first; a line cut by a kill is left out."""
+    path = run / METRICS
+    if not path.is_file():
+        return []
+    lines: list[dict[str, Any]] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+def _tensorboard(run: Path, resume_step: int) -> Any:  # noqa: ANN401
+    try:
+        from torch.utils.tensorboard.writer import SummaryWriter
+    except ImportError:
+        raise ConfigError(
+            'tensorboard is not installed; run `pip install "realm-lm[track]"` or leave out '
+            "`tensorboard = true`"
+        ) from None
+    return cast("Any", SummaryWriter)(str(run / "tensorboard"), purge_step=resume_step + 1)

@@ -1,0 +1,44 @@
+"""What each step trains on, as a pure function of (seed, step): a resume needs no state."""
+
+import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+
+
+def step_rng(seed: int, step: int) -> np.random.Generator:
+    """Return the random numbers of one step."""
+    return np.random.default_rng([seed, step])
+
+
+def batch_at(step: int, *, num_items: int, batch_size: int, seed: int) -> list[int]:
+    """Return the items of one step: shuffled passes over all items, no item twice in a batch.
+
+    A batch may span two passes; an item drawn by both is taken once, so the batch is shorter.
+    """
+    first = step * batch_size
+    chosen: dict[int, None] = {}
+    for position in range(first, first + batch_size):
+        epoch, place = divmod(position, num_items)
+        chosen[int(_permutation(epoch, num_items=num_items, seed=seed)[place])] = None
+    return list(chosen)
+
+
+def is_held_out(key: str, share: float) -> bool:
+    """Return whether an article (by title, or id) is kept out of training to measure on."""
+    digest = hashlib.sha256(key.encode()).digest()
+    return int.from_bytes(digest[:8]) < share * 2**64
+
+
+def sample(items: Sequence[int], count: int, seed: int) -> list[int]:
+    """Return at most `count` items, drawn without replacement, in their order."""
+    if len(items) <= count:
+        return list(items)
+    drawn = np.random.default_rng(seed).choice(len(items), size=count, replace=False)
+    return [items[i] for i in sorted(drawn.tolist())]
+
+
+@lru_cache(maxsize=4)
+def _permutation(epoch: int, *, num_items: int, seed: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch, num_items]).permutation(num_items)

@@ -1,0 +1,342 @@
+"""A fake answerer whose every number can be counted by hand."""
+
+import time
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from realm.config import EvaluateConfig
+from realm.errors import AnsweringError, ArtifactError, ConfigError, CorpusError, RealmError
+from realm.evaluation.evaluate import evaluate
+from realm.evaluation.report import Report
+from realm.records import Answer, AnsweredQuestion, Passage, Question
+
+TEXTS = ("nothing here", "Jane Austen wrote it", "in 1815", "by Jane Austen again", "Sept 1st")
+
+
+Table = Mapping[str, tuple[list[str], list[int]] | Exception]
+
+
+class FakePassages:
+    """Texts in a list."""
+
+    fingerprint = "corpus"
+
+    def __init__(self, texts: Sequence[str] = TEXTS) -> None:
+        self.all = texts
+
+    def __len__(self) -> int:
+        return len(self.all)
+
+    def texts(self, rows: Sequence[int]) -> list[str]:
+        """Return the text of each row."""
+        return [self.all[row] for row in rows]
+
+
+class FakeAnswerer:
+    """Answers from a table: question -> (answer texts, rows) or an error."""
+
+    model_name = "fake"
+    model_fingerprint = "model"
+    corpus_fingerprint = "corpus"
+
+    def __init__(self, table: Table, *, seconds: float = 0) -> None:
+        self.table = table
+        self.seconds = seconds
+        self.calls: list[tuple[list[str], int, int]] = []
+
+    def answer(
+        self, questions: Sequence[str], *, num_passages: int, num_retrieved: int
+    ) -> list[AnsweredQuestion]:
+        """Return what the table says, or raise it."""
+        self.calls.append((list(questions), num_passages, num_retrieved))
+        time.sleep(self.seconds * len(questions))
+        return [self._one(question, num_passages) for question in questions]
+
+    def _one(self, question: str, num_passages: int) -> AnsweredQuestion:
+        reply = self.table[question]
+        if isinstance(reply, Exception):
+            raise reply
+        texts, rows = reply
+        answers = tuple(answer(text, 0.5 / (i + 1)) for i, text in enumerate(texts))
+        return AnsweredQuestion(
+            question=question,
+            answers=answers,
+            passage_rows=tuple(rows),
+            read_rows=tuple(rows[:num_passages]),
+        )
+
+
+def answer(text: str, probability: float) -> Answer:
+    passage = Passage(
+        row=0, id="a#0", article_id="a", title="", text=text, start=0, end=len(text), sentences=()
+    )
+    return Answer(
+        text=text,
+        probability=probability,
+        start=0,
+        end=len(text),
+        passage=passage,
+        passage_probability=1.0,
+    )
+
+
+def asking(name: str, *answers: str, patterns: tuple[str, ...] = ()) -> Question:
+    return Question(id=name, question=name, answers=answers, answer_patterns=patterns)
+
+
+def configure(**settings: object) -> EvaluateConfig:
+    return EvaluateConfig.model_validate(settings)
+
+
+def run(
+    table: Table,
+    questions: Sequence[Question],
+    **settings: object,
+) -> Report:
+    config = configure(**{"num_passages": 2, "recall_at": (1, 3), **settings})
+    return evaluate(FakeAnswerer(table), FakePassages(), questions, config=config, split_name="dev")
+
+
+def means(report: Report) -> dict[str, float]:
+    return {name: metric.mean for name, metric in report.metrics.items()}
+
+
+def test_every_number_is_what_can_be_counted_by_hand() -> None:
+    report = run(
+        {
+            "who": (["the jane austen!", "x"], [0, 3, 1, 2]),
+            "when": (["in 1815"], [0, 1, 2]),
+            "month": (["Sept 1"], [0, 1, 2, 4]),
+            "none": ([], []),
+        },
+        [
+            asking("who", "Jane Austen"),
+            asking("when", "1815"),
+            asking("month", patterns=("Sept?(ember)?",)),
+            asking("none", "x"),
+        ],
+    )
+    assert means(report) == pytest.approx(
+        {
+            "exact_match": 1 / 3,
+            "f1": (1 + 2 / 3 + 0) / 3,
+            "regex_match": 1.0,
+            "recall@1": 0.0,
+            "recall@3": 2 / 4,  # ranks 2, 3 and, beyond the largest k, 4
+            "reader_oracle@2": 1 / 4,
+            "mean_reciprocal_rank": (1 / 2 + 1 / 3 + 0 + 0) / 4,
+        }
+    )
+    assert {name: metric.num_questions for name, metric in report.metrics.items()} == {
+        "exact_match": 3,
+        "f1": 3,
+        "regex_match": 1,
+        "recall@1": 4,
+        "recall@3": 4,
+        "reader_oracle@2": 4,
+        "mean_reciprocal_rank": 4,
+    }
+    who, when, month, none = report.records
+    assert (who.prediction, who.probability, who.right, who.rank) == (
+        "the jane austen!",
+        0.5,
+        True,
+        2,
+    )
+    assert (who.answer_was_read, when.answer_was_read) == (True, False)
+    assert (when.right, when.f1, when.rank) == (False, pytest.approx(2 / 3), 3)
+    assert (month.right, month.exact_match, month.f1, month.regex_match) == (True, None, None, True)
+    assert (none.prediction, none.probability, none.right, none.rank) == ("", 0.0, False, None)
+
+
+def test_only_metrics_that_questions_allow_are_reported() -> None:
+    strings = run({"q": (["a"], [0])}, [asking("q", "a")])
+    assert "regex_match" not in strings.metrics
+    patterns = run({"q": (["a"], [0])}, [asking("q", patterns=("a",))])
+    assert {"exact_match", "f1"}.isdisjoint(patterns.metrics)
+
+
+def test_the_mean_lies_in_its_interval() -> None:
+    table = {str(i): (["x" if i % 4 else "y"], [0]) for i in range(40)}
+    report = run(table, [asking(str(i), "x") for i in range(40)])
+    metric = report.metrics["exact_match"]
+    assert metric.mean == 0.75
+    assert 0.5 < metric.low < 0.75 < metric.high < 1
+
+
+@pytest.mark.parametrize(("mode", "right"), [("match", False), ("search", True)])
+def test_patterns_are_anchored_unless_searching_is_set(mode: str, *, right: bool) -> None:
+    questions = [asking("q", patterns=("1815",))]
+    report = run({"q": (["in 1815"], [0])}, questions, regex_mode=mode)
+    assert report.records[0].right is right
+
+
+def test_k_is_at_most_the_corpus() -> None:
+    answerer = FakeAnswerer({"q": (["a"], [0, 1, 2, 3, 4])})
+    config = configure(num_passages=50, recall_at=(1, 20, 100))
+    report = evaluate(
+        answerer, FakePassages(), [asking("q", "Sept")], config=config, split_name="dev"
+    )
+    assert answerer.calls == [(["q"], 5, 5)]
+    assert [name for name in report.metrics if "@" in name] == [
+        "recall@1",
+        "recall@5",
+        "reader_oracle@5",
+    ]
+    assert report.metrics["recall@5"].mean == 1.0
+    assert report.settings["num_retrieved"] == 5
+
+
+def test_as_many_rows_are_asked_for_as_the_reader_or_the_largest_k_needs() -> None:
+    for num_passages, recall_at, expected in [(2, (1, 3), 3), (4, (1, 3), 4)]:
+        answerer = FakeAnswerer({"q": (["a"], [0])})
+        config = configure(num_passages=num_passages, recall_at=recall_at)
+        evaluate(answerer, FakePassages(), [asking("q", "a")], config=config, split_name="dev")
+        assert answerer.calls == [(["q"], num_passages, expected)]
+
+
+def test_rows_beyond_those_asked_for_do_not_count() -> None:
+    report = run({"q": (["a"], [0, 0, 0, 1])}, [asking("q", "Jane")])
+    assert report.records[0].rank is None
+
+
+def test_a_bad_question_is_wrong_and_counted_and_costs_no_other() -> None:
+    table: Table = {
+        "good": (["a"], [1]),
+        "bad": AnsweringError("too long"),
+        "worse": RealmError("broken"),
+        "also good": (["a"], [1]),
+        "bad too": AnsweringError("too long as well"),
+    }
+    report = run(table, [asking(name, "a") for name in table], batch_size=4)
+    assert [record.right for record in report.records] == [True, False, False, True, False]
+    assert report.records[1].error == "AnsweringError: too long"
+    assert report.records[0].error is None
+    assert report.failures == {"AnsweringError": 2, "RealmError": 1}
+    assert report.metrics["exact_match"].mean == 2 / 5
+    assert report.metrics["exact_match"].num_questions == 5
+
+
+def test_when_nothing_can_be_answered_there_is_no_report() -> None:
+    table: Table = {"q": RealmError("no index")}
+    with pytest.raises(AnsweringError, match=r"none of 1 questions .*'q', RealmError: no index"):
+        run(table, [asking("q", "a")])
+
+
+def test_our_own_mistakes_are_not_hidden() -> None:
+    with pytest.raises(KeyError):
+        run({}, [asking("q", "a")])
+
+
+def test_a_limit_draws_a_sample_that_only_the_seed_decides() -> None:
+    names = [str(i) for i in range(50)]
+    table = {name: (["a"], [0]) for name in names}
+    questions = [asking(name, "a") for name in names]
+
+    def drawn(seed: int) -> list[str]:
+        return [r.id for r in run(table, questions, limit=10, seed=seed).records]
+
+    assert drawn(1) == drawn(1) != drawn(2)
+    assert len(set(drawn(1))) == 10
+    assert drawn(1) == sorted(drawn(1), key=int)
+    assert drawn(1) != names[:10]
+
+
+def test_a_limit_above_the_split_asks_everything() -> None:
+    report = run({"q": (["a"], [0])}, [asking("q", "a")], limit=5)
+    assert len(report.records) == report.num_split_questions == 1
+
+
+def test_the_split_is_named_by_its_content_not_by_the_sample() -> None:
+    questions = [asking("p", "a"), asking("q", "a")]
+    table = {"p": (["a"], [0]), "q": (["a"], [0])}
+    whole, sample = run(table, questions), run(table, questions, limit=1)
+    assert whole.split_fingerprint == sample.split_fingerprint
+    assert whole.split_fingerprint != run(table, questions[:1]).split_fingerprint
+    assert (sample.num_split_questions, len(sample.records)) == (2, 1)
+
+
+def test_repeated_questions_each_count() -> None:
+    report = run({"q": (["a"], [0])}, [asking("q", "a"), asking("q", "b")])
+    assert report.metrics["exact_match"].mean == 0.5
+
+
+def test_questions_go_in_batches_and_progress_is_told() -> None:
+    answerer = FakeAnswerer({str(i): (["a"], [0]) for i in range(5)})
+    told: list[tuple[int, int]] = []
+    evaluate(
+        answerer,
+        FakePassages(),
+        [asking(str(i), "a") for i in range(5)],
+        config=configure(batch_size=2),
+        split_name="dev",
+        progress=lambda done, total: told.append((done, total)),
+    )
+    assert [questions for questions, _, _ in answerer.calls] == [["0", "1"], ["2", "3"], ["4"]]
+    assert told == [(2, 5), (4, 5), (5, 5)]
+
+
+def test_seconds_are_of_one_question() -> None:
+    report = evaluate(
+        FakeAnswerer({str(i): (["a"], [0]) for i in range(4)}, seconds=0.01),
+        FakePassages(),
+        [asking(str(i), "a") for i in range(4)],
+        config=configure(batch_size=4),
+        split_name="dev",
+    )
+    assert 0.01 <= report.median_seconds_per_question < 0.03
+
+
+def test_the_report_says_what_was_measured() -> None:
+    report = evaluate(
+        FakeAnswerer({"q": (["a"], [0])}),
+        FakePassages(),
+        [asking("q", "a")],
+        config=configure(),
+        split_name="nq.dev",
+        retriever_name="bm25",
+    )
+    assert (report.model, report.model_fingerprint, report.retriever, report.split) == (
+        "fake",
+        "model",
+        "bm25",
+        "nq.dev",
+    )
+    assert (report.corpus_fingerprint, report.num_corpus_passages) == ("corpus", 5)
+    assert report.settings["bootstrap_samples"] == 1_000
+
+
+@pytest.mark.parametrize("recall_at", [(), (0, 5)])
+def test_impossible_depths_are_told(recall_at: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match="recall_at: found"):
+        run({"q": (["a"], [0])}, [asking("q", "a")], recall_at=recall_at)
+
+
+def test_no_question_is_told() -> None:
+    with pytest.raises(CorpusError, match="no question"):
+        run({}, [])
+
+
+def test_no_passage_is_told() -> None:
+    with pytest.raises(CorpusError, match="no passage"):
+        evaluate(
+            FakeAnswerer({}),
+            FakePassages(()),
+            [asking("q", "a")],
+            config=configure(),
+            split_name="dev",
+        )
+
+
+def test_an_answerer_of_other_passages_is_refused() -> None:
+    passages = FakePassages()
+    passages.fingerprint = "other"
+    with pytest.raises(ArtifactError, match="searches passages corpus, found passages other"):
+        evaluate(
+            FakeAnswerer({}),
+            passages,
+            [asking("q", "a")],
+            config=configure(),
+            split_name="dev",
+        )

@@ -1,0 +1,117 @@
+"""The report as JSON, as a table, and on disk."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from realm.errors import ArtifactError
+from realm.evaluation.report import Metric, QuestionRecord, Report, write_report
+
+RECORD = QuestionRecord(
+    id="q1",
+    question="wer schrieb „Emma“?",
+    answers=("Jane Austen",),
+    answer_patterns=(),
+    prediction="Jane Austen",
+    probability=0.75,
+    right=True,
+    exact_match=True,
+    f1=1.0,
+    regex_match=None,
+    rank=3,
+    answer_was_read=True,
+    error=None,
+)
+REPORT = Report(
+    model="toy",
+    model_fingerprint="0123456789abcdef",
+    retriever="realm",
+    corpus_fingerprint="fedcba9876543210",
+    num_corpus_passages=20_958,
+    split="squad.dev",
+    split_fingerprint="5555",
+    num_split_questions=5_537,
+    settings={"seed": 0},
+    metrics={
+        "exact_match": Metric(mean=0.25, low=0.2, high=0.3, num_questions=500),
+        "recall@100": Metric(mean=1.0, low=1.0, high=1.0, num_questions=1_500),
+    },
+    median_seconds_per_question=0.01234,
+    records=(RECORD,),
+    failures={"AnsweringError": 2},
+)
+
+
+def test_the_json_names_model_corpus_split_settings_and_every_question() -> None:
+    value = REPORT.as_json()
+    question = value.pop("questions")
+    assert question == [
+        {
+            "id": "q1",
+            "question": "wer schrieb „Emma“?",
+            "answers": ("Jane Austen",),
+            "answer_patterns": (),
+            "prediction": "Jane Austen",
+            "probability": 0.75,
+            "right": True,
+            "exact_match": True,
+            "f1": 1.0,
+            "regex_match": None,
+            "rank": 3,
+            "answer_was_read": True,
+            "error": None,
+        }
+    ]
+    assert value == {
+        "format_version": 1,
+        "kind": "report",
+        "model": {"name": "toy", "fingerprint": "0123456789abcdef"},
+        "retriever": "realm",
+        "corpus": {"fingerprint": "fedcba9876543210", "num_passages": 20_958},
+        "split": {
+            "name": "squad.dev",
+            "fingerprint": "5555",
+            "num_questions": 5_537,
+            "num_asked": 1,
+        },
+        "normalizer": "squad-orqa-v1",
+        "settings": {"seed": 0},
+        "metrics": {
+            "exact_match": {"mean": 0.25, "low": 0.2, "high": 0.3, "num_questions": 500},
+            "recall@100": {"mean": 1.0, "low": 1.0, "high": 1.0, "num_questions": 1_500},
+        },
+        "median_seconds_per_question": 0.01234,
+        "failures": {"AnsweringError": 2},
+    }
+
+
+def test_the_table_is_plain_text_in_percent() -> None:
+    assert REPORT.table().splitlines() == [
+        "model                   toy (0123456789ab)",
+        "retriever               realm",
+        "corpus                  20,958 passages (fedcba987654)",
+        "split                   squad.dev, 1 of 5,537 questions",
+        "seconds per question    0.0123 (median)",
+        "failed: AnsweringError  2",
+        "",
+        "metric                   mean  95 % interval  questions",
+        "exact_match              25.0   20.0 to 30.0        500",
+        "recall@100              100.0  100.0 to 100.0      1,500",
+    ]
+
+
+def test_a_written_report_reads_back(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "report.json"
+    write_report(REPORT, path)
+    value = json.loads(path.read_text(encoding="utf-8"))
+    assert value == json.loads(json.dumps(REPORT.as_json()))
+    assert [file.name for file in path.parent.iterdir()] == ["report.json"]
+
+
+def test_a_report_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArtifactError, match="cannot write the report"):
+        write_report(REPORT, tmp_path / "file" / "report.json")
+    with pytest.raises(ArtifactError, match="cannot write the report"):
+        write_report(REPORT, tmp_path)
