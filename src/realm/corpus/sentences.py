@@ -8,7 +8,7 @@ from typing import Any, cast
 from sentencex import get_sentence_boundaries  # pyright: ignore
 
 PARAGRAPH = re.compile(r"[^\n\r\x0b\x0c\x85\u2028\u2029]+")
-WINDOW = 4_000
+WINDOW = 2_000
 """Characters given to sentencex at once: its time grows with their square outside ASCII."""
 MARGIN = 200
 """A sentence that ends this close to the end of a window is looked at again with what follows."""

@@ -55,9 +55,11 @@ _DATE = re.compile(
     rf"|(?:(?:\d{{1,3}}(?:,\d{{3}})+|\d{{1,5}})(?:\s?{_ERA})?{_DASH})?"
     rf"(?:\d{{1,3}}(?:,\d{{3}})+|\d{{1,5}})\s?{_ERA}(?!\w)"
     rf"|(?:AD|A\.\s?D\.|CE)\s\d{{1,4}}(?:{_DASH}\d{{1,4}})?(?![\w%]|[.,]\d)"
-    # 1914-1918, 1914-18
+    # reigns and lives in brackets, 982-1040; in 987 the king
+    rf"|(?:(?<=\()|(?<=\sc\.\s)|(?<=\(r\.\s))\d{{3}}{_DASH}\d{{3,4}}(?=\))"
+    r"|(?<=[Ii]n\s)[1-9]\d\d(?=[,.;)](?!\d)|\s(?:the|he|she|when|by|and|after|with|a|an|his|her)\b)"
     rf"|(?P<first>1\d{{3}}|20\d\d){_DASH}(?P<last>1\d{{3}}|20\d\d|\d\d)(?![\w%/-]|[.,]\d)"
-    # 1990; March
+    # a bare year; a month on its own
     rf"|(?P<year>{_PLAIN_YEAR})(?!\w)|(?P<month>{_MONTH})(?!\w)"
     r")"
 )
@@ -81,9 +83,10 @@ _COUNT_BEFORE = re.compile(
 )
 _NUMBER_BEFORE = re.compile(r"\b(?:[Nn]o\.|[Nn]umber|[Pp]ages?|[Rr]oute|[Mm]odel|[Pp]p?\.)\s$")
 _MONTH_BEFORE = re.compile(
-    r"\b(?:in|In|during|During|since|Since|until|Until|till|by|By|of|from|From|to|early|late|mid|last"
-    r"|next|this|every|each|before|after|between|and|through|the)[\s-]$"
+    r"\b(?:of|from|From|to|early|late|mid|last|next|this|every|each|before|after|between|and|the"
+    r"|through)[\s-]$"
 )
+_IN_BEFORE = re.compile(r"\b(?:[Ii]n|[Dd]uring|[Ss]ince|[Uu]ntil|[Tt]ill|[Bb]y)\s$")
 _NAME_AFTER = re.compile(r"['’]?\s?[A-Z]|-")  # noqa: RUF001 - curly apostrophe
 
 
@@ -121,6 +124,8 @@ def _is_year(text: str, start: int, end: int) -> bool:
 def _is_month(text: str, start: int, end: int) -> bool:
     """A month on its own: "in March", not "May" (a name, or may) nor "March" of a "March on"."""
     before = text[max(0, start - 16) : start]
+    if _IN_BEFORE.search(before):
+        return not text.startswith(("'", "’", "-"), end)  # noqa: RUF001
     return bool(_MONTH_BEFORE.search(before)) and not _NAME_AFTER.match(text, end)
 
 

@@ -1,27 +1,19 @@
-"""Capitalised names in English text, by rule: chains of capitalised words and what joins them."""
+"""Capitalised names in English text, by rule: which chains of words name something."""
 
 import re
 from collections.abc import Sequence
 
+from realm.masking.chains import chain_at, parts_of
+from realm.masking.common_words import begins_names, is_common
 from realm.masking.tokens import Evidence, Kind, Word, gather_evidence, split_words
 from realm.masking.words import (
     ACRONYMS,
-    BODY_NOUNS,
-    EPITHETS,
-    FIRST_NAME_MONTHS,
     INNER,
-    INNER_TITLES,
     LEADING,
     OFFICES,
-    PAIRS,
-    PARTIES,
     PLACE_NOUNS,
     STOP,
-    SUFFIXES,
-    TAIL_NOUNS,
     TITLES,
-    begins_names,
-    is_common,
 )
 from realm.records import SalientSpan
 
@@ -30,8 +22,7 @@ MAX_WORDS = 12
 """A longer chain is a headline, not a name."""
 
 _ROMAN = re.compile(r"(?=[XVI])X{0,3}(?:IX|IV|V?I{0,3})$")
-_MODEL_NUMBER = re.compile(r"\d{1,3}$|\d+[-A-Za-z]\S*$")
-_QUOTED = re.compile(r"[\"“]([^\"“”\n]{2,70}?),?[\"”]")
+_QUOTED = re.compile(r"[\"“]([^\"“”\n]{2,70}?)[.,]?[\"”]")
 
 
 def find_names(
@@ -56,8 +47,8 @@ def find_names(
     names = list(quoted)
     place = 0
     while place < len(words):
-        chain = _chain(words, place)
-        for part in _parts(chain):
+        chain = chain_at(words, place)
+        for part in parts_of(chain):
             kept = _trim(part, evidence)
             if kept and _is_name(kept, evidence):
                 names.append(SalientSpan(start=kept[0].start, end=kept[-1].end, label=LABEL))
@@ -65,145 +56,12 @@ def find_names(
     return sorted(names, key=lambda span: span.start)
 
 
-def _chain(words: Sequence[Word], place: int) -> list[Word]:
-    """Return the longest run of words from `place` on that may be one name."""
-    first = words[place]
-    if first.kind is not Kind.NAME and not _leads(first, words[min(place + 1, len(words) - 1)]):
-        return []
-    return _chain_after(words, place)
-
-
-def _leads(first: Word, second: Word) -> bool:
-    """Whether a word that is no name begins one: van Gogh, The Hague, Sunday Times."""
-    if second.kind is not Kind.NAME:
-        return False
-    if first.kind is Kind.LOWER:
-        return first.lower in LEADING
-    if first.kind is Kind.STOP:
-        return not first.initial and first.lower != "i"
-    if first.kind is Kind.CALENDAR:
-        common = is_common(second.lower) and second.lower not in TITLES
-        return common or first.lower in FIRST_NAME_MONTHS
-    return False
-
-
-def _chain_after(words: Sequence[Word], place: int) -> list[Word]:
-    chain = [words[place]]
-    while more := _next(words, place + len(chain), chain):
-        chain += words[place + len(chain) : place + len(chain) + more]
-    return chain
-
-
-def _next(words: Sequence[Word], place: int, chain: Sequence[Word]) -> int:
-    """Return how many of the words from `place` on continue the chain (0: it ends)."""
-    word, last = words[place], chain[-1]
-    if last.cut and not (word.kind is Kind.NAME and _goes_on(chain)):
-        return 0
-    if word.kind is Kind.NAME:
-        return 1
-    if word.kind is Kind.NUMBER:
-        return int(bool(_MODEL_NUMBER.match(word.text)) and last.kind is Kind.NAME)
-    if word.kind is Kind.CALENDAR:
-        return int(is_common(last.lower) and (not last.initial or begins_names(last.lower)))
-    if word.kind is Kind.BREAK:
-        return _over_mark(words, place, last)
-    if word.lower in INNER or word.kind is Kind.STOP:
-        return _over_particles(words, place)
-    return _over_connector(words, place, chain) if word.kind is Kind.LOWER else 0
-
-
-def _goes_on(chain: Sequence[Word]) -> bool:
-    """Whether a name goes on behind 's: People's Republic, St. Peter's Basilica."""
-    last = chain[-1]
-    saint = len(chain) > 1 and chain[-2].lower.rstrip(".") in {"st", "saint"}
-    return not last.cut.startswith("-") and (saint or is_common(last.lower))
-
-
-def _over_mark(words: Sequence[Word], place: int, last: Word) -> int:
-    """Johnson & Johnson; Martin Luther King, Jr.; Writers' Guild."""
-    mark, after = words[place], words[min(place + 1, len(words) - 1)]
-    if after.kind is not Kind.NAME:
-        return 0
-    plural = mark.text in {"'", "’"} and mark.start == last.end and last.lower.endswith("s")  # noqa: RUF001
-    joins = (
-        mark.text == "&"
-        or (mark.text == "," and after.lower in SUFFIXES)
-        or (plural and is_common(last.lower))
-    )
-    return 2 * joins
-
-
-def _over_particles(words: Sequence[Word], place: int) -> int:
-    """Ludwig van Beethoven, Rio de la Plata, Gone With The Wind."""
-    for ahead in range(1, 4):
-        word = words[min(place + ahead, len(words) - 1)]
-        if word.kind is Kind.NAME:
-            return ahead + 1
-        if word.lower not in INNER and word.kind is not Kind.STOP:
-            return 0
-    return 0
-
-
-def _over_connector(words: Sequence[Word], place: int, chain: Sequence[Word]) -> int:
-    """University of Oslo, Lord of the Rings, Catherine the Great, Council on Foreign Relations."""
-    connector = words[place].lower
-    articles = int(words[place + 1].lower == "the" and connector in {"of", "for", "on", "in"})
-    after = words[min(place + 1 + articles, len(words) - 1)]
-    if after.kind is not Kind.NAME:
-        return 0
-    last = chain[-1].lower
-    joins = (
-        (connector == "of" and _takes_of(chain))
-        or (connector == "the" and len(chain) == 1 and after.lower in EPITHETS)
-        or (connector in {"for", "on"} and last in BODY_NOUNS)
-        or (connector == "and" and _takes_and(words, place, chain))
-    )
-    return 2 + articles if joins else 0
-
-
-def _takes_of(chain: Sequence[Word]) -> bool:
-    """Joan of Arc, Bank of England; not "John Smith of Boston", "President of France"."""
-    last = chain[-1].lower
-    if last in OFFICES:
-        return False
-    return len(chain) == 1 or is_common(last)
-
-
-def _takes_and(words: Sequence[Word], place: int, chain: Sequence[Word]) -> bool:
-    """Bosnia and Herzegovina, Food and Drug Administration, Department of Health and Science."""
-    before, after = chain[-1].lower, words[place + 1].lower
-    if (before, after) in PAIRS:
-        return True
-    if not (is_common(before) and is_common(after)):
-        return False
-    if len(chain) > 2 and any(word.lower in BODY_NOUNS for word in chain[:-1]):
-        return True
-    rest = _chain_after(words, place + 1)
-    return len(rest) > 1 and rest[-1].lower in TAIL_NOUNS
-
-
-def _parts(chain: Sequence[Word]) -> list[Sequence[Word]]:
-    """Return the chain cut before inner titles, behind parties: U.S. | President Wilson."""
-    parts: list[Sequence[Word]] = []
-    first = 0
-    for place in range(1, len(chain) - 1):
-        before, word, after = chain[place - 1 : place + 2]
-        if after.kind is not Kind.NAME or after.lower in SUFFIXES:
-            continue
-        is_title = word.lower.rstrip(".") in INNER_TITLES and before.lower not in INNER_TITLES
-        is_first_title = is_title and chain[-1].lower not in PLACE_NOUNS
-        if is_first_title or (before.lower in PARTIES and not before.cut):
-            parts.append(chain[first:place])
-            first = place
-    return [*parts, chain[first:]]
-
-
 def _trim(chain: Sequence[Word], evidence: Evidence) -> list[Word]:
     """Return the chain without openers of sentences, titles, and loose ends."""
     kept = list(chain)
     while kept and _is_loose_start(kept, evidence):
         kept.pop(0)
-    while kept and kept[-1].kind in {Kind.LOWER, Kind.STOP}:
+    while kept and kept[-1].kind is Kind.LOWER:
         kept.pop()
     return kept
 
@@ -224,7 +82,11 @@ def _is_loose_start(chain: Sequence[Word], evidence: Evidence) -> bool:
 def _is_title(chain: Sequence[Word]) -> bool:
     """Whether the chain begins with a title that is no part of the name behind it."""
     title = chain[0].lower.rstrip(".")
-    if title not in TITLES or (chain[1].kind is not Kind.NAME and chain[1].lower not in LEADING):
+    if (
+        title not in TITLES
+        or chain[0].cut
+        or (chain[1].kind is not Kind.NAME and chain[1].lower not in LEADING)
+    ):
         return False
     return chain[-1].lower not in PLACE_NOUNS
 
@@ -275,7 +137,8 @@ def _quoted(text: str) -> list[SalientSpan]:
         words = re.findall(r"[^\W_][\w'’-]*", inside)  # noqa: RUF001
         main = [word for word in words if word.lower() not in STOP | INNER]
         capitalised = all(word[0].isupper() or word[0].isdigit() for word in main)
-        if main and capitalised and inside[0].isupper() and len(words) <= MAX_WORDS:
+        whole = inside[0].isupper() and (inside[-1].isalnum() or inside[-1] in ")!?…")
+        if main and capitalised and whole and len(inside) > 2 and len(words) <= MAX_WORDS:
             spans.append(SalientSpan(start=match.start(1), end=match.end(1), label=LABEL))
     return spans
 

@@ -18,7 +18,7 @@ _MEASURE = (
     r"|cm|mm|m[²³]?|acres?|hectares?|ha|kilograms?|kilos?|kg|grams?|g|mg|lbs?|pounds?|ounces?|oz"
     r"|tons?|tonnes?|litres?|liters?|gallons?|barrels?|°\s?[CF]?|degrees?(?:\s(?:Celsius|Fahrenheit))?"
     r"|light[\s-]years?|years?|months?|weeks?|days?|hours?|minutes?|seconds?|decades|centuries"
-    r"|mph|km/h|knots|[kMG]?Hz|(?:kilo|mega|giga)?(?:hertz|watts?|bytes?|bits?|tons?)|[kMG]W|kWh"
+    r"|mph|km/h|knots|[kMG]?Hz|(?:kilo|mega|giga)?(?:hertz|watts?(?:[\s-]hours?)?|bytes?|bits?|tons?)|[kMG]W|kWh"
     r"|volts?|horsepower|hp|[KMGT]B|dollars?|euros?|cents?|pence|yen|rupees|yuan|francs|marks)"
 )
 _END = r"(?![\w%])"
@@ -65,7 +65,7 @@ famous numerous times versus whereas afterwards others serious
 _NOT_A_QUANTITY = re.compile(
     r"(?:\b(?:[Cc]hapter|[Ss]ection|[Ff]igure|[Ff]ig\.|[Tt]able|[Vv]ersion|[Vv]ol\.|[Vv]olume|[Pp]ages?"
     r"|pp?\.|[Nn]o\.|[Nn]os\.|[Nn]umbers?|[Vv]erses?|[Rr]oute|[Cc]hannel|[Hh]ighway|[Ss]eason"
-    r"|[Ee]pisodes?|[Pp]art|[Aa]rticle|[Aa]ct|[Pp]hase|[Rr]ound|[Ww]eek|[Gg]rade|[Tt]ype|[Ll]evel)\s"
+    r"|[Ee]pisodes?|[Pp]art|[Aa]rticle|[Aa]ct|[Pp]hase|[Rr]ound|[Ww]eek|[Gg]rade|[Tt]ype|[Ll]evel|[Pp]eriod|[Gg]roup|[Cc]lass|[Aa]ges?|[Aa]ged)\s"
     r"|[A-Z][\w'’-]*\s)$"  # noqa: RUF001 - curly apostrophe
 )
 

@@ -1,19 +1,18 @@
 """Masked examples on disk: one Arrow file, memory-mapped, rows of a passage side by side."""
 
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow  # pyright: ignore[reportMissingTypeStubs]
 
 from realm.errors import ArtifactError
 from realm.records import MaskedExample
 from realm.storage import open_folder
 from realm.tokenizer import WordpieceTokenizer
 
-pa: Any = pyarrow  # it has no types
 KIND = "examples"
 EXAMPLES_FILE = "examples.arrow"
 TOKENIZER_FILE = "tokenizer.json"
@@ -22,6 +21,7 @@ ROWS_PER_BATCH = 4_096
 
 def examples_schema(vocab_size: int) -> Any:  # noqa: ANN401 - pyarrow has no types
     """Return the columns: every field of MaskedExample except the row."""
+    pa = _arrow()
     ids = pa.list_(pa.uint16() if vocab_size <= 1 << 16 else pa.uint32())
     return pa.schema(
         {
@@ -48,7 +48,7 @@ class ExampleWriter:
         self._schema: Any = examples_schema(tokenizer.vocab_size)
         self._names: list[str] = list(self._schema.names)
         self._columns: list[list[Any]] = [[] for _ in self._names]
-        self._writer: Any = pa.ipc.new_file(str(folder / EXAMPLES_FILE), self._schema)
+        self._writer: Any = _arrow().ipc.new_file(str(folder / EXAMPLES_FILE), self._schema)
         self.num_rows = 0
 
     def add(self, example: MaskedExample) -> None:
@@ -79,6 +79,7 @@ class ExampleWriter:
             return
         hashes = self._columns[self._names.index("origin_sha256")]
         hashes[:] = [bytes.fromhex(text) for text in hashes]
+        pa = _arrow()
         arrays = [
             pa.array(column, field.type)
             for column, field in zip(self._columns, self._schema, strict=True)
@@ -167,6 +168,11 @@ class ExampleStore:
         return view, row - int(self._first_rows[number])
 
 
+def _arrow() -> Any:  # noqa: ANN401 - pyarrow has no types
+    """Return pyarrow, imported at first use: it takes longer than all the rest."""
+    return importlib.import_module("pyarrow")
+
+
 class _Strings(NamedTuple):
     offsets: np.ndarray
     data: np.ndarray
@@ -226,6 +232,7 @@ class _View(NamedTuple):
 
 
 def _map_batches(path: Path) -> Sequence[Any]:
+    pa = _arrow()
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(path), "r"))
         return [reader.get_batch(i) for i in range(reader.num_record_batches)]

@@ -3,9 +3,11 @@
 import re
 from collections.abc import Iterator, Sequence
 from enum import Enum
+from itertools import pairwise
 from typing import NamedTuple
 
-from realm.masking.words import CALENDAR, STOP, common_words, is_common, word_set
+from realm.masking.common_words import common_words, is_common
+from realm.masking.words import CALENDAR, STOP, word_set
 from realm.records import SalientSpan
 
 
@@ -102,10 +104,11 @@ def split_words(
 
 
 def gather_evidence(words: Sequence[Word], title: str) -> Evidence:
-    """Return how the passage and the later words of its title write each word."""
-    capital = {w.lower() for w in title.split()[1:] if w[0].isupper()}
+    """Return how the passage writes each word; a title's first word is no evidence."""
+    heading = re.findall(r"[^\W\d_][\w'-]*", title)
+    capital = {w.lower() for w in heading[1:] if w[0].isupper()}
+    pairs = {(a.lower(), b.lower()) for a, b in pairwise(heading) if b[0].isupper()}
     lower: set[str] = set()
-    pairs: set[tuple[str, str]] = set()
     before: Word | None = None
     for word in words:
         if word.kind is Kind.RUN:
@@ -189,8 +192,8 @@ def _stem(text: str) -> tuple[str, str]:
     "London" of London-based; Stratford-upon-Avon, Wal-mart and Al-qaeda stay whole.
     """
     stem = text[:-2] if text.endswith(("'s", "’s", "'S", "’S")) else text  # noqa: RUF001
-    head, hyphen, tail = stem.partition("-")
-    last = tail.rpartition("-")[2]
-    if hyphen and last.islower() and is_common(last):
+    head, hyphen, last = stem.rpartition("-")
+    while hyphen and last.islower() and is_common(last):
         stem = head
+        head, hyphen, last = stem.rpartition("-")
     return stem, text[len(stem) :]

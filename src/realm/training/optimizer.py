@@ -34,7 +34,7 @@ def build_optimizer(parts: Mapping[str, tuple[nn.Module, float]], config: Optimi
             {"params": decayed, "weight_decay": config.weight_decay, "rate": rate},
             {"params": plain, "weight_decay": 0.0, "rate": rate},
         ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, eps=1e-6)
+    return torch.optim.AdamW(groups, lr=config.learning_rate, eps=1e-6, fused=True)
 
 
 def warmup_steps(config: OptimizerConfig, num_steps: int) -> int:

@@ -1,0 +1,71 @@
+"""Sentences: every character once, in order, in linear time."""
+
+import time
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from realm.corpus.sentences import is_inside_character, sentence_spans
+
+TEXT = st.text(
+    st.sampled_from("ab A.?!\n\r\t\x0b\u2028日。é\u0301👩\u200d👧\U0001f3fe🇩🇪\u00a0"), max_size=80
+)
+
+
+def sentences(text: str) -> list[str]:
+    return [text[start:end] for start, end in sentence_spans(text, "en")]
+
+
+def test_sentences_end_at_full_stops_but_not_at_abbreviations() -> None:
+    text = "Dr. Smith was born in the U.S. in 1950. He died e.g. in Rome. "
+    assert sentences(text) == [
+        "Dr. Smith was born in the U.S. in 1950.",
+        "He died e.g. in Rome.",
+    ]
+
+
+@pytest.mark.parametrize("line_break", ["\n", "\r\n", "\n\n\n", " \n ", "\u2028"])
+def test_line_breaks_end_a_sentence(line_break: str) -> None:
+    assert sentences(f"A heading{line_break}then text") == ["A heading", "then text"]
+
+
+@given(TEXT)
+@example("")
+@example("\n \n")
+def test_every_character_is_in_one_sentence_in_order(text: str) -> None:
+    spans = list(sentence_spans(text, "en"))
+    covered = [at for start, end in spans for at in range(start, end)]
+    assert covered == sorted(set(covered))
+    assert {at for at in range(len(text)) if not text[at].isspace()} <= set(covered)
+    for start, end in spans:
+        assert text[start:end] == text[start:end].strip() != ""
+
+
+def test_a_long_paragraph_has_the_same_sentences_as_short_ones() -> None:
+    expected = [f"Sentence number {number} is here." for number in range(2_000)]
+    assert sentences(" ".join(expected)) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a" * 1_000_000,
+        "日本。" * 300_000,
+        "()" * 500_000,
+        "e\u0301" * 500_000,
+        "\u200b" * 1_000_000,
+    ],
+    ids=["letters", "chinese", "brackets", "accents", "invisible"],
+)
+def test_a_long_line_takes_linear_time(text: str) -> None:
+    started = time.monotonic()
+    assert sum(end - start for start, end in sentence_spans(text, "en")) == len(text)
+    assert time.monotonic() - started < 20  # quadratic: minutes
+
+
+@pytest.mark.parametrize("character", ["e\u0301", "👩\u200d👧", "👍\U0001f3fe", "🇩🇪", "❤\ufe0f"])
+def test_cuts_inside_a_character_are_recognised(character: str) -> None:
+    text = f"a{character}b"
+    inside = [at for at in range(len(text) + 1) if is_inside_character(text, at)]
+    assert inside == list(range(2, 1 + len(character)))

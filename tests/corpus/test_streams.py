@@ -1,0 +1,75 @@
+"""Blocks and lines of compressed files."""
+
+import bz2
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from realm.corpus.streams import read_blocks, read_lines
+from realm.errors import CorpusError
+
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".zst": zstandard.compress,
+}
+DATA = b"".join(b"line %d of some text\n" % number for number in range(200_000))
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
+def test_compressed_files_are_read_whole_and_in_blocks(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.jsonl{suffix}"
+    path.write_bytes(COMPRESS[suffix](DATA))
+    blocks = list(read_blocks(path))
+    assert b"".join(blocks) == DATA
+    assert max(map(len, blocks)) <= 1 << 20
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
+def test_files_of_several_members_are_read_whole(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.jsonl{suffix}"
+    path.write_bytes(COMPRESS[suffix](b"first\n") + COMPRESS[suffix](b"second\n"))
+    assert b"".join(read_blocks(path)) == b"first\nsecond\n"
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
+@pytest.mark.parametrize("missing", [1, 3, 500])
+def test_a_truncated_file_is_refused_by_name(tmp_path: Path, suffix: str, missing: int) -> None:
+    path = tmp_path / f"a.jsonl{suffix}"
+    path.write_bytes(COMPRESS[suffix](DATA)[:-missing])
+    with pytest.raises(CorpusError, match=f"a.jsonl{suffix} is truncated"):
+        list(read_blocks(path))
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
+def test_an_empty_or_foreign_file_is_refused(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.jsonl{suffix}"
+    for content in (b"", b"this was never compressed"):
+        path.write_bytes(content)
+        with pytest.raises(CorpusError, match=f"a.jsonl{suffix} is"):
+            list(read_blocks(path))
+
+
+@given(st.lists(st.binary(max_size=12)), st.integers(0, 10))
+def test_lines_do_not_depend_on_blocks(blocks: list[bytes], limit: int) -> None:
+    data = b"".join(blocks)
+    lines = data.split(b"\n")[: None if data.rpartition(b"\n")[2] else -1]
+    expected = [
+        (number, line.removesuffix(b"\r") if len(line) <= limit else None)
+        for number, line in enumerate(lines, start=1)
+    ]
+    assert list(read_lines(blocks, limit)) == expected
+
+
+def test_the_byte_order_mark_is_no_part_of_the_first_line() -> None:
+    assert list(read_lines([b"\xef\xbb", b"\xbfa\nb"], 100)) == [(1, b"a"), (2, b"b")]
+
+
+def test_an_endless_line_is_not_kept_in_memory() -> None:
+    blocks = (b"x" * 1_000_000 for _ in range(1_000))  # 1 GB if it were kept
+    assert list(read_lines(blocks, 1_000)) == [(1, None)]
