@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model, tower_hash
+from realm.checkpoint.sources import passages_of, run_of
 from realm.config import IndexConfig
 from realm.corpus.store import PassageStore
-from realm.errors import AnsweringError, ArtifactError
+from realm.errors import AnsweringError, ConfigError
 from realm.index.builder import EmbedderVersion, build_index
 from realm.index.snapshot import Snapshot
 from realm.model.realm import Budget, span_logits
@@ -46,6 +48,7 @@ class Answerer:
         fingerprint: str = "",
     ) -> None:
         snapshot.check_passages(store.fingerprint)
+        check_vocabulary(model, store)
         self.store = store
         self.reader = model.need_reader().eval()
         self.lengths = lengths or AnsweringLengths()
@@ -65,19 +68,20 @@ class Answerer:
         """Open a fine-tuned run.
 
         Args:
-            run: from `realm finetune`.
+            run: from `realm finetune`; or one of its checkpoints.
             passages: answer from these instead of the passages it was trained with; they are
                 embedded on first use and kept beside the run.
             progress: called while other passages are embedded.
 
         Raises:
             ArtifactError: a folder is missing or damaged.
-            ConfigError: the run has no reader.
+            ConfigError: the run has no reader, or another vocabulary than the passages.
         """
-        model = load_model(run)
-        model.need_reader()
-        store = PassageStore.open(passages or passages_of(run))
         checkpoint = find_checkpoint(run)
+        model = load_model(checkpoint)
+        model.need_reader()
+        run = run_of(run)
+        store = PassageStore.open(passages or passages_of(run))
         manifest = read_json(checkpoint / MANIFEST)
         settings = manifest["settings"]
         return cls(
@@ -117,6 +121,8 @@ class Answerer:
             AnsweringError: an empty question, or one longer than the model reads.
         """
         pieces = [self._check(question) for question in questions]
+        if not pieces:
+            return []
         wanted = max(num_passages, num_retrieved or 0)
         retrieved = self.retriever.retrieve(questions, wanted)
         answered: list[AnsweredQuestion] = []
@@ -213,21 +219,46 @@ class Answerer:
         return tuple(answers)
 
 
-def passages_of(run: Path) -> Path:
-    """Return the passages folder that a run was trained with.
+def answered_as_json(answered: AnsweredQuestion) -> dict[str, Any]:
+    """Return what `realm ask --json` prints.
+
+    `start` and `end` are character offsets into the article's text; the passage's own `start`
+    makes its text consistent with them: text[start - passage.start:end - passage.start].
+    """
+    return {
+        "question": answered.question,
+        "answers": [
+            {
+                "text": answer.text,
+                "probability": answer.probability,
+                "start": answer.start,
+                "end": answer.end,
+                "passage": {
+                    "id": answer.passage.id,
+                    "article_id": answer.passage.article_id,
+                    "title": answer.passage.title,
+                    "text": answer.passage.text,
+                    "start": answer.passage.start,
+                    "end": answer.passage.end,
+                    "probability": answer.passage_probability,
+                },
+            }
+            for answer in answered.answers
+        ],
+    }
+
+
+def check_vocabulary(model: Model, store: PassageStore) -> None:
+    """Refuse passages whose wordpieces mean something else to the model.
 
     Raises:
-        ArtifactError: the run does not say, or they were moved.
+        ConfigError: another tokenizer.
     """
-    known = run / "sources.json"
-    if not known.is_file():
-        raise ArtifactError(f"{run} does not say which passages it uses; pass --passages FOLDER")
-    folder = (run / str(read_json(known)["passages"])).resolve()
-    if not folder.is_dir():
-        raise ArtifactError(
-            f"{run} was trained with passages in {folder}, which is gone; pass --passages FOLDER"
+    if model.tokenizer.fingerprint != store.tokenizer.fingerprint:
+        raise ConfigError(
+            f"the passages in {store.folder} were cut with another tokenizer than the model's; "
+            "run `realm split ... --tokenizer` with the folder of the model's checkpoint"
         )
-    return folder
 
 
 def open_snapshot(
@@ -236,7 +267,9 @@ def open_snapshot(
     """Return the run's newest snapshot of these passages; other passages are embedded once."""
     tower = model.need_towers().passage
     wanted = tower_hash(tower)
-    for folder in sorted((run / "index").glob("step-*"), key=lambda f: -_step(f)):
+    kept = run / "other-passages" / store.fingerprint[:16]
+    own = sorted((run / "index").glob("step-*"), key=lambda folder: -_step(folder))
+    for folder in [*own, *([kept] if kept.exists() else [])]:
         snapshot = Snapshot.open(folder)
         fits = snapshot.passages_fingerprint == store.fingerprint
         if fits and snapshot.model_hash == wanted:
@@ -244,9 +277,10 @@ def open_snapshot(
     return build_index(
         tower,
         store,
-        run / "other-passages" / store.fingerprint[:16],
+        kept,
         version=EmbedderVersion(model_hash=wanted),
         config=IndexConfig(),
+        rebuild=True,  # kept ones that fit were returned above
         progress=progress,
     )
 

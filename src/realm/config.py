@@ -3,19 +3,37 @@
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from realm.errors import ConfigError
 
 C = TypeVar("C", bound="Config")
+SECTIONS = ("split", "mask", "ict", "mlm", "index", "pretrain", "finetune", "evaluate")
+"""Tables that a settings file may have, one for each stage."""
 
 
 class Config(BaseModel):
-    """A frozen table of settings; unknown keys are refused."""
+    """A frozen table of settings; unknown keys are refused, as are nan and infinity."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_defaults(cls, values: object) -> object:
+        """Complete a nested table with this stage's own defaults, not with its class's.
+
+        `--set optimizer.weight_decay=0` must leave the stage's learning rate as it is.
+        """
+        if not isinstance(values, dict):
+            return values
+        table = dict(cast("dict[str, object]", values))
+        for name, field in cls.model_fields.items():
+            given = table.get(name)
+            if isinstance(field.default, Config) and isinstance(given, dict):
+                table[name] = field.default.model_dump() | cast("dict[str, object]", given)
+        return table
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as plain JSON values."""
@@ -212,6 +230,11 @@ class PretrainConfig(TrainConfig):
     refresh: RefreshConfig = RefreshConfig()
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=3e-5)
 
+    @model_validator(mode="after")
+    def _possible(self) -> "PretrainConfig":
+        _check_room(self.joint_wordpieces, "query_wordpieces", self.query_wordpieces)
+        return self
+
 
 class FinetuneConfig(TrainConfig):
     """Open-QA fine-tuning (section 4; ORQA's reader)."""
@@ -232,6 +255,11 @@ class FinetuneConfig(TrainConfig):
     """Learning rate of Embed_input relative to the reader's; Embed_doc stays fixed."""
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=5e-5)
     """Released: 1e-5 with batch 1."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> "FinetuneConfig":
+        _check_room(self.joint_wordpieces, "question_wordpieces", self.question_wordpieces)
+        return self
 
 
 class EvaluateConfig(Config):
@@ -255,11 +283,12 @@ def load_config(
     """Return settings of one stage: defaults, then `[section]` of a TOML file, then key=value.
 
     Raises:
-        ConfigError: unknown keys, wrong types, impossible values; the message lists what exists.
+        ConfigError: unknown sections or keys, wrong types, impossible values; the message lists
+            what exists.
     """
     table: dict[str, Any] = {}
     if file is not None:
-        table = dict(_read_toml(file).get(section, {}))
+        table = _read_section(file, section)
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
@@ -281,11 +310,23 @@ def check(cls: type[C], table: dict[str, Any], *, section: str) -> C:
         raise ConfigError(f"[{section}] " + "; ".join(told)) from None
 
 
+def _read_section(file: Path, section: str) -> dict[str, Any]:
+    found = _read_toml(file)
+    if unknown := sorted(found.keys() - {*SECTIONS, section}):
+        raise ConfigError(f"{file} has no use for {unknown}; there are tables {list(SECTIONS)}")
+    table = found.get(section, {})
+    if not isinstance(table, dict):
+        raise ConfigError(f"{file}: found {section} = {table!r}, expected a table [{section}]")
+    return cast("dict[str, Any]", table)
+
+
 def _read_toml(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"found no config file {file}") from None
+    except OSError as error:
+        raise ConfigError(f"cannot read {file}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is not TOML: {error}") from None
 
@@ -303,6 +344,13 @@ def _parse_value(text: str) -> object:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return None if text.lower() in {"none", "null"} else text
+
+
+def _check_room(joint: int, name: str, longest: int) -> None:
+    if joint <= longest:
+        raise ValueError(
+            f"joint_wordpieces ({joint}) is not more than {name} ({longest}): no room for a passage"
+        )
 
 
 def _explain(cls: type[Config], error: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Table 3 for any sentence: the encoder's prediction without retrieval, with each passage, summed."""
+"""Table 3 for any sentence: the prediction without retrieval, with each passage, summed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
-from realm.answering import open_snapshot, passages_of
+from realm.answering import check_vocabulary, open_snapshot
 from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model
+from realm.checkpoint.sources import passages_of, run_of
 from realm.config import PretrainConfig
 from realm.corpus.store import PassageStore
 from realm.errors import ConfigError
@@ -83,6 +84,7 @@ class Explainer:
         lengths: Lengths | None = None,
     ) -> None:
         snapshot.check_passages(store.fingerprint)
+        check_vocabulary(model, store)
         self.store = store
         self.snapshot = snapshot
         self.towers = model.need_towers().eval()
@@ -102,13 +104,16 @@ class Explainer:
 
         Raises:
             ArtifactError: a folder is missing or damaged.
-            ConfigError: the run has no encoder or no embedder.
+            ConfigError: the run has no encoder or no embedder, or another vocabulary than the
+                passages.
         """
-        model = load_model(run)
+        checkpoint = find_checkpoint(run)
+        model = load_model(checkpoint)
         model.need_encoder()
         model.need_towers()
+        run = run_of(run)
         store = PassageStore.open(passages or passages_of(run))
-        settings = read_json(find_checkpoint(run) / MANIFEST)["settings"]
+        settings = read_json(checkpoint / MANIFEST)["settings"]
         return cls(
             model,
             store,

@@ -21,6 +21,7 @@ FORMAT_VERSION = 1
 """Raised when an older release could no longer read what we write."""
 MANIFEST = "manifest.json"
 REQUEST = "request.json"
+EXTRA = "extra.json"
 CHUNK_BYTES = 1 << 20
 
 
@@ -45,11 +46,20 @@ class Request:
 
 
 def fingerprint(path: Path) -> str:
-    """Return the sha256 of a file, or of a folder's file names and contents, manifests aside."""
+    """Return the sha256 of a file, or of a folder's file names and contents.
+
+    A folder's own manifest does not count: the fingerprint stands in it.
+
+    Raises:
+        ArtifactError: there is nothing at `path`.
+    """
+    if not path.exists():
+        raise ArtifactError(f"found nothing at {path}, expected a file or a folder")
     digest = hashlib.sha256()
+    own = {path / MANIFEST, path / REQUEST}
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     for file in files:
-        if file.name in {MANIFEST, REQUEST}:
+        if file in own:
             continue
         digest.update(str(file.relative_to(path)).encode() if file != path else b"")
         with file.open("rb") as stream:
@@ -72,19 +82,21 @@ def write_json(path: Path, value: object) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     partial.replace(path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in `path`.
 
     Raises:
-        ArtifactError: there is no such file, or it is damaged.
+        ArtifactError: there is no such file, or it cannot be read, or it is damaged.
     """
     try:
         value: object = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ArtifactError(f"{path} is missing") from None
+    except OSError as error:
+        raise ArtifactError(f"cannot read {path}: {error.strerror}; mend its permissions") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{path} is damaged ({error}); make its folder again") from None
     if not isinstance(value, dict):
@@ -98,11 +110,12 @@ def publish(folder: Path, request: Request, *, resume: bool = False) -> Generato
 
     With `resume`, a scratch folder that a killed writer left behind is handed out again, as
     long as it was started from an equal request: the stage continues from its finished shards.
-    Write `extra.json` into the scratch folder to add to the manifest's "content" entry.
+    Without, what a failed writer left is removed. Write `extra.json` into the scratch folder to
+    add to the manifest's "content" entry.
 
     Raises:
-        ArtifactError: `folder` exists (published folders are never changed), or cannot be
-            written (a full disk: what was there before stays as it was).
+        ArtifactError: `folder` exists (published folders are never changed), or a file cannot be
+            read or written (a full disk: what was there before stays as it was).
     """
     if folder.exists():
         raise ArtifactError(
@@ -117,11 +130,33 @@ def publish(folder: Path, request: Request, *, resume: bool = False) -> Generato
             write_json(partial / REQUEST, request.as_json())
         yield partial
         _finish(partial, folder, request)
+    except BaseException as error:
+        if not resume:
+            shutil.rmtree(partial, ignore_errors=True)
+        if not isinstance(error, OSError):
+            raise
+        raise ArtifactError(
+            f"cannot make {folder}: {error.strerror or error} "
+            f"({error.filename or partial}); nothing was published. Free space or mend the "
+            "permissions and run the same command again"
+        ) from error
+
+
+def remove(folder: Path) -> None:
+    """Remove a published folder; a kill half-way never leaves a part that looks finished.
+
+    Raises:
+        ArtifactError: it cannot be removed.
+    """
+    doomed = folder.with_name(f".{folder.name}.removed")
+    try:
+        if doomed.exists():  # left by a removal that was killed
+            shutil.rmtree(doomed)
+        folder.rename(doomed)
+        shutil.rmtree(doomed)
     except OSError as error:
         raise ArtifactError(
-            f"cannot write {folder}: {error.strerror or error} "
-            f"({error.filename or partial}); nothing was published. Free space or fix the "
-            "permissions and run the same command again"
+            f"cannot remove {folder}: {error.strerror or error}; mend the permissions"
         ) from error
 
 
@@ -160,7 +195,7 @@ def open_folder(folder: Path, kind: str) -> dict[str, Any]:
 def is_done(folder: Path, request: Request, *, rebuild: bool = False) -> bool:
     """Return whether `folder` was already made from an equal request.
 
-    With `rebuild`, a folder made from something else is removed first.
+    With `rebuild`, a finished folder of the same kind is removed, whatever it was made from.
 
     Raises:
         ArtifactError: it was made from other inputs or settings, or is no folder of ours.
@@ -174,13 +209,13 @@ def is_done(folder: Path, request: Request, *, rebuild: bool = False) -> bool:
         raise ArtifactError(
             f"{folder} exists and is not a folder that realm finished; choose another --out"
         )
+    if rebuild and read_json(folder / MANIFEST).get("kind") == request.kind:
+        remove(folder)  # also one that an older release wrote
+        return False
     manifest = open_folder(folder, request.kind)
     differing = _differences(manifest, request.as_json())
-    if not differing and not rebuild:
+    if not differing:
         return True
-    if rebuild:
-        shutil.rmtree(folder)
-        return False
     raise ArtifactError(
         f"{folder} was made from other {differing}; "
         "choose another --out, or pass --rebuild to replace it"
@@ -214,20 +249,22 @@ def _continues(partial: Path, request: Request) -> bool:
 
 
 def _finish(partial: Path, folder: Path, request: Request) -> None:
-    extra_file = partial / "extra.json"
+    extra_file = partial / EXTRA
     content = read_json(extra_file) if extra_file.is_file() else {}
     extra_file.unlink(missing_ok=True)
-    (partial / REQUEST).unlink(missing_ok=True)
-    for file in sorted(p for p in partial.rglob("*") if p.is_file()):
-        _sync(file)
+    for path in sorted(partial.rglob("*")):
+        if path.is_file() or path.is_dir():
+            sync(path)
     manifest = {**request.as_json(), "fingerprint": fingerprint(partial), "content": content}
     write_json(partial / MANIFEST, manifest)
+    (partial / REQUEST).unlink(missing_ok=True)  # last: until here a killed writer can go on
+    sync(partial)
     partial.rename(folder)
-    _sync(folder.parent)
+    sync(folder.parent)
 
 
-def _sync(path: Path) -> None:
-    """Flush a file or a folder's entries to disk."""
+def sync(path: Path) -> None:
+    """Flush a file, or the entries of a folder, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

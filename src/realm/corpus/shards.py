@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -179,7 +180,7 @@ def read_manifest(folder: Path) -> Manifest:
 def _lists(values: Sequence[Sequence[int]], dtype: Any) -> pa.Array:  # noqa: ANN401 (a numpy type)
     offsets = np.zeros(len(values) + 1, dtype=np.int32)
     np.cumsum([len(value) for value in values], out=offsets[1:])
-    flat = np.fromiter((x for value in values for x in value), dtype, count=int(offsets[-1]))
+    flat = np.fromiter(chain.from_iterable(values), dtype, count=int(offsets[-1]))
     return cast("pa.Array", pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat)))
 
 

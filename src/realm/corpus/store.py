@@ -6,12 +6,13 @@
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
+from operator import index
 from pathlib import Path
-from typing import Any
+from typing import SupportsIndex
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Int64
+from jaxtyping import Int64, Shaped
 
 from realm.config import SplitConfig
 from realm.corpus.passages import NUM_SEPARATORS
@@ -65,11 +66,11 @@ class PassageStore:
     def __len__(self) -> int:
         return self._starts[-1]
 
-    def __getitem__(self, row: int) -> Passage:
+    def __getitem__(self, row: SupportsIndex) -> Passage:
         shard, at = self._find(row)
         starts, ends = shard.sentence_starts.get(at), shard.sentence_ends.get(at)
         return Passage(
-            row=int(row),
+            row=index(row),
             id=shard.ids.get(at),
             article_id=shard.article_ids.get(at),
             title=shard.titles.get(at),
@@ -90,12 +91,12 @@ class PassageStore:
         except ConfigError as error:
             raise ArtifactError(f"{error}; run `realm split` again with --rebuild") from None
 
-    def wordpieces(self, row: int) -> Int64[np.ndarray, " pieces"]:
+    def wordpieces(self, row: SupportsIndex) -> Int64[np.ndarray, " pieces"]:
         """Return the wordpieces of a passage's text, without [CLS] and [SEP]."""
         shard, at = self._find(row)
         return shard.wordpieces.get(at).astype(np.int64)
 
-    def title_wordpieces(self, row: int) -> Int64[np.ndarray, " pieces"]:
+    def title_wordpieces(self, row: SupportsIndex) -> Int64[np.ndarray, " pieces"]:
         """Return the wordpieces of a passage's title, cut to a quarter of the longest passage."""
         shard, at = self._find(row)
         return shard.title_wordpieces.get(at).astype(np.int64)
@@ -105,14 +106,14 @@ class PassageStore:
         lengths = [shard.wordpieces.sizes + shard.title_wordpieces.sizes for shard in self._shards]
         return np.concatenate(lengths) + NUM_SEPARATORS
 
-    def text(self, row: int) -> str:
+    def text(self, row: SupportsIndex) -> str:
         """Return the text of one passage."""
         shard, at = self._find(row)
         return shard.texts.get(at)
 
-    def texts(self, rows: Iterable[int]) -> list[str]:
+    def texts(self, rows: Iterable[SupportsIndex]) -> list[str]:
         """Return the texts of some passages."""
-        return [self.text(int(row)) for row in rows]
+        return [self.text(row) for row in rows]
 
     def text_column(self) -> pa.ChunkedArray:
         """Return the texts of all passages as they stand in the memory maps."""
@@ -120,27 +121,27 @@ class PassageStore:
             [shard.batch.column("text") for shard in self._shards], type=pa.large_string()
         )
 
-    def sha256(self, row: int) -> str:
+    def sha256(self, row: SupportsIndex) -> str:
         """Return `Passage.sha256` of a row without reading its text."""
         shard, at = self._find(row)
         return bytes(shard.hashes[at]).hex()
 
-    def article_id(self, row: int) -> str:
+    def article_id(self, row: SupportsIndex) -> str:
         """Return the id of the article that a passage comes from."""
         shard, at = self._find(row)
         return shard.article_ids.get(at)
 
-    def title(self, row: int) -> str:
+    def title(self, row: SupportsIndex) -> str:
         """Return the title of the article that a passage comes from."""
         shard, at = self._find(row)
         return shard.titles.get(at)
 
-    def num_sentences(self, row: int) -> int:
+    def num_sentences(self, row: SupportsIndex) -> int:
         """Return how many sentences a passage has."""
         shard, at = self._find(row)
         return len(shard.sentence_starts.get(at))
 
-    def article_rows(self, row: int) -> range:
+    def article_rows(self, row: SupportsIndex) -> range:
         """Return the rows of all passages of the same article, this one included."""
         shard, at = self._find(row)
         first = at - int(shard.numbers[at])
@@ -150,7 +151,8 @@ class PassageStore:
             if following < len(shard.first_rows)
             else shard.batch.num_rows
         )
-        return range(row - at + first, row - at + end)
+        offset = index(row) - at
+        return range(offset + first, offset + end)
 
     def row_of(self, passage_id: str) -> int:
         """Return the row of the passage with this id.
@@ -171,11 +173,12 @@ class PassageStore:
         ids = (shard.ids.get(at) for shard in self._shards for at in range(shard.batch.num_rows))
         return {passage_id: row for row, passage_id in enumerate(ids)}
 
-    def _find(self, row: int) -> tuple["_Shard", int]:
-        if not 0 <= row < len(self):
-            raise IndexError(f"row {row} is outside the {len(self):,} passages of {self.folder}")
-        number = bisect_right(self._starts, row) - 1
-        return self._shards[number], row - self._starts[number]
+    def _find(self, row: SupportsIndex) -> tuple["_Shard", int]:
+        at = index(row)
+        if not 0 <= at < len(self):
+            raise IndexError(f"row {at} is outside the {len(self):,} passages of {self.folder}")
+        number = bisect_right(self._starts, at) - 1
+        return self._shards[number], at - self._starts[number]
 
 
 class _Lists:
@@ -185,7 +188,7 @@ class _Lists:
         self._values = column.values.to_numpy(zero_copy_only=True)  # type: ignore[attr-defined]
         self._offsets = column.offsets.to_numpy(zero_copy_only=True)  # type: ignore[attr-defined]
 
-    def get(self, at: int) -> np.ndarray[Any, Any]:
+    def get(self, at: int) -> Shaped[np.ndarray, " values"]:
         return self._values[self._offsets[at] : self._offsets[at + 1]]
 
     @property
@@ -226,6 +229,6 @@ class _Shard:
         self.hashes = np.frombuffer(hashes or b"", dtype=np.uint8).reshape(-1, 32)
 
     @cached_property
-    def first_rows(self) -> np.ndarray[Any, Any]:
+    def first_rows(self) -> Shaped[np.ndarray, " values"]:
         """Where each article starts."""
         return np.flatnonzero(self.numbers == 0)

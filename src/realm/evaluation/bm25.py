@@ -40,6 +40,8 @@ class Bm25Retriever:
     """BM25 (Lucene's variant) over title and text of each passage."""
 
     name = "bm25"
+    score_weight = 0.0
+    """Its scores are on another scale than the reader's logits: the reader decides alone."""
 
     def __init__(self, index: Any) -> None:  # noqa: ANN401 - bm25s has no types
         self._index = index

@@ -14,7 +14,7 @@ from realm.config import IndexConfig
 from realm.corpus.store import PassageStore
 from realm.errors import CorpusError
 from realm.index.snapshot import Snapshot, shard_names
-from realm.model.embedder import Embedder
+from realm.model.embedder import Embedder, MeanEmbedder
 from realm.model.inputs import TokenSequence, group_by_length, pad
 from realm.records import Progress
 from realm.storage import Request, is_done, publish, write_json
@@ -29,7 +29,7 @@ class EmbedderVersion:
 
 
 def build_index(
-    tower: Embedder,
+    tower: Embedder | MeanEmbedder,
     store: PassageStore,
     out: Path,
     *,
@@ -75,7 +75,7 @@ def build_index(
 
 
 def embed_sequences(
-    tower: Embedder,
+    tower: Embedder | MeanEmbedder,
     sequences: list[TokenSequence],
     *,
     pad_id: int,
@@ -83,7 +83,7 @@ def embed_sequences(
     autocast: Literal["bfloat16", "none"] = "none",
 ) -> Iterator[tuple[list[int], Float[Tensor, "rows dim"]]]:
     """Yield (indices, embeddings) of groups of like length, without gradients."""
-    device = tower.projection.weight.device
+    device = next(tower.parameters()).device
     groups = group_by_length([len(ids) for ids, _ in sequences], batch_tokens)
     with torch.inference_mode(), autocast_to(autocast, device):
         for group in groups:
@@ -96,7 +96,7 @@ def autocast_to(kind: Literal["bfloat16", "none"], device: torch.device) -> Any:
 
 
 def _write_shard(
-    tower: Embedder,
+    tower: Embedder | MeanEmbedder,
     store: PassageStore,
     scratch: Path,
     number: int,

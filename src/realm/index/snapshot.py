@@ -1,9 +1,9 @@
 """A snapshot: the embeddings of a passage store by one embedder, immutable, memory-mapped.
 
-    step-500/
-        scan-00000.bf16     rows x dim, bfloat16: what every search reads (256 bytes a passage)
-        exact-00000.f32     the same in float32: read for the widened top-k only
-        manifest.json       step, hashes of embedder and passages, checksums, written last
+step-500/
+    scan-00000.bf16     rows x dim, bfloat16: what every search reads (256 bytes a passage)
+    exact-00000.f32     the same in float32: read for the widened top-k only
+    manifest.json       step, hashes of embedder and passages, checksums, written last
 """
 
 import shutil

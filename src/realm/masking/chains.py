@@ -24,6 +24,8 @@ from realm.masking.words import (
 )
 
 _HEADS = OF_NOUNS | PLACE_NOUNS | BODY_NOUNS | TAIL_NOUNS
+_MAX_TAIL = 8
+"""How far ahead an `and` looks for the end of its name."""
 _APOSTROPHES = frozenset("'’")  # noqa: RUF001
 _MODEL_NUMBER = re.compile(r"\d{1,3}$|\d+[-A-Za-z]\S*$")
 
@@ -151,7 +153,7 @@ def _over_particles(words: Sequence[Word], place: int) -> int:
 def _over_connector(words: Sequence[Word], place: int, chain: Sequence[Word]) -> int:
     """University of Oslo, Lord of the Rings, Catherine the Great, Council on Foreign Relations."""
     connector = words[place].lower
-    articles = int(words[place + 1].lower == "the" and connector in {"of", "for", "on", "in"})
+    articles = int(words[place + 1].lower == "the" and connector in {"of", "for", "on"})
     after = words[min(place + 1 + articles, len(words) - 1)]
     if after.kind is not Kind.NAME:
         return 0
@@ -182,5 +184,7 @@ def _takes_and(words: Sequence[Word], place: int, chain: Sequence[Word]) -> bool
         return False
     if len(chain) > 2 and any(word.lower in BODY_NOUNS for word in chain[:-1]):
         return True
-    rest = _chain_after(words, place + 1)
-    return len(rest) > 1 and rest[-1].lower in TAIL_NOUNS
+    end = place + 1
+    while words[end].kind is Kind.NAME and end - place < _MAX_TAIL:
+        end += 1
+    return end - place > 2 and words[end - 1].lower in TAIL_NOUNS

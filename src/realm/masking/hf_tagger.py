@@ -8,6 +8,7 @@ from typing import Any
 from realm.errors import ConfigError
 from realm.masking.dates import find_dates
 from realm.masking.overlaps import merge, tidy
+from realm.masking.rules import RULES_VERSION
 from realm.records import Passage, SalientSpan, Skipped
 from realm.storage import fingerprint, fingerprint_of
 
@@ -38,7 +39,7 @@ class HfTagger:
         """Hash of the model's folder, or of its name and revision on the hub."""
         folder = Path(self._model)
         content = fingerprint(folder) if folder.is_dir() else self._model
-        return fingerprint_of({"tagger": "hf", "model": content, "dates": "rules"})
+        return fingerprint_of({"tagger": "hf", "model": content, "dates": RULES_VERSION})
 
     def tag(self, passages: Sequence[Passage], skipped: Skipped) -> Iterator[list[SalientSpan]]:
         """Yield the dates and entities of each passage; a date wins over an entity.

@@ -9,6 +9,7 @@ from realm.masking.tokens import Evidence, Kind, Word, gather_evidence, split_wo
 from realm.masking.words import (
     ACRONYMS,
     INNER,
+    LABELS,
     LEADING,
     OFFICES,
     PLACE_NOUNS,
@@ -96,7 +97,7 @@ def _may_begin_sentence(chain: Sequence[Word], evidence: Evidence) -> bool:
     first = chain[0]
     lower = first.lower
     if first.kind is not Kind.NAME:
-        return False
+        return True  # it leads a name: de Gaulle, Sunday Times
     if lower in evidence.capital or not (first.text[1:].islower() or len(first.text) == 1):
         return True
     if len(chain) == 1:
@@ -117,13 +118,14 @@ def _is_name(chain: Sequence[Word], evidence: Evidence) -> bool:
 
 
 def _says_nothing(word: Word) -> bool:
-    """A title, an initial, a Roman numeral, a number, an acronym like TV."""
+    """A title, an initial, a numeral, a label like Part, an acronym like TV."""
     lower = word.lower.rstrip(".")
     return (
         word.kind is not Kind.NAME
         or len(lower) == 1
         or lower in TITLES
         or lower in OFFICES
+        or lower in LABELS
         or word.text in ACRONYMS
         or _ROMAN.match(word.text) is not None
     )
@@ -138,7 +140,14 @@ def _quoted(text: str) -> list[SalientSpan]:
         main = [word for word in words if word.lower() not in STOP | INNER]
         capitalised = all(word[0].isupper() or word[0].isdigit() for word in main)
         whole = inside[0].isupper() and (inside[-1].isalnum() or inside[-1] in ")!?…")
-        if main and capitalised and whole and len(inside) > 2 and len(words) <= MAX_WORDS:
+        if (
+            main
+            and capitalised
+            and inside.count(",") < 3
+            and whole
+            and len(inside) > 2
+            and len(words) <= MAX_WORDS
+        ):
             spans.append(SalientSpan(start=match.start(1), end=match.end(1), label=LABEL))
     return spans
 

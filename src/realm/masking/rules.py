@@ -27,7 +27,7 @@ class RuleTagger:
         """Yield the spans of each passage; nothing is left out."""
         del skipped
         for passage in passages:
-            starts = [start for start, _ in passage.sentences]
+            starts = [start for start, _ in passage.sentences] or [0]
             yield tag_text(passage.text, title=passage.title, sentence_starts=starts)
 
 

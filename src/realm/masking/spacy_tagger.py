@@ -52,7 +52,7 @@ class SpacyTagger:
                 f"tagger {self.name!r} needs spaCy, which is not installed; "
                 "pip install 'realm-lm[ner]', or use the tagger rules"
             )
-        if not Path(pipeline).is_dir() and find_spec(pipeline.replace("-", "_")) is None:
+        if not Path(pipeline).is_dir() and not _is_installed(pipeline.replace("-", "_")):
             raise ConfigError(
                 f"found no spaCy pipeline {pipeline!r}; expected an installed one or a folder: "
                 f"python -m spacy download {pipeline}"
@@ -104,3 +104,7 @@ class SpacyTagger:
                 )
             self._nlp = nlp
         return self._nlp
+
+
+def _is_installed(package: str) -> bool:
+    return package.isidentifier() and find_spec(package) is not None

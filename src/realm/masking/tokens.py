@@ -41,7 +41,7 @@ class Evidence(NamedTuple):
     """How a passage itself writes its words."""
 
     capital: frozenset[str]
-    """Capitalised inside sentences."""
+    """Capitalised inside sentences, on their own or in the title."""
     lower: frozenset[str]
     """In lower case."""
     pairs: frozenset[tuple[str, str]]
@@ -109,17 +109,19 @@ def gather_evidence(words: Sequence[Word], title: str) -> Evidence:
     capital = {w.lower() for w in heading[1:] if w[0].isupper()}
     pairs = {(a.lower(), b.lower()) for a, b in pairwise(heading) if b[0].isupper()}
     lower: set[str] = set()
-    before: Word | None = None
-    for word in words:
+    for before, word, after in zip(
+        [words[-1], *words], words, [*words[1:], words[-1]], strict=False
+    ):
         if word.kind is Kind.RUN:
             lower.update(word.text.split())
         elif word.kind is Kind.LOWER:
             lower.add(word.lower)
         elif word.kind is Kind.NAME and not word.initial:
-            capital.add(word.lower)
-            if before is not None and before.kind is Kind.NAME and not before.initial:
+            follows = before.kind is Kind.NAME
+            if follows and not before.initial:
                 pairs.add((before.lower, word.lower))
-        before = word
+            if not follows and after.kind is not Kind.NAME:
+                capital.add(word.lower)
     return Evidence(frozenset(capital), frozenset(lower), frozenset(pairs))
 
 

@@ -151,6 +151,12 @@ PAIRS = frozenset(
 )  # fmt: skip
 """Two words that `and` joins to one name."""
 
+LABELS = word_set("""
+part parts chapter chapters volume volumes book section article figure table appendix phase grade
+level type class group stage page no. nos. vol. fig. pp.
+""")
+"""Words that number their thing: Part II, Class A."""
+
 SUFFIXES = word_set("jr jr. sr sr. inc inc. ltd ltd. co co. corp corp. llc plc gmbh s.a. esq phd")
 """What may end a name."""
 

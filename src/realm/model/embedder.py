@@ -72,6 +72,27 @@ class Embedder(nn.Module):
         self.projection.bias.copy_(-(self.projection.weight @ mean))
 
 
+class MeanEmbedder(nn.Module):
+    """A sentence encoder as it comes: mean of the last hidden states, unit length.
+
+    The zero-shot baseline (all-MiniLM); not part of REALM.
+    """
+
+    def __init__(self, bert: BertModel) -> None:
+        super().__init__()
+        self.bert = bert
+
+    def forward(self, inputs: Inputs) -> Float[Tensor, "rows width"]:
+        """Return one vector per row, in 32 bits."""
+        mean = mean_over_tokens(hidden_states(self.bert, inputs), inputs)
+        return nn.functional.normalize(mean.float(), dim=-1)
+
+    @property
+    def dim(self) -> int:
+        """Width of the vectors."""
+        return int(self.bert.config.hidden_size)
+
+
 class Towers(nn.Module):
     """Embed_input and Embed_doc side by side; one module when shared.
 
@@ -109,14 +130,18 @@ class Towers(nn.Module):
 
 
 def embed_in_groups(
-    tower: Embedder, sequences: Sequence[TokenSequence], *, pad_id: int, batch_tokens: int
+    tower: Embedder | MeanEmbedder,
+    sequences: Sequence[TokenSequence],
+    *,
+    pad_id: int,
+    batch_tokens: int,
 ) -> Float[Tensor, "rows dim"]:
     """Return the embeddings of all sequences in their order, with gradients.
 
     Sequences of like length are padded together, so that little is computed on padding.
     """
     groups = group_by_length([len(ids) for ids, _ in sequences], batch_tokens)
-    device = tower.projection.weight.device
+    device = next(tower.parameters()).device
     vectors = [tower(pad([sequences[i] for i in group], pad_id, device)) for group in groups]
     order = torch.tensor([i for group in groups for i in group], device=device)
     return torch.cat(vectors)[order.argsort()]

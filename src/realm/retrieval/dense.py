@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from realm.index.snapshot import Snapshot
-from realm.model.embedder import Embedder, embed_in_groups
+from realm.model.embedder import Embedder, MeanEmbedder, embed_in_groups
 from realm.tokenizer import WordpieceTokenizer
 
 
@@ -19,9 +19,7 @@ class Retriever(Protocol):
     score_weight: float
     """What the reader adds of a score to its own (dense: 1, another scale: 0)."""
 
-    def retrieve(
-        self, questions: Sequence[str], k: int
-    ) -> list[tuple[list[int], list[float]]]:
+    def retrieve(self, questions: Sequence[str], k: int) -> list[tuple[list[int], list[float]]]:
         """Return (rows, scores) of the k best passages of each question, best first."""
         ...
 
@@ -29,18 +27,22 @@ class Retriever(Protocol):
 class DenseRetriever:
     """Embed_input and maximum inner product search over Embed_doc."""
 
-    name = "dense"
-    score_weight = 1.0
+    name: str
+    score_weight: float
 
     def __init__(
         self,
-        tower: Embedder,
+        tower: Embedder | MeanEmbedder,
         snapshot: Snapshot,
         tokenizer: WordpieceTokenizer,
         *,
         question_wordpieces: int,
         batch_tokens: int = 4_096,
+        name: str = "dense",
+        score_weight: float = 1.0,
     ) -> None:
+        self.name = name
+        self.score_weight = score_weight
         self.tower = tower
         self.snapshot = snapshot
         self.tokenizer = tokenizer
@@ -57,9 +59,7 @@ class DenseRetriever:
             self.tower, sequences, pad_id=self.tokenizer.pad_id, batch_tokens=self.batch_tokens
         )
 
-    def retrieve(
-        self, questions: Sequence[str], k: int
-    ) -> list[tuple[list[int], list[float]]]:
+    def retrieve(self, questions: Sequence[str], k: int) -> list[tuple[list[int], list[float]]]:
         """Return (rows, scores) of the k best passages of each question, best first."""
         with torch.inference_mode():
             scores, rows = self.snapshot.search(self.embed(questions), min(k, len(self.snapshot)))

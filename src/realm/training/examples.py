@@ -3,33 +3,57 @@
 from collections.abc import Callable
 
 from realm.corpus.store import PassageStore
-from realm.errors import CorpusError
+from realm.errors import ConfigError, CorpusError
 from realm.masking.store import ExampleStore
 from realm.records import MaskedExample
-from realm.training.corpus_groups import group_key
-from realm.training.sampling import batch_at, is_held_out, sample, step_rng
+from realm.training.corpus_groups import group_key, held_out_keys
+from realm.training.sampling import batch_at, sample, step_rng
+
+
+def check_examples(examples: ExampleStore, store: PassageStore, *, query_wordpieces: int) -> None:
+    """Refuse examples whose wordpieces or masks a run could not read.
+
+    Raises:
+        ConfigError: another tokenizer than the passages', or queries longer than the run's.
+    """
+    if examples.tokenizer.fingerprint != store.tokenizer.fingerprint:
+        raise ConfigError(
+            f"{examples.folder} was cut with another tokenizer than the passages in "
+            f"{store.folder}; split both corpora with the same --tokenizer"
+        )
+    longest = int(examples.manifest["settings"]["query_wordpieces"])
+    if longest > query_wordpieces:
+        raise ConfigError(
+            f"{examples.folder} has queries of up to {longest} wordpieces, query_wordpieces is "
+            f"{query_wordpieces}, which would cut masks off; set query_wordpieces={longest} or "
+            "run `realm mask` with a smaller one"
+        )
 
 
 class ExampleSampler:
     """One pass draws one example of every passage of X; held-out articles are never drawn."""
 
     def __init__(
-        self, examples: ExampleStore, store: PassageStore, *, held_out: float, num_eval: int, seed: int
+        self,
+        examples: ExampleStore,
+        store: PassageStore,
+        *,
+        held_out: float,
+        num_eval: int,
+        seed: int,
     ) -> None:
         self.examples = examples
         self.seed = seed
-        key = _group_keys(examples, store)
-        groups = range(examples.num_groups)
-        kept_out = [n for n in groups if is_held_out(key(n), held_out)]
-        if held_out and not kept_out and examples.num_groups > 1:
-            kept_out = [examples.num_groups - 1]
-        out = set(kept_out)
-        self.train_groups = [n for n in groups if n not in out]
-        if not self.train_groups:
+        if not examples.num_groups:
             raise CorpusError(
-                f"{examples.folder} has no passage left to train on with held_out={held_out}; "
-                "expected at least two passages with masked examples"
+                f"{examples.folder} has no masked examples; expected at least one. Run "
+                "`realm mask` again"
             )
+        key = _group_keys(examples, store)
+        keys = [key(number) for number in range(examples.num_groups)]
+        held = held_out_keys(keys, held_out)
+        self.train_groups = [number for number, own in enumerate(keys) if own not in held]
+        kept_out = [number for number, own in enumerate(keys) if own in held]
         self.held_out = [self._one(n, 0) for n in sample(kept_out, num_eval, seed)]
 
     def batch(self, step: int, batch_size: int) -> list[MaskedExample]:

@@ -22,8 +22,8 @@ from realm.index.snapshot import Snapshot, snapshot_folder
 from realm.model.bert import build_bert
 from realm.model.embedder import Towers
 from realm.model.likelihood import correct_log_likelihood
-from realm.model.realm import Budget, SpanInput, span_logits
 from realm.model.reader import Reader
+from realm.model.realm import Budget, SpanInput, span_logits
 from realm.records import Progress, Question
 from realm.retrieval.dense import DenseRetriever
 from realm.retrieval.matching import answer_spans, holds_answer, wordpiece_spans
@@ -46,6 +46,7 @@ def finetune(
     encoder: Path | None = None,
     rebuild: bool = False,
     on_metrics: OnMetrics | None = None,
+    tensorboard: bool = False,
     progress: Progress | None = None,
 ) -> TrainReport:
     """Train a reader and the question tower on questions with answers.
@@ -60,6 +61,7 @@ def finetune(
         encoder: another run to take the encoder from, where `run` has none.
         rebuild: replace a run made from other inputs.
         on_metrics: called at logged steps.
+        tensorboard: also write TensorBoard events.
         progress: called while the index is built.
 
     Raises:
@@ -101,7 +103,7 @@ def finetune(
     )
     write_json(out / "sources.json", {"passages": os.path.relpath(store.folder, out)})
     job = FinetuneJob(questions, store, snapshot, towers, reader, config)
-    return train(job, out, request, config=config, on_metrics=on_metrics)
+    return train(job, out, request, config=config, on_metrics=on_metrics, tensorboard=tensorboard)
 
 
 class FinetuneJob:
@@ -192,9 +194,7 @@ class FinetuneJob:
             vectors = self.retriever.embed([q.question for q in questions]).float()
         beam = min(self.config.retriever_beam, len(self.store))
         _, found = self.retriever.snapshot.search(vectors, beam)
-        beam_scores = torch.einsum(
-            "qd,qkd->qk", vectors, self.retriever.snapshot.exact[found]
-        )
+        beam_scores = torch.einsum("qd,qkd->qk", vectors, self.retriever.snapshot.exact[found])
         is_right = torch.stack(
             [
                 torch.from_numpy(holds_answer(self.store, rows.tolist(), question))

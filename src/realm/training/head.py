@@ -29,8 +29,8 @@ def init_head(encoder: Encoder, store: PassageStore, rows: list[int], config: Ml
     The dense layer is the ridge regression of a position's input embedding (centred) on its last
     hidden state, shifted to where GELU is linear; the layer norm takes the shift out again; its
     gain and the bias -gain |e|^2 / 2 make the product with the tied embeddings a distance to each
-    of them. The gain is chosen by likelihood, mostly at unmasked positions (at masked ones nothing is
-    known yet, and flat is best), and [MASK] itself, which the
+    of them. The gain is chosen by likelihood, mostly at unmasked positions (at masked ones
+    nothing is known yet, and flat is best), and [MASK] itself, which the
     regression would name there, is ruled out by its bias. Most unmasked wordpieces are then named
     right before the first step, where a random head needs hundreds of steps.
     """
@@ -52,6 +52,7 @@ def init_head(encoder: Encoder, store: PassageStore, rows: list[int], config: Ml
         likelihood = sum(
             weight * _likelihood(encoder, hidden[kind][:NUM_JUDGED], pieces[kind][:NUM_JUDGED])
             for weight, kind in ((0.25, is_masked), (1.0, ~is_masked))
+            if kind.any()
         )
         if likelihood > best:
             best, best_gain = likelihood, gain
@@ -94,9 +95,7 @@ def _ridge(inputs: Tensor, targets: Tensor) -> Tensor:
     return torch.linalg.solve(gram, extended.T @ targets.double()).float()
 
 
-def _set_gain(
-    encoder: Encoder, gain: float, scale: float, centred: Tensor, mask_id: int
-) -> None:
+def _set_gain(encoder: Encoder, gain: float, scale: float, centred: Tensor, mask_id: int) -> None:
     encoder.head.norm.weight.fill_(gain * scale)
     encoder.head.bias.copy_(-0.5 * gain * centred.square().sum(dim=-1))
     encoder.head.bias[mask_id] = RULED_OUT

@@ -1,4 +1,4 @@
-"""Inverse Cloze Task: which passage did this sentence come from? (section 3.4, ORQA section 5.1)
+"""Inverse Cloze Task: which passage did this sentence come from? (section 3.4, ORQA section 5.1).
 
 The embedder's warm start. A pseudo-query is one sentence of a passage; in 90 % of the cases it is
 removed from the passage, so that words in common are not enough. The negatives are the other
@@ -38,6 +38,7 @@ def ict(
     config: IctConfig,
     rebuild: bool = False,
     on_metrics: OnMetrics | None = None,
+    tensorboard: bool = False,
 ) -> TrainReport:
     """Warm-start an embedder on a passage store; the run's checkpoints hold the towers.
 
@@ -57,13 +58,23 @@ def ict(
     if (checkpoint := resume_point(out)) is not None:
         towers = load_model(checkpoint).need_towers()
     else:
-        torch.manual_seed(config.seed)
-        towers = Towers(_new_tower(pretrained.build(), config))
-        _init_projection(towers.query, store, config)
-        towers.query.init_score_scale(config.initial_score_scale)
-        towers = towers if config.share_towers else towers.untied()
+        towers = start_towers(store, config)
     job = IctJob(store, towers, config)
-    return train(job, out, request, config=config, on_metrics=on_metrics)
+    return train(job, out, request, config=config, on_metrics=on_metrics, tensorboard=tensorboard)
+
+
+def start_towers(store: PassageStore, config: IctConfig) -> Towers:
+    """Return the towers as they stand before step 1.
+
+    Raises:
+        ConfigError: the encoder cannot be loaded, or has another vocabulary.
+    """
+    pretrained = load_pretrained(config.encoder, tokenizer=store.tokenizer)
+    torch.manual_seed(config.seed)
+    towers = Towers(_new_tower(pretrained.build(), config))
+    _init_projection(towers.query, store, config)
+    towers.query.init_score_scale(config.initial_score_scale)
+    return towers if config.share_towers else towers.untied()
 
 
 class IctJob:
@@ -173,9 +184,7 @@ class IctJob:
     def _scores(self, queries: list[TokenSequence], passages: list[TokenSequence]) -> Tensor:
         pad_id, budget = self.store.tokenizer.pad_id, self.config.batch_tokens
         with autocast_to(self.config.autocast, torch.device("cpu")):
-            left = embed_in_groups(
-                self.towers.query, queries, pad_id=pad_id, batch_tokens=budget
-            )
+            left = embed_in_groups(self.towers.query, queries, pad_id=pad_id, batch_tokens=budget)
             right = embed_in_groups(
                 self.towers.passage, passages, pad_id=pad_id, batch_tokens=budget
             )

@@ -86,7 +86,10 @@ class TrainReport:
 
 
 def prepare_run(run: Path, request: Request, *, rebuild: bool = False) -> TrainReport | None:
-    """Create or reopen a run folder; return a report when the run is already finished.
+    """Return a report when the run is already finished, None when it is to start or to go on.
+
+    With `rebuild`, what stands in the folder is removed. Nothing is written yet (`start_run`),
+    so that settings that turn out to be impossible leave no folder behind.
 
     Raises:
         ArtifactError: the folder belongs to a run with other settings or inputs.
@@ -118,9 +121,25 @@ def prepare_run(run: Path, request: Request, *, rebuild: bool = False) -> TrainR
             already_done=True,
             metrics=content["metrics"],
         )
-    run.mkdir(parents=True)
-    write_json(run / REQUEST, request.as_json())
     return None
+
+
+def start_run(run: Path, request: Request) -> None:
+    """Create a run's folder unless it is there; from here on the run can be resumed.
+
+    Raises:
+        ArtifactError: the folder cannot be written.
+    """
+    if (run / REQUEST).is_file():
+        return
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        write_json(run / REQUEST, request.as_json())
+    except OSError as error:
+        raise ArtifactError(
+            f"cannot write {run}: {error.strerror or error}; free space, fix the permissions, or "
+            "choose another --out"
+        ) from error
 
 
 def is_unfinished(run: Path) -> bool:
@@ -150,12 +169,13 @@ def train(
 
     Args:
         job: what a step does.
-        run: the run's folder, from `prepare_run`.
+        run: the run's folder, looked at by `prepare_run`.
         request: what the run was asked for; becomes its manifest.
         config: steps, cadence, optimiser.
         on_metrics: called after every logged step.
         tensorboard: also write TensorBoard events.
     """
+    start_run(run, request)
     if config.threads:
         torch.set_num_threads(config.threads)
     optimizer = build_optimizer(job.trained(), config.optimizer)
@@ -167,7 +187,7 @@ def train(
         first = state.step
     log = RunLog(run, resume_step=first, tensorboard=tensorboard)
     started = time.monotonic()
-    last: dict[str, float] = {}
+    last = dict(log.last)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     warmup = warmup_steps(config.optimizer, config.steps)
     if first == 0:

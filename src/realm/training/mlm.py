@@ -32,6 +32,7 @@ from realm.retrieval.batch import body_of
 from realm.retrieval.retriever import NULL_ROW
 from realm.storage import Request
 from realm.training.corpus_groups import split_rows
+from realm.training.examples import check_examples
 from realm.training.head import init_head
 from realm.training.loop import OnMetrics, TrainReport, prepare_run, resume_point, train
 from realm.training.pairing import pair_examples
@@ -61,6 +62,7 @@ def mlm(
     examples: ExampleStore | None = None,
     rebuild: bool = False,
     on_metrics: OnMetrics | None = None,
+    tensorboard: bool = False,
 ) -> TrainReport:
     """Warm-start an encoder; the run's checkpoints hold the encoder.
 
@@ -72,6 +74,7 @@ def mlm(
             examples and their share is guessed and copied.
         rebuild: replace a run made from other inputs.
         on_metrics: called at logged steps.
+        tensorboard: also write TensorBoard events.
 
     Raises:
         CorpusError: no sentence to train on.
@@ -83,6 +86,8 @@ def mlm(
             f"{examples.folder} was masked from other passages than {store.folder}; "
             "run `realm mask` on these"
         )
+    if examples is not None:
+        check_examples(examples, store, query_wordpieces=config.query_wordpieces)
     pretrained = load_pretrained(config.encoder, tokenizer=store.tokenizer)
     request = Request(
         kind="run",
@@ -104,7 +109,7 @@ def mlm(
         job = MlmJob(store, examples, encoder, config)
         if not pretrained.head and pretrained.weights and config.head_init == "ridge":
             init_head(encoder, store, job.train_rows, config)
-    return train(job, out, request, config=config, on_metrics=on_metrics)
+    return train(job, out, request, config=config, on_metrics=on_metrics, tensorboard=tensorboard)
 
 
 class MlmJob:
@@ -149,11 +154,10 @@ class MlmJob:
         rng = step_rng(self.config.seed, step)
         size = self.config.batch_size
         num_read = round(size * self.config.read_rate) if self.pairs else 0
-        readings: list[Reading] = []
-        for number in batch_at(
+        chosen = batch_at(
             step, num_items=max(1, len(self.pairs)), batch_size=num_read, seed=self.config.seed
-        ):
-            readings.append(self._read(number, rng))
+        )
+        readings = [self._read(number, rng) for number in chosen]
         rows = batch_at(
             step,
             num_items=len(self.train_rows),
@@ -231,9 +235,7 @@ class MlmJob:
         is_guess = bool(rng.random() < GUESS_AMONG_READ)
         return self._single(pair.example, NULL_ROW if is_guess else pair.row, rng, side=True)
 
-    def _single(
-        self, row: int, passage: int, rng: np.random.Generator, *, side: bool
-    ) -> Reading:
+    def _single(self, row: int, passage: int, rng: np.random.Generator, *, side: bool) -> Reading:
         """Return a sentence with its salient span masked, and side targets beside it."""
         if self.examples is None:
             raise CorpusError("no masked examples")
@@ -250,9 +252,7 @@ class MlmJob:
                     query[place] = mask_id
         return self._joint(query, positions, targets, passage)
 
-    def _dense(
-        self, row: int, rng: np.random.Generator, *, with_passage: bool
-    ) -> Reading | None:
+    def _dense(self, row: int, rng: np.random.Generator, *, with_passage: bool) -> Reading | None:
         """Return one sentence of a passage with spans of 1 to 3 wordpieces masked."""
         passage, tokenizer = self.store[row], self.store.tokenizer
         start, end = passage.sentences[int(rng.integers(len(passage.sentences)))]

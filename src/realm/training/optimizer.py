@@ -1,6 +1,7 @@
 """BERT's optimiser: AdamW, linear warm-up, linear decay to zero."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +9,9 @@ from torch import Tensor, nn
 from realm.config import OptimizerConfig
 
 
-def build_optimizer(parts: Mapping[str, tuple[nn.Module, float]], config: OptimizerConfig) -> torch.optim.AdamW:
+def build_optimizer(
+    parts: Mapping[str, tuple[nn.Module, float]], config: OptimizerConfig
+) -> torch.optim.AdamW:
     """Return AdamW over named modules, each with its own relative learning rate.
 
     Epsilon 1e-6 and decay 0.01 on everything but biases and layer norms, as BERT. torch's AdamW
@@ -19,7 +22,7 @@ def build_optimizer(parts: Mapping[str, tuple[nn.Module, float]], config: Optimi
             in two parts belongs to the first.
         config: rates.
     """
-    groups: list[dict[str, object]] = []
+    groups: list[dict[str, Any]] = []
     seen: set[int] = set()
     for module, rate in parts.values():
         decayed: list[Tensor] = []
@@ -38,7 +41,7 @@ def build_optimizer(parts: Mapping[str, tuple[nn.Module, float]], config: Optimi
 
 
 def warmup_steps(config: OptimizerConfig, num_steps: int) -> int:
-    """Return the length of the warm-up: as set, or min(10000, max(100, steps // 10))."""
+    """Return the length of the warm-up: as set, or min(10000, max(100, steps // 10), steps // 2)."""
     if config.warmup_steps is not None:
         return config.warmup_steps
     return min(10_000, max(100, num_steps // 10), num_steps // 2)

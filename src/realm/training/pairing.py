@@ -32,18 +32,20 @@ def pair_examples(examples: ExampleStore, store: PassageStore) -> list[Pair]:
     spans_of: dict[int, set[str]] = defaultdict(set)
     passages_with: dict[str, list[int]] = defaultdict(list)
     beside: dict[tuple[int, str], list[str]] = defaultdict(list)
-    strings: list[tuple[int, str, str]] = []
+    strings: list[tuple[int, int, str, str]] = []
     for row in range(len(examples)):
         example = examples[row]
+        if example.span_start < 0:
+            continue  # random masks: no span that could stand elsewhere
         span = example.sentence[example.span_start : example.span_end].lower()
-        strings.append((example.origin, span, example.sentence))
+        strings.append((row, example.origin, span, example.sentence))
         if span not in spans_of[example.origin]:
             spans_of[example.origin].add(span)
             passages_with[span].append(example.origin)
         beside[example.origin, example.sentence].append(span)
     titles = {origin: group_key(store, origin) for origin in spans_of}
     pairs: list[Pair] = []
-    for row, (origin, span, sentence) in enumerate(strings):
+    for row, origin, span, sentence in strings:
         others = passages_with[span]
         if not 2 <= len(others) <= COMMON:
             continue

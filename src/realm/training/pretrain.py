@@ -5,6 +5,7 @@ them, and climb log p(y|x) of Eq. 1 through both towers and the encoder. Between
 is refreshed.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from realm.model.realm import Budget, read_candidates, score_candidates
 from realm.records import MaskedExample, Progress
 from realm.retrieval.batch import Lengths, candidate_batch
 from realm.retrieval.retriever import CandidateFinder
-from realm.storage import MANIFEST, Request, read_json
+from realm.storage import MANIFEST, Request, read_json, write_json
 from realm.training.examples import ExampleSampler
 from realm.training.loop import OnMetrics, TrainReport, prepare_run, resume_point, train
 from realm.training.measures import PretrainMeasures, average, step_measures
@@ -44,6 +45,7 @@ def pretrain(
     config: PretrainConfig,
     rebuild: bool = False,
     on_metrics: OnMetrics | None = None,
+    tensorboard: bool = False,
     progress: Progress | None = None,
 ) -> TrainReport:
     """Train retriever and encoder together on masked examples.
@@ -57,6 +59,7 @@ def pretrain(
         config: settings.
         rebuild: replace a run made from other inputs.
         on_metrics: called at logged steps.
+        tensorboard: also write TensorBoard events.
         progress: called while the index is rebuilt.
 
     Raises:
@@ -91,17 +94,16 @@ def pretrain(
             f"the encoder knows {reading.bert.config.vocab_size} wordpieces, the passages' "
             f"tokenizer {store.tokenizer.vocab_size}; start both from the same vocabulary"
         )
+    write_json(out / "sources.json", {"passages": os.path.relpath(store.folder, out)})
     refresher = Refresher(
         out,
         store,
         config=config.refresh,
-        index=IndexConfig(
-            passage_wordpieces=config.passage_wordpieces, autocast=config.autocast
-        ),
+        index=IndexConfig(passage_wordpieces=config.passage_wordpieces, autocast=config.autocast),
         progress=progress,
     )
     job = PretrainJob(examples, towers, reading, refresher, config)
-    return train(job, out, request, config=config, on_metrics=on_metrics)
+    return train(job, out, request, config=config, on_metrics=on_metrics, tensorboard=tensorboard)
 
 
 def check_candidates(num_candidates: int, num_passages: int) -> None:
@@ -153,9 +155,7 @@ class PretrainJob:
             passage=config.passage_wordpieces,
             joint=config.joint_wordpieces,
         )
-        self.budget = Budget(
-            pad_id=self.store.tokenizer.pad_id, batch_tokens=config.batch_tokens
-        )
+        self.budget = Budget(pad_id=self.store.tokenizer.pad_id, batch_tokens=config.batch_tokens)
         self.measures = PretrainMeasures(self)
 
     @property
@@ -211,13 +211,9 @@ class PretrainJob:
             return total / mask_is_real.sum(dim=-1)
         return marginal_log_likelihood(scores, log_probs, mask_is_real)
 
-    def candidates(
-        self, drawn: Sequence[MaskedExample]
-    ) -> tuple[list[list[int]], torch.Tensor]:
+    def candidates(self, drawn: Sequence[MaskedExample]) -> tuple[list[list[int]], torch.Tensor]:
         """Return (candidate rows, their scores in the snapshot): selection only, no gradient."""
-        queries = [
-            self.store.tokenizer.query_input(e.query_ids, self.lengths.query) for e in drawn
-        ]
+        queries = [self.store.tokenizer.query_input(e.query_ids, self.lengths.query) for e in drawn]
         was_training = self.towers.training
         self.towers.eval()
         with torch.no_grad(), autocast_to(self.config.autocast, CPU):

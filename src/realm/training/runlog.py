@@ -11,13 +11,20 @@ METRICS = "metrics.jsonl"
 
 
 class RunLog:
-    """Appends one JSON line per logged step; a resumed run drops lines of steps it repeats."""
+    """Appends one JSON line per step; a resumed run drops the lines of steps it repeats."""
 
     def __init__(self, run: Path, *, resume_step: int, tensorboard: bool = False) -> None:
         self.path = run / METRICS
-        kept = [line for line in read_metrics(run) if line["step"] <= resume_step]
-        with self.path.open("w", encoding="utf-8") as stream:
-            stream.writelines(json.dumps(line) + "\n" for line in kept)
+        # Resumed from step 0 means from the start: what was measured at step 0 is repeated too.
+        kept = [line for line in read_metrics(run) if 0 < resume_step >= line["step"]]
+        self.last: dict[str, float] = {}
+        """The newest value of everything that was logged before the resume."""
+        partial = self.path.with_name(f".{METRICS}.partial")
+        with partial.open("w", encoding="utf-8") as stream:
+            for line in kept:
+                stream.write(json.dumps(line) + "\n")
+                self.last |= {name: value for name, value in line.items() if name != "step"}
+        partial.replace(self.path)
         self._writer = _tensorboard(run, resume_step) if tensorboard else None
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:

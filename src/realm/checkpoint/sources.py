@@ -1,0 +1,42 @@
+"""Which passages a run was trained with, as a path that stands as long as both are moved together."""
+
+import os
+from pathlib import Path
+
+from realm.checkpoint.checkpoints import CHECKPOINTS
+from realm.corpus.store import PassageStore
+from realm.errors import ArtifactError
+from realm.storage import read_json, write_json
+
+SOURCES = "sources.json"
+
+
+def write_sources(run: Path, store: PassageStore) -> None:
+    """Note in a run's folder where its passages are."""
+    passages = os.path.relpath(store.folder.resolve(), run.resolve())
+    write_json(run / SOURCES, {"passages": passages})
+
+
+def passages_of(run: Path) -> Path:
+    """Return the passages folder that a run was trained with.
+
+    Raises:
+        ArtifactError: the run does not say, or they were moved.
+    """
+    known = run / SOURCES
+    if not known.is_file():
+        raise ArtifactError(f"{run} does not say which passages it uses; pass --passages FOLDER")
+    folder = (run.resolve() / str(read_json(known)["passages"])).resolve()
+    if not folder.is_dir():
+        raise ArtifactError(
+            f"{run} was trained with passages in {folder}, which is gone; pass --passages FOLDER"
+        )
+    return folder
+
+
+def run_of(folder: Path) -> Path:
+    """Return the run that a checkpoint belongs to; a run is its own."""
+    absolute = folder.resolve()
+    if (absolute / "model.json").is_file() and absolute.parent.name == CHECKPOINTS:
+        return absolute.parent.parent
+    return folder

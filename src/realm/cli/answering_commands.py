@@ -1,0 +1,193 @@
+"""realm evaluate, ask, explain, quickstart."""
+
+import json
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from realm.cli import options
+from realm.config import EvaluateConfig, load_config
+
+if TYPE_CHECKING:
+    from realm.answering import Answerer
+    from realm.explaining import Explanation
+
+Run = Annotated[Path, typer.Option("--model", help="Run folder.")]
+
+
+class Retriever(StrEnum):
+    """Who finds the passages that the reader reads."""
+
+    dense = "dense"
+    bm25 = "bm25"
+    minilm = "minilm"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    for name, verb in (
+        ("evaluate", evaluate),
+        ("ask", ask),
+        ("explain", explain),
+        ("quickstart", quickstart),
+    ):
+        app.command(name)(verb)
+
+
+def evaluate(
+    questions: Annotated[Path, typer.Argument(help="JSONL with question and answers.")],
+    model: Run,
+    passages: options.Passages = None,
+    retriever: Annotated[
+        Retriever, typer.Option(help="The run's own, or a baseline under the same reader.")
+    ] = Retriever.dense,
+    out: Annotated[Path | None, typer.Option("--out", help="Also write the report here.")] = None,
+    as_json: options.AsJson = False,
+    config: options.Config = None,
+    sets: options.Sets = None,
+) -> None:
+    """Measure exact match, F1, answer recall and more, with 95 % intervals.
+
+    Example: realm evaluate squad_open.dev.jsonl.gz --model runs/qa --set limit=500
+    """
+    settings = load_config(EvaluateConfig, section="evaluate", file=config, overrides=sets or [])
+    from realm.answering import Answerer
+    from realm.cli import display
+    from realm.evaluation.evaluate import evaluate as measure
+    from realm.evaluation.questions import read_questions
+    from realm.evaluation.report import write_report
+
+    asked = read_questions(questions)
+    with display.progress("embedding", "passages") as advance:
+        answerer = Answerer.load(model, passages=passages, progress=advance)
+        _use_retriever(answerer, retriever, model)
+    with display.progress("answering", "questions") as advance:
+        report = measure(
+            answerer,
+            answerer.store,
+            asked,
+            config=settings,
+            split_name=questions.name,
+            retriever_name=retriever.value,
+            progress=advance,
+        )
+    if out is not None:
+        write_report(report, out)
+    if as_json:
+        typer.echo(json.dumps(report.as_json(), ensure_ascii=False))
+    else:
+        display.out.print(report.table(), markup=False)
+
+
+def ask(
+    question: Annotated[str, typer.Argument(help="A question in words.")],
+    model: Run,
+    passages: options.Passages = None,
+    num_answers: Annotated[int, typer.Option("--answers", min=1, help="Answers to show.")] = 3,
+    num_passages: Annotated[int, typer.Option("--read", min=1, help="Passages to read.")] = 5,
+    as_json: options.AsJson = False,
+) -> None:
+    """Answer a question with its evidence: the exact words, and where they stand.
+
+    Example: realm ask "Who discovered radium?" --model runs/qa
+    """
+    from realm.answering import Answerer, answered_as_json
+    from realm.cli import display
+
+    with display.progress("embedding", "passages") as advance:
+        answerer = Answerer.load(model, passages=passages, progress=advance)
+    answered = answerer.answer([question], num_passages=num_passages, num_answers=num_answers)[0]
+    if as_json:
+        typer.echo(json.dumps(answered_as_json(answered), ensure_ascii=False))
+    else:
+        display.show_answers(answered)
+
+
+def explain(
+    sentence: Annotated[str, typer.Argument(help="A sentence with one or more [MASK].")],
+    model: Run,
+    answer: Annotated[
+        list[str] | None, typer.Option("--answer", help="What the [MASK] stands for; one each.")
+    ] = None,
+    passages: options.Passages = None,
+    candidates: Annotated[
+        int, typer.Option(min=2, help="Passages to read, the null passage included.")
+    ] = 8,
+    as_json: options.AsJson = False,
+) -> None:
+    """Show what retrieval does for a prediction: the paper's Table 3 for any sentence.
+
+    Example: realm explain "Radium was discovered by Marie [MASK]." --answer Curie --model
+    runs/pretrain
+    """
+    from realm.cli import display
+    from realm.explaining import Explainer
+
+    with display.progress("embedding", "passages") as advance:
+        explainer = Explainer.load(model, passages=passages, progress=advance)
+    explanation = explainer.explain(sentence, answers=answer or (), num_candidates=candidates)
+    if as_json:
+        typer.echo(json.dumps(asdict(explanation), ensure_ascii=False))
+    else:
+        show_explanation(explanation)
+
+
+def quickstart(
+    out: Annotated[Path, typer.Option("--out", help="Folder for everything it makes.")] = Path(
+        "quickstart"
+    ),
+    rebuild: options.Rebuild = False,
+) -> None:
+    """Run every stage on the small encyclopedia that ships with the package (minutes, no network).
+
+    Example: realm quickstart --out quickstart/
+    """
+    from realm.cli.quickstart_display import run_quickstart
+
+    run_quickstart(out, rebuild=rebuild)
+
+
+def show_explanation(explanation: "Explanation") -> None:
+    """Print one row of Table 3."""
+    from realm.cli import display
+
+    display.out.print(
+        f"[bold]{display.escape(explanation.text)}[/]  y = "
+        f"[bold green]{display.escape(explanation.answer)}[/]"
+    )
+    display.out.print(
+        f"  without retrieval  p(y|x) = {display.probability(explanation.p_without)}"
+        f"   predicted: {display.escape(explanation.predicted_without)}"
+    )
+    display.out.print(
+        f"  with retrieval     p(y|x) = {display.probability(explanation.p_marginal)}"
+        f"   predicted: {display.escape(explanation.predicted)}"
+    )
+    rows = [
+        (
+            candidate.passage.title or candidate.passage.id if candidate.passage else "(null)",
+            display.probability(candidate.p_passage),
+            display.probability(candidate.p_answer),
+            f"{candidate.gradient:+.3f}",
+            f"{candidate.utility:+.2f}",
+        )
+        for candidate in explanation.candidates
+    ]
+    display.out.print(
+        display.table("  candidates", ("z", "p(z|x)", "p(y|z,x)", "r(z)", "RU(z|x)"), rows)
+    )
+
+
+def _use_retriever(answerer: "Answerer", retriever: Retriever, model: Path) -> None:
+    """Put a baseline retriever under the same reader."""
+    if retriever is Retriever.bm25:
+        from realm.evaluation.bm25 import Bm25Retriever
+
+        answerer.retriever = Bm25Retriever.open(answerer.store, cache=model / "bm25")
+    elif retriever is Retriever.minilm:
+        from realm.evaluation.zero_shot import open_zero_shot
+
+        answerer.retriever = open_zero_shot(answerer.store, cache=model / "zero-shot")

@@ -1,0 +1,116 @@
+"""realm split, realm mask."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from realm.cli import options
+from realm.config import MaskConfig, SplitConfig, load_config
+
+
+class OnError(StrEnum):
+    """What to do with a malformed record."""
+
+    skip = "skip"
+    fail = "fail"
+
+
+class Scheme(StrEnum):
+    """What is masked."""
+
+    salient = "salient"
+    token = "token"  # noqa: S105 - a masking scheme
+    span = "span"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    app.command("split")(split)
+    app.command("mask")(mask)
+
+
+def split(
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="INPUT...",
+            help="JSONL (.gz/.bz2/.zst), Parquet, a folder of .txt/.md, or a Wikipedia dump.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
+    tokenizer: Annotated[
+        str, typer.Option(help="minilm, a folder, a vocab.txt, or a Hugging Face id.")
+    ] = "minilm",
+    processes: Annotated[int, typer.Option(help="Worker processes; the output is the same.")] = 1,
+    on_error: Annotated[
+        OnError, typer.Option(help="Malformed records: skip and count, or fail.")
+    ] = OnError.skip,
+    config: options.Config = None,
+    sets: options.Sets = None,
+    rebuild: options.Rebuild = False,
+) -> None:
+    """Cut articles into passages of whole sentences: the knowledge corpus Z.
+
+    Example: realm split articles.jsonl.gz --out passages/ --set max_wordpieces=288
+    """
+    settings = load_config(SplitConfig, section="split", file=config, overrides=sets or [])
+    from realm.checkpoint.pretrained import load_tokenizer
+    from realm.cli import display
+    from realm.corpus.split import split as split_articles
+
+    with display.progress("splitting", "articles") as advance:
+        report = split_articles(
+            inputs,
+            out,
+            config=settings,
+            tokenizer=load_tokenizer(tokenizer),
+            num_processes=processes,
+            on_error=on_error.value,
+            rebuild=rebuild,
+            progress=advance,
+        )
+    display.show_skipped(report.skipped)
+    done = "already done: " if report.already_done else ""
+    display.out.print(
+        f"{done}{report.num_articles:,} articles, {report.num_passages:,} passages, "
+        f"{report.num_wordpieces:,} wordpieces in {out}"
+    )
+
+
+def mask(
+    passages: Annotated[Path, typer.Argument(help="Passages X, from realm split.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
+    scheme: Annotated[Scheme | None, typer.Option(help="What is masked (paper: salient).")] = None,
+    tagger: Annotated[
+        str | None,
+        typer.Option(help="rules, spacy:PIPELINE, hf:MODEL or jsonl:FILE."),
+    ] = None,
+    config: options.Config = None,
+    sets: options.Sets = None,
+    rebuild: options.Rebuild = False,
+) -> None:
+    """Make masked sentences: what the encoder is asked.
+
+    Example: realm mask passages/ --out examples/ --scheme salient --tagger rules
+    """
+    chosen = {"scheme": scheme.value if scheme else None, "tagger": tagger}
+    extra = [f'{name}="{value}"' for name, value in chosen.items() if value is not None]
+    settings = load_config(
+        MaskConfig, section="mask", file=config, overrides=[*(sets or []), *extra]
+    )
+    from realm.cli import display
+    from realm.corpus.store import PassageStore
+    from realm.masking.examples import mask as mask_passages
+
+    store = PassageStore.open(passages)
+    with display.progress("masking", "passages") as advance:
+        report = mask_passages(store, out, config=settings, rebuild=rebuild, progress=advance)
+    display.show_skipped(report.skipped)
+    kinds = ", ".join(f"{name} {count:,}" for name, count in report.spans_by_label.items())
+    done = "already done: " if report.already_done else ""
+    display.out.print(
+        f"{done}{report.num_examples:,} masked examples from {report.num_passages:,} passages "
+        f"({kinds}) in {out}"
+    )

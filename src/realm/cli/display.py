@@ -1,0 +1,182 @@
+"""What the command line shows: progress with rate and ETA, metrics, highlighted evidence."""
+
+import os
+import sys
+import time
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from realm.records import Answer, AnsweredQuestion, Skipped
+from realm.records import Progress as OnProgress
+
+out = Console(soft_wrap=False, highlight=False)
+err = Console(stderr=True, highlight=False)
+
+CONTEXT_CHARACTERS = 160
+"""Characters of a passage shown on each side of an answer."""
+SHOWN_METRICS = {
+    "loss": "loss",
+    "accuracy": "accuracy",
+    "piece_accuracy": "pieces right",
+    "utility/marginal_minus_null": "utility",
+    "p_null": "p(null)",
+    "index/staleness_steps": "stale",
+    "index/score_drift": "drift",
+    "span_accuracy": "spans right",
+    "recall_at_5": "recall@5",
+    "eval/recall_at_1": "recall@1",
+    "eval/recall_at_5": "recall@5",
+    "eval/read_accuracy": "read",
+    "eval/guess_accuracy": "guess",
+    "eval/copy_accuracy": "copy",
+    "eval/span_accuracy": "spans right",
+    "eval/span_accuracy_null": "without retrieval",
+    "eval/utility/marginal_minus_null": "utility",
+    "eval/candidates_hold_span": "span in candidates",
+    "eval/loss": "loss",
+    "tokens_per_second": "tokens/s",
+}
+"""Which metrics stand in the console line; all of them are in metrics.jsonl."""
+
+
+@contextmanager
+def progress(label: str, unit: str) -> Generator[OnProgress]:
+    """Show a bar with rate and ETA on a terminal, nothing when piped; yield what to call."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as bars:
+        task = bars.add_task(label, total=None, rate="")
+        started = time.monotonic()
+
+        def advance(done: int, total: int) -> None:
+            rate = done / max(1e-9, time.monotonic() - started)
+            bars.update(task, completed=done, total=total or None, rate=f"{rate:,.0f} {unit}/s")
+
+        yield advance
+
+
+class TrainingDisplay:
+    """Prints one line for each logged step: what a run learns, its rate and ETA."""
+
+    def __init__(self, stage: str, *, quiet: bool = False) -> None:
+        self.stage = stage
+        self.quiet = quiet
+        self._first: tuple[float, int] | None = None
+
+    def __call__(self, step: int, steps: int, metrics: Mapping[str, float]) -> None:
+        """Show the metrics of one step."""
+        if self.quiet:
+            return
+        now = time.monotonic()
+        if self._first is None:
+            self._first = now, step
+        began, first = self._first
+        eta = ""
+        if step > first:
+            seconds = (now - began) / (step - first)
+            eta = f"  {seconds:.1f} s/step, ETA {_duration(seconds * (steps - step))}"
+        is_eval = any(name.startswith("eval/") for name in metrics)
+        shown = "  ".join(
+            f"{label} [bold]{_number(metrics[name])}[/]"
+            for name, label in SHOWN_METRICS.items()
+            if name in metrics
+        )
+        kind = "[cyan]held out[/]" if is_eval else "[dim]training[/]"
+        refreshed = "  [yellow]index refreshed[/]" if metrics.get("index/refreshed") else ""
+        line = f"{self.stage} {step:>5}/{steps} {kind}  {shown}{refreshed}"
+        err.print(line if is_eval else f"{line}[dim]{eta}[/]")
+
+
+def show_skipped(skipped: Skipped) -> None:
+    """List what was left out, by reason."""
+    if not skipped.total:
+        return
+    err.print(f"left out {skipped.total:,}:")
+    for reason, count in sorted(skipped.counts.items(), key=lambda item: -item[1]):
+        places = skipped.examples.get(reason, [])[:3]
+        err.print(f"  {count:>8,}  {escape(reason)}  [dim]{escape('; '.join(places))}[/]")
+
+
+def show_answers(answered: AnsweredQuestion) -> None:
+    """Print a question's answers with their evidence, the words highlighted in their context."""
+    out.print(f"[bold]{escape(answered.question)}[/]")
+    if not answered.answers:
+        out.print("  no answer found in the passages read")
+    for number, answer in enumerate(answered.answers, 1):
+        out.print(
+            f"  {number}. [bold green]{escape(answer.text)}[/]  p={answer.probability:.3f}   "
+            f"[dim]{escape(answer.passage.title or answer.passage.article_id)} "
+            f"({escape(answer.passage.id)}, characters {answer.start}-{answer.end}, "
+            f"p(z|x)={answer.passage_probability:.2f})[/]"
+        )
+        if number <= 2:
+            out.print(evidence(answer))
+
+
+def evidence(answer: Answer) -> Text:
+    """Return the answer in its context, sliced from the source, highlighted."""
+    text, start = answer.passage.text, answer.start - answer.passage.start
+    end = answer.end - answer.passage.start
+    left = max(0, start - CONTEXT_CHARACTERS)
+    right = min(len(text), end + CONTEXT_CHARACTERS)
+    shown = Text("     ")
+    shown.append(("..." if left else "") + text[left:start].replace("\n", " "), style="dim")
+    shown.append(text[start:end], style="bold black on green")
+    shown.append(
+        text[end:right].replace("\n", " ") + ("..." if right < len(text) else ""), style="dim"
+    )
+    return shown
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Return a table whose first column is left-aligned text, the rest numbers."""
+    made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for number, column in enumerate(columns):
+        made.add_column(column, justify="left" if number == 0 else "right")
+    for row in rows:
+        made.add_row(*(escape(cell) for cell in row))
+    return made
+
+
+def probability(value: float) -> str:
+    """Return a probability as people read it: 0.129, 1.1e-14."""
+    return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
+
+
+def is_interactive() -> bool:
+    """Return whether somebody can be asked."""
+    return sys.stdin.isatty() and sys.stdout.isatty() and not os.environ.get("CI")
+
+
+def _number(value: float) -> str:
+    if value == int(value) and abs(value) >= 1:
+        return f"{value:,.0f}"
+    return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.3f}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s"

@@ -1,0 +1,107 @@
+"""realm quickstart: every stage live, then what changed, evidence, and how to go on."""
+
+import time
+from pathlib import Path
+
+from realm.cli import display
+from realm.cli.answering_commands import show_explanation
+from realm.errors import AnsweringError
+from realm.quickstart import Quickstart
+from realm.storage import scratch_folder
+
+
+def run_quickstart(out: Path, *, rebuild: bool) -> None:
+    """Run the stages below `out`; a second run offers to ask at once."""
+    quickstart = Quickstart(out)
+    if rebuild:
+        _remove(quickstart)
+    if quickstart.is_done:
+        display.out.print(f"[bold]already done[/]: everything is in {out}")
+        show_results(quickstart)
+        offer_to_ask(quickstart)
+        return
+    display.out.print(
+        "[bold]REALM on a small encyclopedia[/]: 340 articles, a MiniLM cut to its first layers, "
+        "every stage for real. Ctrl-C is safe: the same command resumes."
+    )
+    started = time.monotonic()
+    stages = quickstart.stages()
+    for number, stage in enumerate(stages, 1):
+        display.out.print(f"\n[bold cyan]{number}/{len(stages)} {stage.name}[/]  {stage.meaning}")
+        began = time.monotonic()
+        with display.progress(stage.name, "items") as advance:
+            result = stage.run(display.TrainingDisplay(stage.name), advance)
+        display.out.print(f"  {result} [dim]({time.monotonic() - began:.0f} s)[/]")
+    display.out.print(f"\nall stages in {(time.monotonic() - started) / 60:.1f} minutes")
+    show_results(quickstart)
+    offer_to_ask(quickstart)
+
+
+def show_results(quickstart: Quickstart) -> None:
+    """Print what the training changed, three answers with evidence, and one explanation."""
+    before, after = quickstart.measured["before"], quickstart.measured["after"]
+    rows = [
+        ("answer recall@5", _percent(before["recall@5"]), _percent(after["recall@5"])),
+        ("exact match", "no reader yet", _percent(after["exact_match"])),
+        ("F1", "no reader yet", _percent(after["f1"])),
+    ]
+    display.out.print()
+    count = len(quickstart.test_questions)
+    title = f"{count} test questions, on articles without training questions"
+    display.out.print(display.table(title, ("", "before", "after"), rows))
+    _show_utility(quickstart)
+    display.out.print("\n[bold]Questions, answered with evidence[/]")
+    for answered in quickstart.answers():
+        display.show_answers(answered)
+    display.out.print("\n[bold]What retrieval does for one prediction[/] (the paper's Table 3)")
+    show_explanation(quickstart.explanation())
+    run = quickstart.runs["finetune"]
+    display.out.print(
+        "\n[bold]Go on[/]\n"
+        f'  realm ask "Who wrote War and Peace?" --model {run}\n'
+        f'  realm explain "The capital of France is [MASK]." --model '
+        f"{quickstart.runs['pretrain']}\n"
+        f"  realm split YOUR_FOLDER --out passages/    then    "
+        f'realm ask "..." --model {run} --passages passages/\n'
+        "  docs/tutorial.md trains on your own documents, stage by stage",
+        markup=True,
+    )
+
+
+def offer_to_ask(quickstart: Quickstart) -> None:
+    """Let somebody at a terminal ask questions until an empty line."""
+    if not display.is_interactive():
+        return
+    display.out.print("\nAsk about the encyclopedia (an empty line ends):")
+    while question := display.out.input("[bold]? [/]").strip():
+        try:
+            display.show_answers(quickstart.answerer.answer([question], num_answers=2)[0])
+        except AnsweringError as error:
+            display.err.print(f"[red]{error}[/]")
+
+
+def _show_utility(quickstart: Quickstart) -> None:
+    points = quickstart.utility()
+    if not points:
+        return
+    told = "  ".join(f"step {step}: {value:+.3f}" for step, value in points)
+    display.out.print(
+        f"\nretrieval utility on held-out blanks, log p(y|x) - log p(y|null,x): {told} "
+        f"[dim]({quickstart.refreshes()} index refreshes)[/]"
+    )
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _remove(quickstart: Quickstart) -> None:
+    """Remove the quickstart's own folders, and nothing else that may stand in `out`."""
+    import shutil
+
+    own = [quickstart.passages, quickstart.examples, quickstart.out / "start-index"]
+    for folder in [*own, *quickstart.runs.values()]:
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(scratch_folder(folder), ignore_errors=True)
+    for file in (quickstart.measured_file, quickstart.out / "report.json"):
+        file.unlink(missing_ok=True)

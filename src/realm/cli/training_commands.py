@@ -1,0 +1,235 @@
+"""realm ict, mlm, index, pretrain, finetune."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from realm.cli import options
+from realm.config import (
+    FinetuneConfig,
+    IctConfig,
+    IndexConfig,
+    MlmConfig,
+    PretrainConfig,
+    load_config,
+)
+
+if TYPE_CHECKING:
+    from realm.training.loop import TrainReport
+
+Out = Annotated[Path, typer.Option("--out", help="Run folder to write.")]
+PassagesArgument = Annotated[Path, typer.Argument(help="Passages, from realm split.")]
+Init = Annotated[
+    str | None,
+    typer.Option("--init", help="minilm, a folder, a Hugging Face id, or scratch:LAYERSxWIDTH."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    for name, verb in (
+        ("ict", ict),
+        ("mlm", mlm),
+        ("index", index),
+        ("pretrain", pretrain),
+        ("finetune", finetune),
+    ):
+        app.command(name)(verb)
+
+
+def ict(
+    passages: PassagesArgument,
+    out: Out,
+    init: Init = None,
+    config: options.Config = None,
+    sets: options.Sets = None,
+    rebuild: options.Rebuild = False,
+    quiet: options.Quiet = False,
+    tensorboard: options.TensorBoard = False,
+) -> None:
+    """Warm-start the embedder by the Inverse Cloze Task: which passage lost this sentence?
+
+    Example: realm ict passages/ --init minilm --out runs/ict --set steps=200
+    """
+    settings = load_config(IctConfig, section="ict", file=config, overrides=_with_init(sets, init))
+    from realm.cli import display
+    from realm.corpus.store import PassageStore
+    from realm.training.ict import ict as train_ict
+
+    report = train_ict(
+        PassageStore.open(passages),
+        out,
+        config=settings,
+        rebuild=rebuild,
+        on_metrics=display.TrainingDisplay("ict", quiet=quiet),
+        tensorboard=tensorboard,
+    )
+    _tell(report, next_step=f"realm index {out} {passages} --out index/")
+
+
+def mlm(
+    passages: PassagesArgument,
+    out: Out,
+    init: Init = None,
+    examples: Annotated[
+        Path | None,
+        typer.Option(help="Masked examples of these passages: adds reading to copying."),
+    ] = None,
+    config: options.Config = None,
+    sets: options.Sets = None,
+    rebuild: options.Rebuild = False,
+    quiet: options.Quiet = False,
+    tensorboard: options.TensorBoard = False,
+) -> None:
+    """Warm-start the encoder: masked language modelling with a passage to read.
+
+    Example: realm mlm passages/ --examples examples/ --init minilm --out runs/mlm
+    """
+    settings = load_config(MlmConfig, section="mlm", file=config, overrides=_with_init(sets, init))
+    from realm.cli import display
+    from realm.corpus.store import PassageStore
+    from realm.masking.store import ExampleStore
+    from realm.training.mlm import mlm as train_mlm
+
+    report = train_mlm(
+        PassageStore.open(passages),
+        out,
+        config=settings,
+        examples=ExampleStore.open(examples) if examples else None,
+        rebuild=rebuild,
+        on_metrics=display.TrainingDisplay("mlm", quiet=quiet),
+        tensorboard=tensorboard,
+    )
+    _tell(
+        report, next_step="realm pretrain EXAMPLES PASSAGES --embedder RUN --encoder RUN --out RUN"
+    )
+
+
+def index(
+    checkpoint: Annotated[Path, typer.Argument(help="Run or checkpoint with an embedder.")],
+    passages: PassagesArgument,
+    out: Annotated[Path, typer.Option("--out", help="Snapshot folder to write.")],
+    config: options.Config = None,
+    sets: options.Sets = None,
+    rebuild: options.Rebuild = False,
+) -> None:
+    """Embed every passage with Embed_doc; a killed build continues after its last shard.
+
+    Example: realm index runs/ict passages/ --out index/
+    """
+    settings = load_config(IndexConfig, section="index", file=config, overrides=sets or [])
+    from realm.checkpoint.checkpoints import load_model, tower_hash
+    from realm.cli import display
+    from realm.corpus.store import PassageStore
+    from realm.index.builder import EmbedderVersion, build_index
+
+    tower = load_model(checkpoint).need_towers().passage
+    store = PassageStore.open(passages)
+    with display.progress("embedding", "passages") as advance:
+        snapshot = build_index(
+            tower,
+            store,
+            out,
+            version=EmbedderVersion(model_hash=tower_hash(tower)),
+            config=settings,
+            rebuild=rebuild,
+            progress=advance,
+        )
+    display.out.print(f"{len(snapshot):,} passages x {tower.dim} dimensions in {out}")
+
+
+def pretrain(
+    examples: Annotated[Path, typer.Argument(help="Masked examples of X, from realm mask.")],
+    passages: PassagesArgument,
+    embedder: Annotated[Path, typer.Option(help="Run with an embedder, from realm ict.")],
+    encoder: Annotated[Path, typer.Option(help="Run with an encoder, from realm mlm.")],
+    out: Out,
+    config: options.Config = None,
+    sets: options.Sets = None,
+    rebuild: options.Rebuild = False,
+    quiet: options.Quiet = False,
+    tensorboard: options.TensorBoard = False,
+) -> None:
+    """Pre-train retriever and encoder together (Eq. 1), refreshing the index as they learn.
+
+    Example: realm pretrain examples/ passages/ --embedder runs/ict --encoder runs/mlm
+    --out runs/pretrain --set refresh.every_steps=100
+    """
+    settings = load_config(PretrainConfig, section="pretrain", file=config, overrides=sets or [])
+    from realm.cli import display
+    from realm.corpus.store import PassageStore
+    from realm.masking.store import ExampleStore
+    from realm.training.pretrain import pretrain as train_jointly
+
+    with display.progress("embedding for the index", "passages") as advance:
+        report = train_jointly(
+            ExampleStore.open(examples),
+            PassageStore.open(passages),
+            out,
+            embedder=embedder,
+            encoder=encoder,
+            config=settings,
+            rebuild=rebuild,
+            on_metrics=display.TrainingDisplay("pretrain", quiet=quiet),
+            progress=advance,
+            tensorboard=tensorboard,
+        )
+    _tell(report, next_step=f'realm explain "... [MASK] ..." --model {out}')
+
+
+def finetune(
+    questions: Annotated[Path, typer.Argument(help="JSONL with question and answers.")],
+    passages: PassagesArgument,
+    model: Annotated[Path, typer.Option(help="Run with an embedder (pretrain or ict).")],
+    out: Out,
+    encoder: Annotated[
+        Path | None, typer.Option(help="Run to take the encoder from, where --model has none.")
+    ] = None,
+    config: options.Config = None,
+    sets: options.Sets = None,
+    rebuild: options.Rebuild = False,
+    quiet: options.Quiet = False,
+    tensorboard: options.TensorBoard = False,
+) -> None:
+    """Fine-tune for open-domain question answering: the reader and the question tower learn.
+
+    Example: realm finetune questions.jsonl passages/ --model runs/pretrain --out runs/qa
+    """
+    settings = load_config(FinetuneConfig, section="finetune", file=config, overrides=sets or [])
+    from realm.cli import display
+    from realm.corpus.store import PassageStore
+    from realm.evaluation.questions import read_questions
+    from realm.training.finetune import finetune as train_reader
+
+    with display.progress("embedding for the index", "passages") as advance:
+        report = train_reader(
+            read_questions(questions),
+            PassageStore.open(passages),
+            out,
+            run=model,
+            encoder=encoder,
+            config=settings,
+            rebuild=rebuild,
+            on_metrics=display.TrainingDisplay("finetune", quiet=quiet),
+            progress=advance,
+            tensorboard=tensorboard,
+        )
+    _tell(report, next_step=f'realm ask "..." --model {out}')
+
+
+def _with_init(sets: list[str] | None, init: str | None) -> list[str]:
+    return [*(sets or []), *([f'encoder.init="{init}"'] if init else [])]
+
+
+def _tell(report: "TrainReport", *, next_step: str) -> None:
+    from realm.cli import display
+
+    if report.already_done:
+        display.out.print(f"already done: {report.run} ({report.steps:,} steps)")
+    else:
+        resumed = f", resumed from {report.resumed_from:,}" if report.resumed_from else ""
+        display.out.print(
+            f"{report.steps:,} steps in {report.seconds:,.0f} s{resumed}; run in {report.run}"
+        )
+    display.err.print(f"[dim]next: {next_step}[/]")

@@ -1,0 +1,65 @@
+"""How often a retriever finds a passage with the answer: zero-shot recall, no reader needed."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from realm.evaluation.metrics import Interval, answer_finder, bootstrap_interval, hits_at_k
+from realm.records import Progress, Question
+
+BATCH = 64
+
+
+class Finds(Protocol):
+    """What is measured."""
+
+    def retrieve(self, questions: Sequence[str], k: int) -> list[tuple[list[int], list[float]]]:
+        """Return (rows, scores) of the k best passages of each question, best first."""
+        ...
+
+
+class HasTexts(Protocol):
+    """Where the passages' texts come from."""
+
+    def __len__(self) -> int: ...
+
+    def texts(self, rows: Sequence[int]) -> list[str]:
+        """Return the texts of these rows."""
+        ...
+
+
+def answer_recall(
+    retriever: Finds,
+    passages: HasTexts,
+    questions: Sequence[Question],
+    *,
+    at: Sequence[int] = (1, 5, 20, 100),
+    samples: int = 1_000,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> dict[int, Interval]:
+    """Return, for each k, the share of questions with an answer in the first k passages.
+
+    Args:
+        retriever: finds passages.
+        passages: their texts.
+        questions: what to find; at least one.
+        at: values of k; those beyond the corpus are capped.
+        samples: bootstrap samples of the 95 % interval.
+        seed: of the bootstrap.
+        progress: called with (questions done, questions).
+    """
+    deepest = min(max(at), len(passages))
+    ranks: list[int | None] = []
+    for start in range(0, len(questions), BATCH):
+        batch = questions[start : start + BATCH]
+        found = retriever.retrieve([q.question for q in batch], deepest)
+        for question, (rows, _) in zip(batch, found, strict=True):
+            has_answer = answer_finder(question)
+            texts = passages.texts(rows)
+            ranks.append(next((n for n, text in enumerate(texts, 1) if has_answer(text)), None))
+        if progress:
+            progress(len(ranks), len(questions))
+    return {
+        k: bootstrap_interval(hits_at_k(ranks, min(k, deepest)), samples=samples, seed=seed)
+        for k in at
+    }
