@@ -1,4 +1,4 @@
-"""Import every module of realm in a fresh process, silently, and check the cost of the light ones."""
+"""Import every module of realm, silently; the light ones must not import the heavy libraries."""
 
 import importlib
 import pkgutil

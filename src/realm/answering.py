@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model, tower_hash
-from realm.checkpoint.sources import passages_of, run_of
-from realm.config import IndexConfig
+from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model
+from realm.checkpoint.sources import check_vocabulary, passages_of, run_of
 from realm.corpus.store import PassageStore
-from realm.errors import AnsweringError, ConfigError
-from realm.index.builder import EmbedderVersion, build_index
+from realm.errors import AnsweringError
+from realm.index.opening import open_snapshot
 from realm.index.snapshot import Snapshot
 from realm.model.realm import Budget, span_logits
 from realm.records import Answer, AnsweredQuestion, Passage, Progress
@@ -246,44 +245,3 @@ def answered_as_json(answered: AnsweredQuestion) -> dict[str, Any]:
             for answer in answered.answers
         ],
     }
-
-
-def check_vocabulary(model: Model, store: PassageStore) -> None:
-    """Refuse passages whose wordpieces mean something else to the model.
-
-    Raises:
-        ConfigError: another tokenizer.
-    """
-    if model.tokenizer.fingerprint != store.tokenizer.fingerprint:
-        raise ConfigError(
-            f"the passages in {store.folder} were cut with another tokenizer than the model's; "
-            "run `realm split ... --tokenizer` with the folder of the model's checkpoint"
-        )
-
-
-def open_snapshot(
-    run: Path, model: Model, store: PassageStore, *, progress: Progress | None = None
-) -> Snapshot:
-    """Return the run's newest snapshot of these passages; other passages are embedded once."""
-    tower = model.need_towers().passage
-    wanted = tower_hash(tower)
-    kept = run / "other-passages" / store.fingerprint[:16]
-    own = sorted((run / "index").glob("step-*"), key=lambda folder: -_step(folder))
-    for folder in [*own, *([kept] if kept.exists() else [])]:
-        snapshot = Snapshot.open(folder)
-        fits = snapshot.passages_fingerprint == store.fingerprint
-        if fits and snapshot.model_hash == wanted:
-            return snapshot
-    return build_index(
-        tower,
-        store,
-        kept,
-        version=EmbedderVersion(model_hash=wanted),
-        config=IndexConfig(),
-        rebuild=True,  # kept ones that fit were returned above
-        progress=progress,
-    )
-
-
-def _step(folder: Path) -> int:
-    return int(folder.name.removeprefix("step-"))

@@ -154,6 +154,9 @@ class MlmConfig(TrainConfig):
     encoder: EncoderConfig = EncoderConfig()
     query_wordpieces: int = Field(default=96, ge=8, le=512)
     passage_wordpieces: int = Field(default=288, ge=16, le=512)
+    window: int = Field(default=128, ge=16)
+    """Wordpieces of a passage that are read, around what it is read for; shorter is faster, and
+    the joint stage reads whole passages."""
     head_init: Literal["ridge", "random"] = "ridge"
     """ridge: fit the MLM head to the input embeddings by ridge regression before step 1, for an
     encoder that comes without one."""

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 
-from realm.answering import check_vocabulary, open_snapshot
 from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model
-from realm.checkpoint.sources import passages_of, run_of
+from realm.checkpoint.sources import check_vocabulary, passages_of, run_of
 from realm.config import PretrainConfig
 from realm.corpus.store import PassageStore
 from realm.errors import ConfigError
+from realm.index.opening import open_snapshot
 from realm.index.snapshot import Snapshot
 from realm.masking.cloze import cloze
 from realm.masking.spans import MaskedPieces

@@ -1,6 +1,7 @@
 """Wordpieces with character offsets, and the joined inputs of BERT."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -87,17 +88,19 @@ class WordpieceTokenizer:
 
     def encode(self, text: str) -> Wordpieces:
         """Return the wordpieces of `text`; special tokens written in it stay ordinary text."""
-        encoding = self._fast.encode(text, add_special_tokens=False)
+        encoding = self._fast.encode(_encodable(text), add_special_tokens=False)
         return Wordpieces(encoding.ids, encoding.offsets)
 
     def encode_batch(self, texts: Sequence[str]) -> list[Wordpieces]:
         """Return the wordpieces of many texts, in parallel threads."""
-        encodings = self._fast.encode_batch(list(texts), add_special_tokens=False)
+        whole = [_encodable(text) for text in texts]
+        encodings = self._fast.encode_batch(whole, add_special_tokens=False)
         return [Wordpieces(encoding.ids, encoding.offsets) for encoding in encodings]
 
     def encode_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Return only the ids of many texts: twice as fast as `encode_batch`."""
-        encodings = self._fast.encode_batch_fast(list(texts), add_special_tokens=False)
+        whole = [_encodable(text) for text in texts]
+        encodings = self._fast.encode_batch_fast(whole, add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
     @property
@@ -157,6 +160,18 @@ class WordpieceTokenizer:
         body = body[: max_length - 3 - len(query)]
         ids = [self.cls_id, *query, self.sep_id, *body, self.sep_id]
         return ids, [0] * (len(query) + 2) + [1] * (len(body) + 1)
+
+
+def _encodable(text: str) -> str:
+    """Return the text with half surrogate pairs (undecodable bytes of a command line) replaced.
+
+    Character for character, so that offsets stay true.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return re.sub("[\ud800-\udfff]", "\ufffd", text)
+    return text
 
 
 def _read_vocabulary(path: Path) -> list[str]:

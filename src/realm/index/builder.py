@@ -5,19 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from realm.config import IndexConfig
 from realm.corpus.store import PassageStore
-from realm.errors import CorpusError
+from realm.errors import ArtifactError, CorpusError
+from realm.index.mapped import MappedRows
 from realm.index.snapshot import Snapshot, shard_names
 from realm.model.embedder import Embedder, MeanEmbedder
 from realm.model.inputs import TokenSequence, group_by_length, pad
 from realm.records import Progress
-from realm.storage import Request, is_done, publish, write_json
+from realm.storage import EXTRA, Request, is_done, publish, sync, write_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,24 +53,12 @@ def build_index(
     request = Request(kind="index", settings=settings, inputs=inputs)
     if is_done(out, request, rebuild=rebuild):
         return Snapshot.open(out)
-    starts = range(0, len(store), config.shard_rows)
-    with publish(out, request, resume=True) as scratch:
-        norms = [
-            _write_shard(tower, store, scratch, number, config=config, progress=progress)
-            for number, _ in enumerate(starts)
-        ]
-        content = {
-            "step": version.step,
-            "model_hash": version.model_hash,
-            "dim": tower.dim,
-            "num_passages": len(store),
-            "shard_rows": [min(config.shard_rows, len(store) - start) for start in starts],
-            "max_norm": max(norm for norm, _ in norms),
-            "max_rounding": max(rounding for _, rounding in norms),
-        }
-        write_json(scratch / "extra.json", content)
-        for number, _ in enumerate(starts):
-            (scratch / f"norms-{number:05d}.json").unlink()
+    was_training = tower.training
+    tower.eval()
+    try:
+        _publish(tower, store, out, request, config=config, progress=progress)
+    finally:
+        tower.train(was_training)
     return Snapshot.open(out)
 
 
@@ -84,10 +72,11 @@ def embed_sequences(
 ) -> Iterator[tuple[list[int], Float[Tensor, "rows dim"]]]:
     """Yield (indices, embeddings) of groups of like length, without gradients."""
     device = next(tower.parameters()).device
-    groups = group_by_length([len(ids) for ids, _ in sequences], batch_tokens)
-    with torch.inference_mode(), autocast_to(autocast, device):
-        for group in groups:
-            yield group, tower(pad([sequences[i] for i in group], pad_id, device)).float()
+    for group in group_by_length([len(ids) for ids, _ in sequences], batch_tokens):
+        # Left before each yield, so that the caller's own code does not run in these modes.
+        with torch.no_grad(), autocast_to(autocast, device):
+            vectors = tower(pad([sequences[i] for i in group], pad_id, device)).float()
+        yield group, vectors
 
 
 def autocast_to(kind: Literal["bfloat16", "none"], device: torch.device) -> Any:  # noqa: ANN401
@@ -95,22 +84,60 @@ def autocast_to(kind: Literal["bfloat16", "none"], device: torch.device) -> Any:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=kind == "bfloat16")
 
 
+def _publish(
+    tower: Embedder | MeanEmbedder,
+    store: PassageStore,
+    out: Path,
+    request: Request,
+    *,
+    config: IndexConfig,
+    progress: Progress | None,
+) -> None:
+    size = config.shard_rows
+    shards = [range(i, min(i + size, len(store))) for i in range(0, len(store), size)]
+    with publish(out, request, resume=True) as scratch:
+        norms = [
+            _finished(scratch, number, len(rows), tower.dim)
+            or _write_shard(tower, store, scratch, number, rows, config=config, progress=progress)
+            for number, rows in enumerate(shards)
+        ]
+        content = {
+            "step": request.settings["step"],
+            "model_hash": request.inputs["embedder"],
+            "dim": tower.dim,
+            "num_passages": len(store),
+            "shard_rows": [len(rows) for rows in shards],
+            "max_norm": max(norm for norm, _ in norms),
+            "max_rounding": max(rounding for _, rounding in norms),
+        }
+        write_json(scratch / EXTRA, content)
+
+
+def _finished(scratch: Path, number: int, num_rows: int, dim: int) -> tuple[float, float] | None:
+    """Return what `_write_shard` returned, if it came to its end before the build was killed."""
+    scan, exact = (scratch / name for name in shard_names(number))
+    if not scan.is_file():  # written last
+        return None
+    try:
+        scans = MappedRows.open([scan], [num_rows], dim, torch.bfloat16)
+        exacts = MappedRows.open([exact], [num_rows], dim, torch.float32)
+    except ArtifactError:
+        return None
+    everything = torch.arange(num_rows)
+    return _norms(scans[everything], exacts[everything])
+
+
 def _write_shard(
     tower: Embedder | MeanEmbedder,
     store: PassageStore,
     scratch: Path,
     number: int,
+    rows: range,
     *,
     config: IndexConfig,
     progress: Progress | None,
 ) -> tuple[float, float]:
-    """Embed one shard unless it is finished; return (largest norm, largest rounding)."""
-    norms_file = scratch / f"norms-{number:05d}.json"
-    first = number * config.shard_rows
-    rows = range(first, min(first + config.shard_rows, len(store)))
-    if norms_file.is_file():
-        kept: list[float] = np.loadtxt(norms_file, delimiter=",").tolist()
-        return kept[0], kept[1]
+    """Embed one shard; return (largest norm, largest rounding)."""
     tokenizer = store.tokenizer
     sequences = [
         tokenizer.passage_input(
@@ -121,8 +148,7 @@ def _write_shard(
         for row in rows
     ]
     exact = torch.empty((len(rows), tower.dim))
-    done = first
-    tower.eval()
+    done = rows.start
     for group, vectors in embed_sequences(
         tower,
         sequences,
@@ -135,8 +161,17 @@ def _write_shard(
         if progress:
             progress(done, len(store))
     scan = exact.to(torch.bfloat16)
-    for name, tensor in zip(shard_names(number), (scan, exact), strict=True):
-        tensor.view(torch.uint8).numpy().tofile(scratch / name)
-    norms = float(exact.norm(dim=-1).max()), float((exact - scan.float()).norm(dim=-1).max())
-    np.savetxt(norms_file, [norms], delimiter=",")
-    return norms
+    scan_name, exact_name = shard_names(number)
+    for name, tensor in ((exact_name, exact), (scan_name, scan)):
+        partial = scratch / f".{name}.partial"
+        tensor.view(torch.uint8).numpy().tofile(partial)
+        sync(partial)
+        partial.replace(scratch / name)
+    return _norms(scan, exact)
+
+
+def _norms(
+    scan: Shaped[Tensor, "rows dim"], exact: Float[Tensor, "rows dim"]
+) -> tuple[float, float]:
+    """Return the largest norm of a row of `exact`, and of `exact - scan`."""
+    return float(exact.norm(dim=-1).max()), float((exact - scan.float()).norm(dim=-1).max())

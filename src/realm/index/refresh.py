@@ -4,7 +4,6 @@
 ever. The snapshot only selects candidates; whoever trains scores them afresh.
 """
 
-import shutil
 from pathlib import Path
 
 from realm.checkpoint.checkpoints import list_checkpoints, tower_hash
@@ -15,7 +14,7 @@ from realm.index.builder import EmbedderVersion, build_index
 from realm.index.snapshot import Snapshot, remove_old_snapshots, snapshot_folder
 from realm.model.embedder import Embedder
 from realm.records import Progress
-from realm.storage import read_json
+from realm.storage import read_json, remove
 
 
 class Refresher:
@@ -83,16 +82,9 @@ class Refresher:
     def _build(self, tower: Embedder, step: int) -> Snapshot:
         folder = snapshot_folder(self.run, step)
         version = EmbedderVersion(model_hash=tower_hash(tower), step=step)
-        if folder.exists():  # left by a run that was killed after this step
-            try:
-                found = Snapshot.open(folder, verify=True)
-                if found.model_hash == version.model_hash:
-                    return found
-            except ArtifactError:
-                pass  # damaged: built again below
-            shutil.rmtree(folder)
-        was_training = tower.training
-        snapshot = build_index(
+        if folder.exists() and not self._is_usable(folder, version):
+            remove(folder)
+        return build_index(
             tower,
             self.store,
             folder,
@@ -100,8 +92,15 @@ class Refresher:
             config=self.index,
             progress=self.progress,
         )
-        tower.train(was_training)
-        return snapshot
+
+    def _is_usable(self, folder: Path, version: EmbedderVersion) -> bool:
+        """Return whether a snapshot that a killed run left behind is what would be built."""
+        try:
+            found = Snapshot.open(folder, verify=True)
+            found.check_passages(self.store.fingerprint)
+        except ArtifactError:
+            return False
+        return found.model_hash == version.model_hash
 
     def _remove_old(self) -> None:
         """Keep the snapshot in use and those that checkpoints would resume with."""

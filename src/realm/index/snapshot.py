@@ -6,7 +6,7 @@ step-500/
     manifest.json       step, hashes of embedder and passages, checksums, written last
 """
 
-import shutil
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from torch import Tensor
 
 from realm.errors import ArtifactError
 from realm.index.exact import search_exactly
-from realm.storage import fingerprint, open_folder
+from realm.index.mapped import MappedRows
+from realm.storage import MANIFEST, fingerprint, open_folder, remove
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,10 +30,10 @@ class Snapshot:
     """Training step of the embedder's parameters."""
     model_hash: str
     passages_fingerprint: str
-    scan: Tensor
-    """[passages, dim] bfloat16, memory-mapped."""
-    exact: Tensor
-    """[passages, dim] float32, memory-mapped."""
+    scan: MappedRows
+    """[passages, dim] bfloat16."""
+    exact: MappedRows
+    """[passages, dim] float32."""
     max_norm: float
     max_rounding: float
 
@@ -44,23 +45,31 @@ class Snapshot:
             ArtifactError: missing, unfinished, damaged.
         """
         manifest = open_folder(folder, "index")
-        content: dict[str, Any] = manifest["content"]
-        if verify and fingerprint(folder) != manifest["fingerprint"]:
+        if verify and fingerprint(folder) != manifest.get("fingerprint"):
             raise ArtifactError(
                 f"{folder} is damaged: its checksum is not the manifest's; build it again with "
                 "`realm index`"
             )
+        try:
+            return cls._map(folder, manifest["inputs"], manifest["content"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(
+                f"{folder / MANIFEST} is damaged ({error!r}); build the index again"
+            ) from None
+
+    @classmethod
+    def _map(cls, folder: Path, inputs: dict[str, Any], content: dict[str, Any]) -> "Snapshot":
         dim = int(content["dim"])
-        rows = [int(n) for n in content["shard_rows"]]
-        scan = _map(folder, "scan", "bf16", rows, dim, torch.bfloat16)
-        exact = _map(folder, "exact", "f32", rows, dim, torch.float32)
+        num_rows = [int(n) for n in content["shard_rows"]]
+        names = [shard_names(number) for number, _ in enumerate(num_rows)]
+        scans, exacts = [folder / scan for scan, _ in names], [folder / exact for _, exact in names]
         return cls(
             folder=folder,
             step=int(content["step"]),
             model_hash=str(content["model_hash"]),
-            passages_fingerprint=str(manifest["inputs"]["passages"]),
-            scan=scan,
-            exact=exact,
+            passages_fingerprint=str(inputs["passages"]),
+            scan=MappedRows.open(scans, num_rows, dim, torch.bfloat16),
+            exact=MappedRows.open(exacts, num_rows, dim, torch.float32),
             max_norm=float(content["max_norm"]),
             max_rounding=float(content["max_rounding"]),
         )
@@ -108,23 +117,6 @@ def snapshot_folder(run: Path, step: int) -> Path:
 def remove_old_snapshots(run: Path, *, keep: set[int]) -> None:
     """Remove a run's snapshots of all steps but these."""
     for folder in (run / "index").glob("step-*"):
-        if int(folder.name.removeprefix("step-")) not in keep:
-            shutil.rmtree(folder)
-
-
-def _map(
-    folder: Path, name: str, suffix: str, rows: list[int], dim: int, dtype: torch.dtype
-) -> Tensor:
-    """Map all shards as one tensor; several shards are joined in memory."""
-    parts: list[Tensor] = []
-    for number, count in enumerate(rows):
-        path = folder / f"{name}-{number:05d}.{suffix}"
-        expected = count * dim * dtype.itemsize
-        found = path.stat().st_size if path.is_file() else None
-        if found != expected:
-            raise ArtifactError(
-                f"{path} has {found} bytes, expected {expected}; build the index again"
-            )
-        flat = torch.from_file(str(path), shared=False, size=count * dim, dtype=dtype)
-        parts.append(flat.view(count, dim))
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+        match = re.fullmatch(r"step-(\d+)", folder.name)
+        if match and int(match[1]) not in keep:
+            remove(folder)

@@ -141,13 +141,10 @@ def _over_mark(words: Sequence[Word], place: int, chain: Sequence[Word]) -> int:
 
 def _over_particles(words: Sequence[Word], place: int) -> int:
     """Ludwig van Beethoven, Rio de la Plata."""
-    for ahead in range(1, 4):
-        word = words[min(place + ahead, len(words) - 1)]
-        if word.kind is Kind.NAME:
-            return ahead + 1
-        if word.lower not in INNER:
-            return 0
-    return 0
+    end = place
+    while words[end].lower in INNER:
+        end += 1
+    return end - place + 1 if words[end].kind is Kind.NAME else 0
 
 
 def _over_connector(words: Sequence[Word], place: int, chain: Sequence[Word]) -> int:

@@ -1,10 +1,11 @@
 """Masked examples on disk: one Arrow file, memory-mapped, rows of a passage side by side."""
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import index
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
 
@@ -126,13 +127,17 @@ class ExampleStore:
         """How many passages have examples."""
         return len(self._groups) - 1
 
-    def group(self, number: int) -> range:
+    def __reduce__(self) -> tuple[Callable[[Path], "ExampleStore"], tuple[Path]]:
+        return ExampleStore.open, (self.folder,)  # a worker process maps the file itself
+
+    def group(self, number: SupportsIndex) -> range:
         """Return the rows of one passage's examples: training draws one of them per pass."""
+        number = index(number)
         if not 0 <= number < self.num_groups:
             raise IndexError(f"group {number} of {self.num_groups}")
         return range(int(self._groups[number]), int(self._groups[number + 1]))
 
-    def group_article(self, number: int) -> str:
+    def group_article(self, number: SupportsIndex) -> str:
         """Return the article id of one passage's examples."""
         view, row = self._locate(self.group(number).start)
         return view.article_id.read(row)
@@ -140,7 +145,8 @@ class ExampleStore:
     def __len__(self) -> int:
         return len(self.origin)
 
-    def __getitem__(self, row: int) -> MaskedExample:
+    def __getitem__(self, row: SupportsIndex) -> MaskedExample:
+        row = index(row)
         view, inner = self._locate(row)
         return MaskedExample(
             row=row,

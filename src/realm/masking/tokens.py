@@ -48,6 +48,7 @@ class Evidence(NamedTuple):
     """Neighbours that are both capitalised inside sentences."""
 
 
+# may be a capital; what a word begins with is asked of str.isupper
 _UPPER = r"[^\W\d_a-zß-öø-ÿ]"
 _LETTER = r"[^\W_][\u0300-\u036f]*"
 _TOKEN = re.compile(
@@ -61,10 +62,9 @@ _TOKEN = re.compile(
     r"|(?P<other>\S)"
 )
 _LOWER_NAME = re.compile(
-    rf"(?:al|el|ad|ar|as|an|at|ash|az|d|l|dell|o)[-'’]{_UPPER}"  # noqa: RUF001
-    rf"|[a-z]{{1,2}}{_UPPER}\w"
+    rf"(?:(?:al|el|ad|ar|as|an|at|ash|az|d|l|dell|o)[-'’]|[a-z]{{1,2}}(?=..))({_UPPER})"  # noqa: RUF001
 )
-_PREFIXED = re.compile(rf"[a-z]+-(?={_UPPER}\w)")
+_PREFIXED = re.compile(rf"[a-z]+-(?=({_UPPER})\w)")
 _PREFIXES = word_set("""
 co non anti pre post self semi multi re ex pro sub inter mid neo ultra cross counter vice well
 twenty thirty forty fifty sixty seventy eighty ninety two half
@@ -154,7 +154,7 @@ def _is_fresh(text: str, match: re.Match[str], *, fresh: bool) -> bool:
 
 def _word(match: re.Match[str], *, initial: bool) -> Word:
     start, end, text = match.start(), match.end(), match.group()
-    if match.lastgroup != "word":
+    if match.lastgroup != "word" and text[0].isupper():
         return Word(start, end, text, text.lower(), Kind.NAME, initial)
     if text[0].isdigit():
         return Word(start, end, text, text.lower(), Kind.NUMBER, initial)
@@ -177,10 +177,12 @@ def _kind(text: str, lower: str, cut: str) -> Kind:
 
 
 def _lower_word(start: int, end: int, text: str, *, initial: bool) -> Word:
-    if _LOWER_NAME.match(text):
+    inner = _LOWER_NAME.match(text)
+    if inner and inner[1].isupper():
         stem, cut = _stem(text)
         return Word(start, start + len(stem), stem, stem.lower(), Kind.NAME, initial, cut)
-    if prefix := _PREFIXED.match(text):  # pro-European, mid-January
+    prefix = _PREFIXED.match(text)
+    if prefix and prefix[1].isupper():  # pro-European, mid-January
         first = start + prefix.end()
         stem, cut = _stem(text[prefix.end() :])
         kind = _kind(stem, stem.lower(), cut)

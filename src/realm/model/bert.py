@@ -35,7 +35,7 @@ def build_bert(settings: dict[str, Any], *, dropout: float = 0.0) -> BertModel:
         **{name: settings[name] for name in KEPT_SETTINGS if name in settings},
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
-        attn_implementation="sdpa",
+        attn_implementation="sdpa",  # pyright: ignore[reportCallIssue] - goes to the base class
     )
     return BertModel(config)
 

@@ -1,5 +1,6 @@
 """Embed_input and Embed_doc: text to vector (section 3.2)."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any, Literal, cast
 
@@ -66,7 +67,7 @@ class Embedder(nn.Module):
         mean = features.mean(dim=0)
         _, _, directions = torch.linalg.svd(features - mean, full_matrices=False)
         kept = directions[: self.dim]
-        scale = (features - mean).norm(dim=-1).mean()
+        scale = (features - mean).norm(dim=-1).mean().clamp_min(1e-6)  # a sample of one
         self.projection.weight.zero_()
         self.projection.weight[: len(kept)] = kept / scale
         self.projection.bias.copy_(-(self.projection.weight @ mean))
@@ -121,12 +122,7 @@ class Towers(nn.Module):
 
     def untied(self) -> "Towers":
         """Return two towers with equal parameters, for training only one of them."""
-        if not self.shared:
-            return self
-        settings = self.settings
-        passage = build_tower(settings)
-        passage.load_state_dict(self.query.state_dict())
-        return Towers(self.query, passage)
+        return Towers(self.query, copy.deepcopy(self.query)) if self.shared else self
 
 
 def embed_in_groups(
@@ -142,6 +138,8 @@ def embed_in_groups(
     """
     groups = group_by_length([len(ids) for ids, _ in sequences], batch_tokens)
     device = next(tower.parameters()).device
+    if not groups:
+        return torch.zeros((0, tower.dim), device=device)
     vectors = [tower(pad([sequences[i] for i in group], pad_id, device)) for group in groups]
     order = torch.tensor([i for group in groups for i in group], device=device)
     return torch.cat(vectors)[order.argsort()]

@@ -62,7 +62,7 @@ def score_candidates(
 
 def mask_logits(
     encoder: Encoder, batch: CandidateBatch, budget: Budget
-) -> tuple[Float[Tensor, "masks vocab"], Int[Tensor, " masks"], Int[Tensor, " masks"]]:
+) -> tuple[Float[Tensor, "read vocab"], Int[Tensor, " read"], Int[Tensor, " read"]]:
     """Return the encoder's logits at every real [MASK] of every candidate.
 
     Returns:
@@ -93,9 +93,9 @@ def read_candidates(
 
 def gold_log_probs(
     batch: CandidateBatch,
-    logits: Float[Tensor, "masks vocab"],
-    owners: Int[Tensor, " masks"],
-    places: Int[Tensor, " masks"],
+    logits: Float[Tensor, "read vocab"],
+    owners: Int[Tensor, " read"],
+    places: Int[Tensor, " read"],
 ) -> Float[Tensor, "batch candidates masks"]:
     """Return log p(y_j | z, x) from what `mask_logits` returned."""
     size, num_candidates = batch.passage_of.shape
@@ -109,9 +109,9 @@ def gold_log_probs(
 def predict_masks(
     batch: CandidateBatch,
     weights: Float[Tensor, "batch candidates"],
-    logits: Float[Tensor, "masks vocab"],
-    owners: Int[Tensor, " masks"],
-    places: Int[Tensor, " masks"],
+    logits: Float[Tensor, "read vocab"],
+    owners: Int[Tensor, " read"],
+    places: Int[Tensor, " read"],
 ) -> Int[Tensor, "batch masks"]:
     """Return the wordpiece with the largest sum_z p(z|x) p(. | z, x) at each mask.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from realm.corpus.store import PassageStore
+from realm.errors import ConfigError
 from realm.model.inputs import TokenSequence
 from realm.model.realm import CandidateBatch
 from realm.records import MaskedExample
@@ -41,8 +42,13 @@ def candidate_batch(
     rows: Sequence[Sequence[int]],
     lengths: Lengths,
 ) -> CandidateBatch:
-    """Return the batch of these examples with these candidates (row 0 of each: null)."""
+    """Return the batch of these examples with these candidates (row 0 of each: null).
+
+    Raises:
+        ConfigError: a [MASK] stands where `lengths` cuts the query off.
+    """
     tokenizer = store.tokenizer
+    _check_masks(examples, lengths)
     distinct = [NULL_ROW, *sorted({row for chosen in rows for row in chosen if row >= 0})]
     number = {row: place for place, row in enumerate(distinct)} | {MISSING_ROW: 0}
     longest = max(len(example.positions) for example in examples)
@@ -70,3 +76,14 @@ def candidate_batch(
         mask_positions=positions,
         mask_is_real=is_real,
     )
+
+
+def _check_masks(examples: Sequence[MaskedExample], lengths: Lengths) -> None:
+    room = min(lengths.query - 2, lengths.joint - 3)
+    last = max((max(example.positions, default=-1) for example in examples), default=-1)
+    if last >= room:
+        raise ConfigError(
+            f"an example has a [MASK] at wordpiece {last + 1} of its query, but queries are cut to "
+            f"{room} (query_wordpieces={lengths.query}, joint_wordpieces={lengths.joint}); raise "
+            "both to what the examples were masked with"
+        )

@@ -1,4 +1,8 @@
-"""Where a question's answers stand in passages: the distant supervision of Open-QA."""
+"""Where a question's answers stand in passages: the distant supervision of Open-QA.
+
+The released code matches raw substrings for the retriever ("US" hits "USSR") and exact wordpieces
+for the reader; here both look for the same whole words, whatever their case.
+"""
 
 import re
 from collections.abc import Sequence
@@ -10,21 +14,42 @@ import pyarrow.compute as pc
 from jaxtyping import Bool
 
 from realm.corpus.store import PassageStore
+from realm.errors import CorpusError
 from realm.records import Question
 
-
-def answer_regex(question: Question) -> re.Pattern[str]:
-    """Return a pattern that finds any answer as whole words, whatever its case.
-
-    The released code matches raw substrings for the retriever ("US" hits "USSR") and exact
-    wordpieces for the reader; here both look for the same whole words.
-    """
-    return _compile(question.answers, question.answer_patterns)
+_PARTS = re.compile(r"\[[^\]\\]*\]|\\.|.", re.DOTALL)
+"""A character class without escapes, an escape, or one character of a regex."""
+_TURKISH_I = "\u0130\u0131"
+_OUTSIDE = "[^A-Za-z0-9_]"
+_BEYOND_ASCII = r"\x{80}-\x{10FFFF}"
+_LOOSER = {
+    r"\s": rf"[\s\x0b\x1c-\x1f{_BEYOND_ASCII}]",
+    r"\w": rf"[\w{_BEYOND_ASCII}]",
+    r"\d": rf"[\d{_BEYOND_ASCII}]",
+    r"\S": r"[\s\S]",
+    r"\W": "[^A-Za-z0-9_]",
+    r"\D": "[^0-9]",
+    r"\b": "(?:)",
+    "$": "(?:)",
+    **dict.fromkeys(f"iI{_TURKISH_I}", f"[iI{_TURKISH_I}]"),
+}
+"""What RE2 must be told to match at least what Python does: its classes know ASCII only, and it
+does not take the four letters i for one another."""
 
 
 def answer_spans(text: str, question: Question) -> list[tuple[int, int]]:
-    """Return the character spans of every occurrence of every answer in a text."""
-    return [match.span() for match in answer_regex(question).finditer(text) if match.group()]
+    """Return the character spans of every occurrence of every answer in a text, in order.
+
+    Raises:
+        CorpusError: an answer pattern is no regex.
+    """
+    spans = {
+        match.span()
+        for regex in _regexes(question.answers, question.answer_patterns)
+        for match in regex.finditer(text)
+        if match.group()
+    }
+    return sorted(spans)
 
 
 def wordpiece_spans(
@@ -48,35 +73,69 @@ def wordpiece_spans(
 def holds_answer(
     store: PassageStore, rows: Sequence[int], question: Question
 ) -> Bool[np.ndarray, " rows"]:
-    """Return, for each row, whether its text holds an answer."""
-    if not len(rows):
-        return np.zeros(0, dtype=bool)
-    pattern = _fast_pattern(question)
-    if pattern is not None:
-        texts = store.text_column().take(pa.array(rows))
-        try:
-            return pc.match_substring_regex(texts, pattern).to_numpy().astype(bool)
-        except pa.ArrowInvalid:
-            pass  # a pattern that RE2 does not know (look-ahead): matched by Python below
-    regex = answer_regex(question)
-    return np.array([regex.search(store.text(row)) is not None for row in rows])
+    """Return, for each row, whether `answer_spans` finds an answer in its text.
+
+    A quick search with RE2 leaves a few rows to look at.
+
+    Raises:
+        CorpusError: an answer pattern is no regex.
+    """
+    held = np.zeros(len(rows), dtype=bool)
+    if not len(rows) or not _regexes(question.answers, question.answer_patterns):
+        return held
+    for place in _likely(store, rows, question):
+        held[place] = bool(answer_spans(store.text(rows[place]), question))
+    return held
 
 
 @lru_cache(maxsize=4_096)
-def _compile(answers: tuple[str, ...], patterns: tuple[str, ...]) -> re.Pattern[str]:
+def _regexes(answers: tuple[str, ...], patterns: tuple[str, ...]) -> tuple[re.Pattern[str], ...]:
     words = [rf"(?<!\w){_flexible(answer)}(?!\w)" for answer in answers if answer.strip()]
-    choices = [*sorted(words, key=len, reverse=True), *(f"(?:{p})" for p in patterns)]
-    return re.compile("|".join(choices) or r"(?!)", re.IGNORECASE)
-
-
-def _fast_pattern(question: Question) -> str | None:
-    answers = [answer for answer in question.answers if answer.strip()]
-    if not answers and not question.answer_patterns:
-        return None
-    words = [rf"(?:^|[^\pL\pN_]){_flexible(answer)}(?:$|[^\pL\pN_])" for answer in answers]
-    return "(?is)" + "|".join([*words, *(f"(?:{p})" for p in question.answer_patterns)])
+    try:
+        return tuple(re.compile(pattern, re.IGNORECASE) for pattern in (*words, *patterns))
+    except re.error as error:
+        raise CorpusError(
+            f"found answer pattern {error.pattern!r}, expected a regex of Python's: {error}"
+        ) from None
 
 
 def _flexible(answer: str) -> str:
     """Escape an answer; any run of white space matches any other."""
     return r"\s+".join(re.escape(word) for word in answer.split())
+
+
+def _likely(store: PassageStore, rows: Sequence[int], question: Question) -> Sequence[int]:
+    """Return the places in `rows` whose texts may hold an answer; all others hold none."""
+    answers = tuple(answer for answer in question.answers if answer.strip())
+    words = [_loosened(_flexible(answer)) for answer in answers]
+    patterns = [_loosened(pattern) for pattern in question.answer_patterns]
+    if None in words or None in patterns:
+        return range(len(rows))
+    choices = [rf"(?:^|{_OUTSIDE}){word}(?:$|{_OUTSIDE})" for word in words]
+    loose = "(?i)" + "|".join([*choices, *(f"(?:{pattern})" for pattern in patterns)])
+    texts = store.text_column().take(pa.array(rows))
+    try:
+        found = pc.match_substring_regex(texts, loose)  # pyright: ignore[reportAttributeAccessIssue]
+    except (pa.ArrowInvalid, UnicodeEncodeError):  # beyond RE2, e.g. "a{2000}"
+        return range(len(rows))
+    return np.flatnonzero(found.to_numpy()).tolist()
+
+
+def _loosened(pattern: str) -> str | None:
+    """Return a pattern for RE2 that matches wherever Python's does; None where that is unsure."""
+    if re.search(r"\(\?(?!:)|\{,", pattern):
+        return None
+    parts = [_loosened_part(part) for part in _PARTS.findall(pattern)]
+    return None if None in parts else "".join(part for part in parts if part is not None)
+
+
+def _loosened_part(part: str) -> str | None:
+    if part in _LOOSER:
+        return _LOOSER[part]
+    if part.startswith("\\"):
+        return None if part[1].isalnum() else part
+    if part.startswith("["):
+        body = part[1:-1]
+        unsure = body in {"", "^"} or "[" in body
+        return None if unsure else part if body.startswith("^") else f"[{_TURKISH_I}{body}]"
+    return part

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
 from realm.corpus.store import PassageStore
@@ -35,20 +35,32 @@ def choose_candidates(
     return kept + [MISSING_ROW] * (num_candidates - len(kept))
 
 
-def trigrams(pieces: np.ndarray, vocab_size: int) -> np.ndarray:
-    """Return the distinct wordpiece trigrams as numbers (shorter texts: the whole as one)."""
+def ngrams(
+    pieces: Integer[np.ndarray, " pieces"], vocab_size: int, size: int = 3
+) -> Integer[np.ndarray, " ngrams"]:
+    """Return the distinct runs of `size` wordpieces, each as one number."""
     ids = np.asarray(pieces, dtype=np.int64)
-    if len(ids) < 3:
-        return np.unique(ids)
-    return np.unique((ids[:-2] * vocab_size + ids[1:-1]) * vocab_size + ids[2:])
+    count = max(0, len(ids) - size + 1)
+    numbers = np.zeros(count, dtype=np.int64)
+    for shift in range(size):
+        numbers = numbers * vocab_size + ids[shift : shift + count]
+    return np.unique(numbers)
 
 
-def overlap(sentence: np.ndarray, passage: np.ndarray, vocab_size: int) -> float:
-    """Return the share of the sentence's trigrams that the passage holds, 0 to 1."""
-    wanted = trigrams(sentence, vocab_size)
-    if not len(wanted):
+def overlap(
+    sentence: Integer[np.ndarray, " sentence"],
+    passage: Integer[np.ndarray, " passage"],
+    vocab_size: int,
+) -> float:
+    """Return the share of the sentence's trigrams that the passage holds, 0 to 1.
+
+    A sentence of one or two wordpieces counts as a whole.
+    """
+    size = min(3, len(sentence))
+    if not size:
         return 0.0
-    return float(np.isin(wanted, trigrams(passage, vocab_size)).mean())
+    wanted, held = ngrams(sentence, vocab_size, size), ngrams(passage, vocab_size, size)
+    return float(np.isin(wanted, held).mean())
 
 
 class CandidateFinder:
@@ -107,7 +119,7 @@ class CandidateFinder:
         if self.store.sha256(row) == example.origin_sha256:
             return True
         share = overlap(
-            np.asarray(example.original_ids),
+            np.asarray(example.original_ids, dtype=np.int64),
             self.store.wordpieces(row),
             self.store.tokenizer.vocab_size,
         )

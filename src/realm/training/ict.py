@@ -5,7 +5,8 @@ removed from the passage, so that words in common are not enough. The negatives 
 passages of the batch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from realm.model.inputs import TokenSequence, group_by_length, pad
 from realm.model.likelihood import inverse_cloze_loss
 from realm.storage import Request
 from realm.training.corpus_groups import split_rows
-from realm.training.loop import OnMetrics, TrainReport, prepare_run, resume_point, train
+from realm.training.loop import OnMetrics, train
+from realm.training.run_folder import TrainReport, prepare_run, resume_point
 from realm.training.sampling import batch_at, sample, step_rng
 
 NUM_EVAL_PASSAGES = 512
@@ -77,6 +79,17 @@ def start_towers(store: PassageStore, config: IctConfig) -> Towers:
     return towers if config.share_towers else towers.untied()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """A pseudo-query and the passage it stands in."""
+
+    row: int
+    query: TokenSequence
+    passage: TokenSequence
+    was_removed: bool
+    """Whether the sentence was taken out of the passage."""
+
+
 class IctJob:
     """One step: a batch of (pseudo-query, passage) pairs, softmax over the batch."""
 
@@ -109,6 +122,24 @@ class IctJob:
 
     def step(self, step: int) -> Mapping[str, float]:
         """Run one batch of pairs."""
+        pairs = self.pairs(step)
+        if not pairs:
+            return {"loss": 0.0, "tokens": 0.0}
+        scores = self._scores(pairs)
+        own = torch.arange(len(pairs))
+        loss = inverse_cloze_loss(scores, own)
+        loss.backward()
+        right = (scores.argmax(dim=-1) == own).float()
+        removed = torch.tensor([pair.was_removed for pair in pairs])
+        return {
+            "loss": float(loss.detach()),
+            "accuracy": float(right.mean()),
+            **({"accuracy_removed": float(right[removed].mean())} if removed.any() else {}),
+            "tokens": float(sum(len(p.query[0]) + len(p.passage[0]) for p in pairs)),
+        }
+
+    def pairs(self, step: int) -> list[Pair]:
+        """Return what one step learns from: at most one pair of each passage of the batch."""
         rows = batch_at(
             step,
             num_items=len(self.train_rows),
@@ -116,23 +147,8 @@ class IctJob:
             seed=self.config.seed,
         )
         rng = step_rng(self.config.seed, step)
-        pairs = [
-            pair for row in rows if (pair := self._draw(self.train_rows[row], rng)) is not None
-        ]
-        if not pairs:
-            return {"loss": 0.0, "tokens": 0.0}
-        scores = self._scores([query for query, _, _ in pairs], [body for _, body, _ in pairs])
-        own = torch.arange(len(pairs))
-        loss = inverse_cloze_loss(scores, own)
-        loss.backward()
-        right = (scores.argmax(dim=-1) == own).float()
-        removed = torch.tensor([was_removed for _, _, was_removed in pairs])
-        return {
-            "loss": float(loss.detach()),
-            "accuracy": float(right.mean()),
-            **({"accuracy_removed": float(right[removed].mean())} if removed.any() else {}),
-            "tokens": float(sum(len(q[0]) + len(b[0]) for q, b, _ in pairs)),
-        }
+        drawn = [self._draw(self.train_rows[row], rng) for row in rows]
+        return [pair for pair in drawn if pair is not None]
 
     def evaluate(self, step: int) -> Mapping[str, float]:  # noqa: ARG002
         """Return recall of a held-out sentence's own passage, the sentence removed from it."""
@@ -142,7 +158,7 @@ class IctJob:
         pairs = [self._draw(row, rng, remove=True) for row in self.eval_rows]
         kept = [pair for pair in pairs if pair is not None]
         with torch.inference_mode():
-            scores = self._scores([q for q, _, _ in kept], [b for _, b, _ in kept])
+            scores = self._scores(kept)
         own = scores.diagonal()[:, None]
         rank = (scores > own).sum(dim=-1)
         return {
@@ -160,8 +176,8 @@ class IctJob:
 
     def _draw(
         self, row: int, rng: np.random.Generator, *, remove: bool | None = None
-    ) -> tuple[TokenSequence, TokenSequence, bool] | None:
-        """Return (query, passage, was removed), or None for one sentence drawn to be removed."""
+    ) -> Pair | None:
+        """Return a sentence and its passage; None if it is the only one and was to be removed."""
         passage, tokenizer = self.store[row], self.store.tokenizer
         number = int(rng.integers(len(passage.sentences)))
         draws_removal = bool(rng.random() < self.config.remove_rate)
@@ -175,14 +191,16 @@ class IctJob:
             body = tokenizer.encode(rest).ids
         title = self.store.title_wordpieces(row).tolist()
         query = tokenizer.encode(passage.text[start:end]).ids
-        return (
-            tokenizer.query_input(query, self.config.query_wordpieces),
-            tokenizer.passage_input(title, body, self.config.passage_wordpieces),
-            removed,
+        return Pair(
+            row=row,
+            query=tokenizer.query_input(query, self.config.query_wordpieces),
+            passage=tokenizer.passage_input(title, body, self.config.passage_wordpieces),
+            was_removed=removed,
         )
 
-    def _scores(self, queries: list[TokenSequence], passages: list[TokenSequence]) -> Tensor:
+    def _scores(self, pairs: Sequence[Pair]) -> Tensor:
         pad_id, budget = self.store.tokenizer.pad_id, self.config.batch_tokens
+        queries, passages = [pair.query for pair in pairs], [pair.passage for pair in pairs]
         with autocast_to(self.config.autocast, torch.device("cpu")):
             left = embed_in_groups(self.towers.query, queries, pad_id=pad_id, batch_tokens=budget)
             right = embed_in_groups(

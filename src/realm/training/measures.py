@@ -1,19 +1,24 @@
 """What joint pre-training measures: at every step for free, and on held-out examples."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from realm.corpus.store import PassageStore
 from realm.index.builder import autocast_to
+from realm.model.embedder import Towers
+from realm.model.encoder import Encoder
 from realm.model.likelihood import (
     marginal_log_likelihood,
     marginal_minus_null,
     retrieval_utility,
 )
 from realm.model.realm import (
+    Budget,
     CandidateBatch,
     gold_log_probs,
     mask_logits,
@@ -21,12 +26,27 @@ from realm.model.realm import (
     score_candidates,
 )
 from realm.records import MaskedExample
-from realm.retrieval.batch import body_of, candidate_batch
-
-if TYPE_CHECKING:
-    from realm.training.pretrain import PretrainJob
+from realm.retrieval.batch import Lengths, body_of, candidate_batch
 
 EVAL_GROUP = 8
+
+
+Candidates = Callable[[Sequence[MaskedExample]], tuple[list[list[int]], Tensor]]
+"""Examples -> (candidate rows of each, their scores in the snapshot)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForwardPass:
+    """What a forward pass over masked examples takes."""
+
+    store: PassageStore
+    towers: Towers
+    encoder: Encoder
+    candidates: Candidates
+    lengths: Lengths
+    budget: Budget
+    null_passage: bool
+    autocast: Literal["bfloat16", "none"]
 
 
 def step_measures(
@@ -62,7 +82,7 @@ def step_measures(
         measures |= {
             "utility/mean": float(utility[is_passage].mean()),
             "utility/best": float(
-                utility.masked_fill(~is_passage, -torch.inf).max(dim=-1).values.mean()
+                utility.masked_fill(~is_passage, -torch.inf)[is_passage.any(dim=-1)].amax(-1).mean()
             ),
         }
     if known.any():
@@ -88,47 +108,46 @@ def average(
     return {**joined, "examples": total}
 
 
-class PretrainMeasures:
-    """Held-out examples through the whole model, dropout off."""
+@torch.inference_mode()
+def measure_held_out(forward: ForwardPass, examples: Sequence[MaskedExample]) -> dict[str, float]:
+    """Return accuracy with and without retrieval, utility and recall; dropout must be off."""
+    parts: list[dict[str, float]] = []
+    for start in range(0, len(examples), EVAL_GROUP):
+        drawn = examples[start : start + EVAL_GROUP]
+        rows, stale = forward.candidates(drawn)
+        batch = candidate_batch(forward.store, drawn, rows, forward.lengths)
+        if not forward.null_passage:
+            leave_out_null(batch)
+        with autocast_to(forward.autocast, torch.device("cpu")):
+            scores = score_candidates(forward.towers, batch, forward.budget).float()
+            logits, owners, places = mask_logits(forward.encoder, batch, forward.budget)
+        log_probs = gold_log_probs(batch, logits, owners, places)
+        measured = step_measures(scores, log_probs, batch, stale)
+        del measured["tokens"]
+        only_null = torch.zeros_like(scores)
+        only_null[:, 0] = 1.0
+        for name, weights in (("", scores.softmax(dim=-1)), ("_null", only_null)):
+            predicted = predict_masks(batch, weights, logits, owners, places)
+            right = (predicted == batch.targets) | ~batch.mask_is_real
+            measured[f"span_accuracy{name}"] = float(right.all(dim=-1).float().mean())
+            hits = (right & batch.mask_is_real).sum() / batch.mask_is_real.sum()
+            measured[f"piece_accuracy{name}"] = float(hits)
+        holds = [_holds(forward.store, e, r) for e, r in zip(drawn, rows, strict=True)]
+        measured["candidates_hold_span"] = sum(holds) / len(holds)
+        parts.append(measured)
+    return {f"eval/{name}": value for name, value in average(parts).items()} if parts else {}
 
-    def __init__(self, job: "PretrainJob") -> None:
-        self.job = job
 
-    @torch.inference_mode()
-    def held_out(self, examples: Sequence[MaskedExample]) -> dict[str, float]:
-        """Return accuracy with and without retrieval, utility and recall on held-out examples."""
-        job = self.job
-        parts: list[dict[str, float]] = []
-        for start in range(0, len(examples), EVAL_GROUP):
-            drawn = examples[start : start + EVAL_GROUP]
-            rows, stale = job.candidates(drawn)
-            batch = candidate_batch(job.store, drawn, rows, job.lengths)
-            if not job.config.null_passage:
-                batch.is_real[:, 0] = False
-            with autocast_to(job.config.autocast, torch.device("cpu")):
-                scores = score_candidates(job.towers, batch, job.budget).float()
-                logits, owners, places = mask_logits(job.encoder, batch, job.budget)
-            log_probs = gold_log_probs(batch, logits, owners, places)
-            measured = step_measures(scores, log_probs, batch, stale)
-            del measured["tokens"]
-            only_null = torch.zeros_like(scores)
-            only_null[:, 0] = 1.0
-            for name, weights in (("", scores.softmax(dim=-1)), ("_null", only_null)):
-                predicted = predict_masks(batch, weights, logits, owners, places)
-                right = (predicted == batch.targets) | ~batch.mask_is_real
-                measured[f"span_accuracy{name}"] = float(right.all(dim=-1).float().mean())
-                hits = (right & batch.mask_is_real).sum() / batch.mask_is_real.sum()
-                measured[f"piece_accuracy{name}"] = float(hits)
-            holds = [self._holds(e, r) for e, r in zip(drawn, rows, strict=True)]
-            measured["candidates_hold_span"] = sum(holds) / len(holds)
-            parts.append(measured)
-        return {f"eval/{name}": value for name, value in average(parts).items()} if parts else {}
+def leave_out_null(batch: CandidateBatch) -> None:
+    """Give the null passage no probability, except where there is nothing else to read."""
+    batch.is_real[:, 0] = ~batch.is_real[:, 1:].any(dim=-1)
 
-    def _holds(self, example: MaskedExample, rows: Sequence[int]) -> bool:
-        """Return whether any candidate holds the masked wordpieces, side by side."""
-        wanted = " ".join(map(str, example.target_ids))
-        texts = (" ".join(map(str, body_of(self.job.store, row))) for row in rows if row >= 0)
-        return any(f" {wanted} " in f" {text} " for text in texts)
+
+def _holds(store: PassageStore, example: MaskedExample, rows: Sequence[int]) -> bool:
+    """Return whether any candidate holds the masked wordpieces, side by side."""
+    wanted = " ".join(map(str, example.target_ids))
+    texts = (" ".join(map(str, body_of(store, row))) for row in rows if row >= 0)
+    return any(f" {wanted} " in f" {text} " for text in texts)
 
 
 def _rank_correlation(scores: Tensor, stale: Tensor, known: Tensor) -> float:

@@ -34,11 +34,13 @@ from realm.storage import Request
 from realm.training.corpus_groups import split_rows
 from realm.training.examples import check_examples
 from realm.training.head import init_head
-from realm.training.loop import OnMetrics, TrainReport, prepare_run, resume_point, train
+from realm.training.loop import OnMetrics, train
 from realm.training.pairing import pair_examples
+from realm.training.run_folder import TrainReport, prepare_run, resume_point
 from realm.training.sampling import batch_at, sample, step_rng
 
 CPU = torch.device("cpu")
+
 NUM_EVAL = 256
 MIN_SENTENCE = 8
 GUESS_AMONG_READ = 0.2
@@ -151,6 +153,26 @@ class MlmJob:
 
     def step(self, step: int) -> Mapping[str, float]:
         """Run one batch of mixed examples."""
+        readings = self.readings(step)
+        total = sum(len(reading.targets) for reading in readings)
+        loss, right = 0.0, 0
+        for group in group_by_length([len(r.ids[0]) for r in readings], self.config.batch_tokens):
+            gold, hits = self._forward([readings[i] for i in group])
+            (-gold.sum() / total).backward()
+            loss -= float(gold.detach().sum())
+            right += int(hits.sum())
+        return {
+            "loss": loss / total,
+            "piece_accuracy": right / total,
+            "tokens": float(sum(len(r.ids[0]) for r in readings)),
+        }
+
+    def readings(self, step: int) -> list[Reading]:
+        """Return the masked sentences of one step: read, copy and guess.
+
+        Raises:
+            CorpusError: every sentence drawn is too short.
+        """
         rng = step_rng(self.config.seed, step)
         size = self.config.batch_size
         num_read = round(size * self.config.read_rate) if self.pairs else 0
@@ -174,18 +196,7 @@ class MlmJob:
             raise CorpusError(
                 f"{self.store.folder}: found no sentence of {MIN_SENTENCE} wordpieces to mask"
             )
-        total = sum(len(reading.targets) for reading in readings)
-        loss, right = 0.0, 0
-        for group in group_by_length([len(r.ids[0]) for r in readings], self.config.batch_tokens):
-            gold, hits = self._forward([readings[i] for i in group])
-            (-gold.sum() / total).backward()
-            loss -= float(gold.detach().sum())
-            right += int(hits.sum())
-        return {
-            "loss": loss / total,
-            "piece_accuracy": right / total,
-            "tokens": float(sum(len(r.ids[0]) for r in readings)),
-        }
+        return readings
 
     @torch.inference_mode()
     def evaluate(self, step: int) -> Mapping[str, float]:  # noqa: ARG002
@@ -250,7 +261,8 @@ class MlmJob:
                     positions.append(place)
                     targets.append(example.original_ids[place])
                     query[place] = mask_id
-        return self._joint(query, positions, targets, passage)
+        body = window(body_of(self.store, passage), example.target_ids, self.config.window, rng)
+        return self._joint(query, positions, targets, body)
 
     def _dense(self, row: int, rng: np.random.Generator, *, with_passage: bool) -> Reading | None:
         """Return one sentence of a passage with spans of 1 to 3 wordpieces masked."""
@@ -266,18 +278,32 @@ class MlmJob:
         positions = sorted(masked)
         targets = [pieces[i] for i in positions]
         query = [tokenizer.mask_id if i in masked else piece for i, piece in enumerate(pieces)]
-        return self._joint(query, positions, targets, row if with_passage else NULL_ROW)
+        whole = body_of(self.store, row if with_passage else NULL_ROW)
+        body = window(whole, pieces, self.config.window, rng)
+        return self._joint(query, positions, targets, body)
 
     def _joint(
-        self,
-        query: list[int],
-        positions: list[int],
-        targets: list[int],
-        passage: int,
+        self, query: list[int], positions: list[int], targets: list[int], body: list[int]
     ) -> Reading:
         ids = self.store.tokenizer.joint_input(
-            query,
-            body_of(self.store, passage),
-            self.config.query_wordpieces + self.config.passage_wordpieces,
+            query, body, self.config.query_wordpieces + self.config.passage_wordpieces
         )
         return Reading(ids=ids, positions=[place + 1 for place in positions], targets=targets)
+
+
+def window(
+    body: list[int], wanted: Sequence[int], size: int, rng: np.random.Generator
+) -> list[int]:
+    """Return at most `size` wordpieces of a passage that hold `wanted`, at a random place in them.
+
+    Where `wanted` does not stand in the passage side by side, the window starts anywhere.
+    """
+    if len(body) <= size:
+        return body
+    count = min(len(wanted), size)
+    head = list(wanted[:count])
+    starts = [i for i in range(len(body) - count + 1) if body[i : i + count] == head]
+    low = max(0, starts[0] + count - size) if starts else 0
+    high = min(starts[0], len(body) - size) if starts else len(body) - size
+    first = int(rng.integers(low, max(low, high) + 1))
+    return body[first : first + size]

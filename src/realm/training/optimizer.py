@@ -41,7 +41,7 @@ def build_optimizer(
 
 
 def warmup_steps(config: OptimizerConfig, num_steps: int) -> int:
-    """Return the length of the warm-up: as set, or min(10000, max(100, steps // 10), steps // 2)."""
+    """Return the length of the warm-up: as set, or BERT's, at most half of the steps."""
     if config.warmup_steps is not None:
         return config.warmup_steps
     return min(10_000, max(100, num_steps // 10), num_steps // 2)

@@ -5,7 +5,6 @@ them, and climb log p(y|x) of Eq. 1 through both towers and the encoder. Between
 is refreshed.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from torch import nn
 
 from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model
+from realm.checkpoint.sources import check_vocabulary, write_sources
 from realm.config import IndexConfig, PretrainConfig
 from realm.corpus.store import PassageStore
 from realm.errors import ConfigError
@@ -27,10 +27,18 @@ from realm.model.realm import Budget, read_candidates, score_candidates
 from realm.records import MaskedExample, Progress
 from realm.retrieval.batch import Lengths, candidate_batch
 from realm.retrieval.retriever import CandidateFinder
-from realm.storage import MANIFEST, Request, read_json, write_json
-from realm.training.examples import ExampleSampler
-from realm.training.loop import OnMetrics, TrainReport, prepare_run, resume_point, train
-from realm.training.measures import PretrainMeasures, average, step_measures
+from realm.storage import MANIFEST, Request, read_json
+from realm.training.examples import ExampleSampler, check_examples
+from realm.training.loop import OnMetrics, train
+from realm.training.measures import (
+    ForwardPass,
+    average,
+    leave_out_null,
+    measure_held_out,
+    step_measures,
+)
+from realm.training.packing import pack
+from realm.training.run_folder import TrainReport, prepare_run, resume_point, start_run
 
 CPU = torch.device("cpu")
 
@@ -67,6 +75,7 @@ def pretrain(
         ArtifactError: a folder is missing, damaged, or from another corpus.
     """
     check_candidates(config.num_candidates, len(store))
+    check_examples(examples, store, query_wordpieces=config.query_wordpieces)
     sources = {"embedder": find_checkpoint(embedder), "encoder": find_checkpoint(encoder)}
     request = Request(
         kind="run",
@@ -83,18 +92,17 @@ def pretrain(
         model = load_model(checkpoint)
         towers, reading = model.need_towers(), model.need_encoder()
     else:
-        towers = load_model(sources["embedder"]).need_towers()
-        reading = load_model(sources["encoder"]).need_encoder()
+        start = {name: load_model(path) for name, path in sources.items()}
+        for model in start.values():
+            check_vocabulary(model, store)
+        towers, reading = start["embedder"].need_towers(), start["encoder"].need_encoder()
         if config.share_towers is False:
             towers = towers.untied()
         if config.share_towers is True and not towers.shared:
-            raise ConfigError(f"share_towers=true, but {embedder} has two towers")
-    if reading.bert.config.vocab_size != store.tokenizer.vocab_size:
-        raise ConfigError(
-            f"the encoder knows {reading.bert.config.vocab_size} wordpieces, the passages' "
-            f"tokenizer {store.tokenizer.vocab_size}; start both from the same vocabulary"
-        )
-    write_json(out / "sources.json", {"passages": os.path.relpath(store.folder, out)})
+            raise ConfigError(
+                f"share_towers=true, but {embedder} has two towers; expected one made with "
+                "share_towers=true"
+            )
     refresher = Refresher(
         out,
         store,
@@ -103,6 +111,8 @@ def pretrain(
         progress=progress,
     )
     job = PretrainJob(examples, towers, reading, refresher, config)
+    start_run(out, request)
+    write_sources(out, store)
     return train(job, out, request, config=config, on_metrics=on_metrics, tensorboard=tensorboard)
 
 
@@ -156,7 +166,16 @@ class PretrainJob:
             joint=config.joint_wordpieces,
         )
         self.budget = Budget(pad_id=self.store.tokenizer.pad_id, batch_tokens=config.batch_tokens)
-        self.measures = PretrainMeasures(self)
+        self.forward = ForwardPass(
+            store=self.store,
+            towers=towers,
+            encoder=encoder,
+            candidates=self.candidates,
+            lengths=self.lengths,
+            budget=self.budget,
+            null_passage=config.null_passage,
+            autocast=config.autocast,
+        )
 
     @property
     def model(self) -> Model:
@@ -171,10 +190,10 @@ class PretrainJob:
         }
 
     def before_step(self, step: int) -> Mapping[str, float]:
-        """Refresh the index when it is time."""
-        refreshed = self.refresher.advance(self.towers.passage, step)
+        """Refresh the index when it is time, if the measuring before this step did not."""
+        self.refresher.advance(self.towers.passage, step)
         return {
-            "index/refreshed": float(refreshed),
+            "index/refreshed": float(self.refresher.snapshot.step == step),
             "index/staleness_steps": float(self.refresher.staleness(step)),
         }
 
@@ -189,7 +208,7 @@ class PretrainJob:
                 self.store, [drawn[i] for i in group], [rows[i] for i in group], self.lengths
             )
             if not self.config.null_passage:
-                batch.is_real[:, 0] = False
+                leave_out_null(batch)
             with autocast_to(self.config.autocast, CPU):
                 scores = score_candidates(self.towers, batch, self.budget)
                 log_probs = read_candidates(self.encoder, batch, self.budget)
@@ -229,7 +248,7 @@ class PretrainJob:
     def evaluate(self, step: int) -> Mapping[str, float]:
         """Measure held-out examples with and without retrieval."""
         self.refresher.advance(self.towers.passage, step)
-        return self.measures.held_out(self.sampler.held_out)
+        return measure_held_out(self.forward, self.sampler.held_out)
 
     def state(self) -> Mapping[str, Any]:
         """Return which snapshot is in use."""
@@ -243,19 +262,14 @@ class PretrainJob:
         self, drawn: Sequence[MaskedExample], rows: Sequence[Sequence[int]]
     ) -> list[list[int]]:
         """Split a batch so that one backward pass holds about two passes' tokens."""
-        groups: list[list[int]] = [[]]
-        held = 0
-        for number, (example, chosen) in enumerate(zip(drawn, rows, strict=True)):
-            size = sum(
+        sizes = [
+            sum(
                 len(example.query_ids) + (len(self.store.wordpieces(row)) if row >= 0 else 0)
                 for row in chosen
             )
-            if groups[-1] and held + size > 2 * self.config.batch_tokens:
-                groups.append([])
-                held = 0
-            groups[-1].append(number)
-            held += size
-        return groups
+            for example, chosen in zip(drawn, rows, strict=True)
+        ]
+        return pack(sizes, 2 * self.config.batch_tokens)
 
 
 def _fingerprint(checkpoint: Path) -> str:

@@ -1,0 +1,76 @@
+"""A matrix on disk in several files: memory-mapped, read by rows, never joined in memory."""
+
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from pathlib import Path
+
+import torch
+from jaxtyping import Int, Shaped
+from torch import Tensor
+
+from realm.errors import ArtifactError
+
+
+class MappedRows:
+    """The rows of several matrices of equal width, numbered through.
+
+    The maps are private: whoever writes into a row changes a copy in memory, never the file.
+    """
+
+    def __init__(self, parts: Sequence[Shaped[Tensor, "_ dim"]]) -> None:
+        self._parts = list(parts)
+        self._starts = [0, *accumulate(len(part) for part in self._parts)]
+
+    @classmethod
+    def open(
+        cls, paths: Sequence[Path], num_rows: Sequence[int], dim: int, dtype: torch.dtype
+    ) -> "MappedRows":
+        """Map files that hold nothing but the rows, one after the other.
+
+        Raises:
+            ArtifactError: a file is missing or has another size.
+        """
+        parts: list[Tensor] = []
+        for path, count in zip(paths, num_rows, strict=True):
+            expected = count * dim * dtype.itemsize
+            found = path.stat().st_size if path.is_file() else None
+            if found != expected:
+                raise ArtifactError(
+                    f"{path} has {'no' if found is None else format(found, ',')} bytes, expected "
+                    f"{expected:,}; build the index again"
+                )
+            flat = torch.from_file(str(path), shared=False, size=count * dim, dtype=dtype)
+            parts.append(flat.view(count, dim))
+        return cls(parts)
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def __getitem__(self, rows: Int[Tensor, "*shape"]) -> Shaped[Tensor, "*shape dim"]:
+        """Return a copy of some rows; one axis more than the numbers have."""
+        if len(self._parts) == 1:
+            return self._parts[0][rows]
+        flat = rows.reshape(-1)
+        found = torch.empty((len(flat), self.dim), dtype=self.dtype)
+        ends = torch.tensor(self._starts[1:])
+        part_of = torch.bucketize(flat, ends, right=True)
+        for number in part_of.unique().tolist():
+            mine = (part_of == number).nonzero()[:, 0]
+            found[mine] = self._parts[number][flat[mine] - self._starts[number]]
+        return found.view(*rows.shape, self.dim)
+
+    @property
+    def dim(self) -> int:
+        """Width of a row."""
+        return self._parts[0].shape[1]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the numbers."""
+        return self._parts[0].dtype
+
+    def chunks(self, size: int) -> Iterator[tuple[int, Shaped[Tensor, "rows dim"]]]:
+        """Yield (number of the first row, at most `size` rows as they lie on disk)."""
+        for first, part in zip(self._starts, self._parts, strict=False):
+            for start in range(0, len(part), size):
+                yield first + start, part[start : start + size]
