@@ -41,7 +41,7 @@ class Config(BaseModel):
 
 
 class SplitConfig(Config):
-    """Article -> passages (system: ORQA preprocessing)."""
+    """Article -> passages (cut as in ORQA's preprocessing)."""
 
     max_wordpieces: int = Field(default=288, ge=16, le=510)
     """Longest passage in wordpieces, [CLS] title [SEP] body [SEP] included (paper: 288)."""
@@ -73,6 +73,7 @@ class MaskConfig(Config):
     examples_per_passage: int = Field(default=4, ge=1)
     """Random draws per passage for the token and span schemes."""
     seed: int = 0
+    """Decides the random draws of the token and span schemes."""
 
 
 class EncoderConfig(Config):
@@ -86,7 +87,7 @@ class EncoderConfig(Config):
 
 
 class OptimizerConfig(Config):
-    """BERT's optimiser (system: section 1.2)."""
+    """BERT's optimiser: AdamW, linear warm-up, linear decay to zero."""
 
     learning_rate: float = Field(default=3e-5, gt=0)
     """Peak learning rate (paper, pre-training: 3e-5)."""
@@ -106,6 +107,7 @@ class TrainConfig(Config):
     batch_size: int = Field(default=32, ge=1)
     """Examples (queries, questions) per step."""
     seed: int = 0
+    """Decides everything random: start parameters, order of examples, masks, dropout."""
     autocast: Literal["bfloat16", "none"] = "bfloat16"
     """bfloat16: matrix products in 16 bits, everything else in 32."""
     threads: int | None = Field(default=None, ge=1)
@@ -113,8 +115,11 @@ class TrainConfig(Config):
     batch_tokens: int = Field(default=4_096, ge=64)
     """Wordpieces, padding included, in one forward pass; a step uses as many as it needs."""
     log_every_steps: int = Field(default=10, ge=1)
+    """Steps between lines on the console; metrics.jsonl gets every step."""
     eval_every_steps: int = Field(default=100, ge=1)
+    """Steps between measurements on what is held out; also before step 1 and at the end."""
     save_every_steps: int = Field(default=200, ge=1)
+    """Steps between checkpoints; a killed run goes on from the newest (released: 1000)."""
     keep_checkpoints: int = Field(default=2, ge=1)
     """Older ones are removed (released: 5)."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
@@ -142,7 +147,9 @@ class IctConfig(TrainConfig):
     share_towers: bool = True
     """One tower for queries and passages (released code: true; paper: false)."""
     query_wordpieces: int = Field(default=64, ge=8, le=512)
+    """Longest pseudo-query with [CLS] and [SEP] (released: 64)."""
     passage_wordpieces: int = Field(default=288, ge=16, le=512)
+    """Longest input of Embed_doc, title and special tokens included (released: 288)."""
     remove_rate: float = Field(default=0.9, ge=0, le=1)
     """How often the pseudo-query is removed from its passage (released: 0.9)."""
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-4)
@@ -153,7 +160,9 @@ class MlmConfig(TrainConfig):
 
     encoder: EncoderConfig = EncoderConfig()
     query_wordpieces: int = Field(default=96, ge=8, le=512)
+    """Longest masked sentence with [CLS] and [SEP]; at least that of the masked examples."""
     passage_wordpieces: int = Field(default=288, ge=16, le=512)
+    """Room for the passage in the encoder's input, beside query_wordpieces."""
     window: int = Field(default=128, ge=16)
     """Wordpieces of a passage that are read, around what it is read for; shorter is faster, and
     the joint stage reads whole passages."""
@@ -168,6 +177,8 @@ class MlmConfig(TrainConfig):
     """Share of wordpieces masked, in spans of 1 to 3, where no single span is chosen."""
     side_mask_rate: float = Field(default=0.12, ge=0, lt=1)
     """Random wordpieces masked beside a chosen span, as dense side targets."""
+    num_eval_examples: int = Field(default=256, ge=1)
+    """Held-out examples of each kind."""
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-4)
 
 
@@ -179,7 +190,9 @@ class IndexConfig(Config):
     shard_rows: int = Field(default=65_536, ge=1)
     """Rows per shard; a killed builder continues after its last finished shard."""
     batch_tokens: int = Field(default=8_192, ge=64)
+    """Wordpieces, padding included, in one forward pass."""
     autocast: Literal["bfloat16", "none"] = "bfloat16"
+    """bfloat16: matrix products in 16 bits, everything else in 32."""
 
 
 class RefreshConfig(Config):
@@ -214,7 +227,9 @@ class PretrainConfig(TrainConfig):
     share_towers: bool | None = None
     """None: as the warm start has it; false unties them (paper)."""
     query_wordpieces: int = Field(default=96, ge=8, le=512)
+    """Longest masked sentence with [CLS] and [SEP] (released: 96)."""
     passage_wordpieces: int = Field(default=288, ge=16, le=512)
+    """Longest input of Embed_doc, title and special tokens included (released: 288)."""
     joint_wordpieces: int = Field(default=384, ge=16, le=512)
     """Longest input of the encoder (released: 96 + 288)."""
     overlap_limit: float = Field(default=0.6, gt=0, le=1)
@@ -229,6 +244,7 @@ class PretrainConfig(TrainConfig):
     retriever_rate: float = Field(default=1.0, gt=0)
     """Learning rate of the towers relative to the encoder's."""
     num_eval_examples: int = Field(default=256, ge=1)
+    """Held-out masked examples, at most, that a measurement reads."""
     batch_size: int = Field(default=8, ge=1)
     refresh: RefreshConfig = RefreshConfig()
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=3e-5)
@@ -247,9 +263,11 @@ class FinetuneConfig(TrainConfig):
     retriever_beam: int = Field(default=5_000, ge=1)
     """Passages in the early retriever loss (released: 5000); at most the corpus."""
     span_hidden: int = Field(default=256, ge=8)
+    """Width of the reader's hidden layer over spans (released: 256)."""
     max_answer_wordpieces: int = Field(default=10, ge=1)
     """Longest answer span (released: 10)."""
     question_wordpieces: int = Field(default=64, ge=8, le=512)
+    """Longest question with [CLS] and [SEP]; training cuts longer ones, answering refuses them."""
     joint_wordpieces: int = Field(default=352, ge=16, le=512)
     """Longest input of the reader: question, then passage (released: 320)."""
     batch_size: int = Field(default=16, ge=1)
@@ -271,9 +289,13 @@ class EvaluateConfig(Config):
     num_passages: int = Field(default=5, ge=1)
     """Passages read for each question (paper: 5)."""
     recall_at: tuple[int, ...] = (1, 5, 20, 100)
+    """Values of k in recall@k; as many passages as the largest are retrieved."""
     bootstrap_samples: int = Field(default=1_000, ge=100)
+    """Resamplings of the questions behind each 95 % interval."""
     batch_size: int = Field(default=16, ge=1)
+    """Questions answered together."""
     seed: int = 0
+    """Decides the random sample of `limit` and the intervals."""
     limit: int | None = Field(default=None, ge=1)
     """Only a random sample of so many questions (None: all)."""
     regex_mode: Literal["match", "search"] = "match"

@@ -252,6 +252,8 @@ def _finish(partial: Path, folder: Path, request: Request) -> None:
     extra_file = partial / EXTRA
     content = read_json(extra_file) if extra_file.is_file() else {}
     extra_file.unlink(missing_ok=True)
+    for stale in partial.rglob(".*.partial"):
+        stale.unlink()  # written aside by a writer that was killed before this one resumed
     for path in sorted(partial.rglob("*")):
         if path.is_file() or path.is_dir():
             sync(path)

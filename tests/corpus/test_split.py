@@ -1,10 +1,6 @@
 """realm split: published whole or not at all, the same bytes however it was run."""
 
 import json
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -173,73 +169,6 @@ def test_a_killed_run_goes_on_after_its_finished_shards(
     assert (out / "passages-00000.arrow").stat().st_mtime_ns == untouched
     assert resumed == whole
     assert fingerprint(out) == fingerprint(tmp_path / "whole")
-
-
-def test_a_worker_that_dies_is_reported_and_the_run_goes_on_later(
-    tmp_path: Path,
-    articles: Path,
-    tokenizer: WordpieceTokenizer,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    out = tmp_path / "passages"
-    with monkeypatch.context() as patch:
-        patch.setattr(workers, "_work", _die)
-        with pytest.raises(ArtifactError, match="a worker process of split died"):
-            run(articles, out, tokenizer, num_processes=2)
-    assert not out.exists()
-    assert run(articles, out, tokenizer).num_articles == NUM_ARTICLES - 1
-
-
-def test_a_run_whose_process_is_killed_leaves_no_worker_and_is_resumed(
-    tmp_path: Path, write_jsonl: WriteJsonl, tokenizer: WordpieceTokenizer
-) -> None:
-    text = "One two the of and in was april " * 40 + "end. "
-    records = [{"id": str(number), "text": text * 3} for number in range(120)]
-    path = write_jsonl("articles.jsonl", records)
-    tokenizer.save(tmp_path / "tokenizer.json")
-    out = tmp_path / "passages"
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    environment = {"PYTHONPATH": str(Path(module.__file__).parents[2])}
-    arguments = [sys.executable, script, path, out, tmp_path / "tokenizer.json"]
-    with subprocess.Popen(arguments, env=environment) as process:
-        while not (scratch_folder(out) / "passages-00000.arrow").exists():
-            assert process.poll() is None
-            time.sleep(0.01)
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        process.kill()
-    assert len(children) >= 2
-    assert not out.exists()
-    deadline = time.monotonic() + 20
-    while any(Path(f"/proc/{child}").exists() for child in children):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-    assert run(path, out, tokenizer).num_articles == 120
-    run(path, tmp_path / "whole", tokenizer)
-    assert fingerprint(out) == fingerprint(tmp_path / "whole")
-
-
-SCRIPT = f"""
-import sys
-from pathlib import Path
-from realm.config import SplitConfig
-from realm.corpus import split
-from realm.tokenizer import WordpieceTokenizer
-
-if __name__ == "__main__":
-    split.SHARD_ARTICLES = 6
-    articles, out, tokenizer = map(Path, sys.argv[1:])
-    split.split(
-        [articles], out, config=SplitConfig.model_validate({CONFIG.as_dict()!r}),
-        tokenizer=WordpieceTokenizer.load(tokenizer), num_processes=2,
-    )
-"""
-
-
-def _die(task: object) -> int:
-    del task
-    os._exit(1)
 
 
 def test_order_and_place_of_the_inputs_change_nothing(

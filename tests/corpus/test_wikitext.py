@@ -1,6 +1,7 @@
 """Wikitext to plain text."""
 
 import re
+import time
 
 import pytest
 from hypothesis import given
@@ -68,10 +69,18 @@ def test_markup_that_is_never_closed_takes_its_line_only(wikitext: str) -> None:
     assert not re.search(r"[|{}\[\]]", text)
 
 
-@pytest.mark.parametrize("markup", ["{{a|", "<ref>", "<ref name=a>", "}}{{ {{"])
+@pytest.mark.parametrize("markup", ["{{a|", "<ref>", "<b x=a>", "}}{{ {{", "[[a|", "<!--"])
 def test_a_page_that_would_take_minutes_is_unreadable(markup: str) -> None:
     assert plain_text(markup * 20_000) is None
-    assert plain_text("{{a}} <ref>b</ref> <ref name=c /> " * 300 + "Text.") == "Text."
+    closed = "{{a}} <ref>b</ref> <ref name=c /> [[File:d]] <!-- e --> <br> "
+    assert plain_text(closed * 300 + "Text.") == "Text."
+
+
+@pytest.mark.parametrize("left", [", ", "(()) ", "\n", "(;"])
+def test_long_runs_of_leftovers_take_linear_time(left: str) -> None:
+    started = time.monotonic()
+    assert plain_text(left * 15_000 + "Text.") is not None
+    assert time.monotonic() - started < 10  # quadratic: 30 s and more
 
 
 @given(MARKUP)

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from realm.corpus.split import split
 from realm.corpus.store import PassageStore
 from realm.masking.examples import mask
 from realm.masking.store import ExampleStore
+from realm.masking.taggers import Tagger
 from realm.model.embedder import Embedder, Towers
 from realm.records import Passage, SalientSpan, Skipped
 from realm.storage import MANIFEST
@@ -62,14 +62,6 @@ class CapitalTagger:
             yield [SalientSpan(start=m.start(), end=m.end(), label="NAME") for m in found]
 
 
-@dataclass(frozen=True)
-class Start:
-    """Untrained checkpoints to start from."""
-
-    embedder: Path
-    encoder: Path
-
-
 MakeStore = Callable[..., PassageStore]
 AssertSameRun = Callable[[Path, Path], None]
 
@@ -81,7 +73,9 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def tokenizer() -> WordpieceTokenizer:
-    words = {word for article in world() for word in re.findall(r"\w+|[.]", article["text"].lower())}
+    words = {
+        word for article in world() for word in re.findall(r"\w+|[.]", article["text"].lower())
+    }
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"
     pieces = [*sorted(words), *letters, *(f"##{letter}" for letter in letters)]
     return WordpieceTokenizer.from_vocabulary([*SPECIAL_TOKENS, *dict.fromkeys(pieces)])
@@ -110,14 +104,21 @@ def store(make_store: MakeStore) -> PassageStore:
 
 
 @pytest.fixture(scope="session")
-def examples(store: PassageStore, tmp_path_factory: pytest.TempPathFactory) -> ExampleStore:
+def tagger() -> Tagger:
+    return CapitalTagger()
+
+
+@pytest.fixture(scope="session")
+def examples(
+    store: PassageStore, tagger: Tagger, tmp_path_factory: pytest.TempPathFactory
+) -> ExampleStore:
     folder = tmp_path_factory.mktemp("examples") / "out"
-    mask(store, folder, config=MaskConfig(query_wordpieces=32), tagger=CapitalTagger())
+    mask(store, folder, config=MaskConfig(query_wordpieces=32), tagger=tagger)
     return ExampleStore.open(folder)
 
 
 @pytest.fixture(scope="session")
-def start(store: PassageStore, tmp_path_factory: pytest.TempPathFactory) -> Start:
+def start(store: PassageStore, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Checkpoints as `ict` and `mlm` would leave them, with random parameters."""
     folder = tmp_path_factory.mktemp("start")
     torch.manual_seed(0)
@@ -130,7 +131,7 @@ def start(store: PassageStore, tmp_path_factory: pytest.TempPathFactory) -> Star
         ("encoder", Model(tokenizer=store.tokenizer, encoder=encoder)),
     ):
         save_checkpoint(folder / name, model, settings={}, inputs={})
-    return Start(embedder=folder / "embedder", encoder=folder / "encoder")
+    return {name: folder / name for name in ("embedder", "encoder")}
 
 
 @pytest.fixture

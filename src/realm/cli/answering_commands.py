@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from realm.answering import Answerer
     from realm.explaining import Explanation
 
-Run = Annotated[Path, typer.Option("--model", help="Run folder.")]
+PANEL = "Answers"
+Run = Annotated[Path, typer.Option("--model", help="Run that answers, from realm finetune.")]
 
 
 class Retriever(StrEnum):
@@ -28,30 +29,35 @@ class Retriever(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
-    for name, verb in (
-        ("evaluate", evaluate),
-        ("ask", ask),
-        ("explain", explain),
-        ("quickstart", quickstart),
-    ):
-        app.command(name)(verb)
+    app.command("ask", rich_help_panel=PANEL)(ask)
+    app.command("explain", rich_help_panel=PANEL)(explain)
+    told = options.settings_help(EvaluateConfig)
+    app.command("evaluate", epilog=told, rich_help_panel=PANEL)(evaluate)
+
+
+def register_quickstart(app: typer.Typer) -> None:
+    """Add the verb that a stranger should see first."""
+    app.command("quickstart", rich_help_panel="Start here")(quickstart)
 
 
 def evaluate(
-    questions: Annotated[Path, typer.Argument(help="JSONL with question and answers.")],
+    questions: Annotated[
+        Path, typer.Argument(help='JSONL: {"question": "...", "answers": ["..."]} a line.')
+    ],
     model: Run,
     passages: options.Passages = None,
     retriever: Annotated[
-        Retriever, typer.Option(help="The run's own, or a baseline under the same reader.")
+        Retriever,
+        typer.Option(help="The run's own (dense), or a baseline under the same reader."),
     ] = Retriever.dense,
-    out: Annotated[Path | None, typer.Option("--out", help="Also write the report here.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Also write the report, JSON.")] = None,
     as_json: options.AsJson = False,
     config: options.Config = None,
     sets: options.Sets = None,
 ) -> None:
     """Measure exact match, F1, answer recall and more, with 95 % intervals.
 
-    Example: realm evaluate squad_open.dev.jsonl.gz --model runs/qa --set limit=500
+    Example: realm evaluate questions.jsonl --model runs/qa --set limit=500
     """
     settings = load_config(EvaluateConfig, section="evaluate", file=config, overrides=sets or [])
     from realm.answering import Answerer
@@ -108,9 +114,13 @@ def ask(
 
 def explain(
     sentence: Annotated[str, typer.Argument(help="A sentence with one or more [MASK].")],
-    model: Run,
+    model: Annotated[Path, typer.Option("--model", help="Run that fills in, of realm pretrain.")],
     answer: Annotated[
-        list[str] | None, typer.Option("--answer", help="What the [MASK] stands for; one each.")
+        list[str] | None,
+        typer.Option(
+            "--answer",
+            help="What a [MASK] stands for, once for each; without, what the model predicts.",
+        ),
     ] = None,
     passages: options.Passages = None,
     candidates: Annotated[
@@ -120,8 +130,7 @@ def explain(
 ) -> None:
     """Show what retrieval does for a prediction: the paper's Table 3 for any sentence.
 
-    Example: realm explain "Radium was discovered by Marie [MASK]." --answer Curie --model
-    runs/pretrain
+    Example: realm explain "Marie [MASK] discovered radium." --answer Curie --model runs/pretrain
     """
     from realm.cli import display
     from realm.explaining import Explainer
@@ -139,9 +148,11 @@ def quickstart(
     out: Annotated[Path, typer.Option("--out", help="Folder for everything it makes.")] = Path(
         "quickstart"
     ),
-    rebuild: options.Rebuild = False,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Start over: remove what an earlier one made.")
+    ] = False,
 ) -> None:
-    """Run every stage on the small encyclopedia that ships with the package (minutes, no network).
+    """Run every stage on the encyclopedia that ships with the package: minutes, no network.
 
     Example: realm quickstart --out quickstart/
     """

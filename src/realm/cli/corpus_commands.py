@@ -1,5 +1,6 @@
 """realm split, realm mask."""
 
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +9,8 @@ import typer
 
 from realm.cli import options
 from realm.config import MaskConfig, SplitConfig, load_config
+
+PANEL = "Preparing text"
 
 
 class OnError(StrEnum):
@@ -27,25 +30,30 @@ class Scheme(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
-    app.command("split")(split)
-    app.command("mask")(mask)
+    for name, verb, settings in (("split", split, SplitConfig), ("mask", mask, MaskConfig)):
+        app.command(name, epilog=options.settings_help(settings), rich_help_panel=PANEL)(verb)
 
 
 def split(
     inputs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="INPUT...",
-            help="JSONL (.gz/.bz2/.zst), Parquet, a folder of .txt/.md, or a Wikipedia dump.",
+            metavar="INPUT",
+            help="JSONL with id, title and text (.gz/.bz2/.zst), Parquet, a folder of .txt/.md, or "
+            "a Wikipedia dump (.xml.bz2).",
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
+    out: Annotated[Path, typer.Option("--out", help="Passages folder to write.")],
     tokenizer: Annotated[
-        str, typer.Option(help="minilm, a folder, a vocab.txt, or a Hugging Face id.")
+        str,
+        typer.Option(
+            help="The tokenizer of the encoder to train: minilm, a folder, a vocab.txt, or a "
+            "Hugging Face id."
+        ),
     ] = "minilm",
     processes: Annotated[int, typer.Option(help="Worker processes; the output is the same.")] = 1,
     on_error: Annotated[
-        OnError, typer.Option(help="Malformed records: skip and count, or fail.")
+        OnError, typer.Option(help="Malformed records: skip and count, or stop at the first.")
     ] = OnError.skip,
     config: options.Config = None,
     sets: options.Sets = None,
@@ -53,7 +61,7 @@ def split(
 ) -> None:
     """Cut articles into passages of whole sentences: the knowledge corpus Z.
 
-    Example: realm split articles.jsonl.gz --out passages/ --set max_wordpieces=288
+    Example: realm split articles.jsonl.gz --out passages/
     """
     settings = load_config(SplitConfig, section="split", file=config, overrides=sets or [])
     from realm.checkpoint.pretrained import load_tokenizer
@@ -77,23 +85,27 @@ def split(
         f"{done}{report.num_articles:,} articles, {report.num_passages:,} passages, "
         f"{report.num_wordpieces:,} wordpieces in {out}"
     )
+    display.show_next(f"realm mask {shlex.quote(str(out))} --out examples/")
 
 
 def mask(
-    passages: Annotated[Path, typer.Argument(help="Passages X, from realm split.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
-    scheme: Annotated[Scheme | None, typer.Option(help="What is masked (paper: salient).")] = None,
+    passages: Annotated[Path, typer.Argument(help="Passages, from realm split.")],
+    out: Annotated[Path, typer.Option("--out", help="Examples folder to write.")],
+    scheme: Annotated[
+        Scheme | None,
+        typer.Option(help="What is masked: names, dates and numbers (salient), or at random."),
+    ] = None,
     tagger: Annotated[
         str | None,
-        typer.Option(help="rules, spacy:PIPELINE, hf:MODEL or jsonl:FILE."),
+        typer.Option(help="What finds them: rules, spacy:PIPELINE, hf:MODEL or jsonl:FILE."),
     ] = None,
     config: options.Config = None,
     sets: options.Sets = None,
     rebuild: options.Rebuild = False,
 ) -> None:
-    """Make masked sentences: what the encoder is asked.
+    """Make masked sentences of passages: what is asked in pre-training.
 
-    Example: realm mask passages/ --out examples/ --scheme salient --tagger rules
+    Example: realm mask passages/ --out examples/
     """
     chosen = {"scheme": scheme.value if scheme else None, "tagger": tagger}
     extra = [f'{name}="{value}"' for name, value in chosen.items() if value is not None]
@@ -113,4 +125,9 @@ def mask(
     display.out.print(
         f"{done}{report.num_examples:,} masked examples from {report.num_passages:,} passages "
         f"({kinds}) in {out}"
+    )
+    where = shlex.quote(str(passages))
+    display.show_next(f"realm ict {where} --out runs/ict")
+    display.show_next(
+        f"realm mlm {where} --examples {shlex.quote(str(out))} --out runs/mlm", word="and"
     )

@@ -23,8 +23,9 @@ from rich.text import Text
 from realm.records import Answer, AnsweredQuestion, Skipped
 from realm.records import Progress as OnProgress
 
-out = Console(soft_wrap=False, highlight=False)
-err = Console(stderr=True, highlight=False)
+out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+err = Console(highlight=False, soft_wrap=not sys.stderr.isatty(), stderr=True)
+"""Lines wrap at a terminal's width only: piped, each stays whole."""
 
 CONTEXT_CHARACTERS = 160
 """Characters of a passage shown on each side of an answer."""
@@ -51,11 +52,13 @@ SHOWN_METRICS = {
     "tokens_per_second": "tokens/s",
 }
 """Which metrics stand in the console line; all of them are in metrics.jsonl."""
+WHOLE_NUMBERS = {"index/staleness_steps", "tokens_per_second"}
 
 
 @contextmanager
-def progress(label: str, unit: str) -> Generator[OnProgress]:
+def progress(label: str, unit: str, *, quiet: bool = False) -> Generator[OnProgress]:
     """Show a bar with rate and ETA on a terminal, nothing when piped; yield what to call."""
+    is_shown = err.is_terminal and not quiet
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -66,7 +69,7 @@ def progress(label: str, unit: str) -> Generator[OnProgress]:
         TextColumn("ETA"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as bars:
+    with Progress(*columns, console=err, disable=not is_shown, transient=True) as bars:
         task = bars.add_task(label, total=None, rate="")
         started = time.monotonic()
 
@@ -99,7 +102,7 @@ class TrainingDisplay:
             eta = f"  {seconds:.1f} s/step, ETA {_duration(seconds * (steps - step))}"
         is_eval = any(name.startswith("eval/") for name in metrics)
         shown = "  ".join(
-            f"{label} [bold]{_number(metrics[name])}[/]"
+            f"{label} [bold]{_number(metrics[name], is_whole=name in WHOLE_NUMBERS)}[/]"
             for name, label in SHOWN_METRICS.items()
             if name in metrics
         )
@@ -107,6 +110,11 @@ class TrainingDisplay:
         refreshed = "  [yellow]index refreshed[/]" if metrics.get("index/refreshed") else ""
         line = f"{self.stage} {step:>5}/{steps} {kind}  {shown}{refreshed}"
         err.print(line if is_eval else f"{line}[dim]{eta}[/]")
+
+
+def show_next(command: str, *, word: str = "next") -> None:
+    """Print the command that a user probably wants next."""
+    err.print(f"{word}: {command}", style="dim", markup=False)
 
 
 def show_skipped(skipped: Skipped) -> None:
@@ -170,10 +178,8 @@ def is_interactive() -> bool:
     return sys.stdin.isatty() and sys.stdout.isatty() and not os.environ.get("CI")
 
 
-def _number(value: float) -> str:
-    if value == int(value) and abs(value) >= 1:
-        return f"{value:,.0f}"
-    return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.3f}"
+def _number(value: float, *, is_whole: bool) -> str:
+    return f"{value:,.0f}" if is_whole or abs(value) >= 1_000 else f"{value:.3f}"
 
 
 def _duration(seconds: float) -> str:

@@ -1,5 +1,6 @@
 """The command `realm`: one verb for each stage; errors become a sentence and exit code 2."""
 
+import io
 import os
 import sys
 from typing import Annotated
@@ -9,14 +10,53 @@ import typer
 from realm import __version__
 from realm.errors import RealmError
 
-app = typer.Typer(
-    name="realm",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Start with: realm quickstart",
-)
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 + SIGINT, as shells count."""
+
+
+def build_app() -> typer.Typer:
+    """Return the command line with all its verbs."""
+    from realm.cli import answering_commands, corpus_commands, training_commands
+
+    app = typer.Typer(
+        name="realm",
+        no_args_is_help=False,  # the callback does it, without an error code
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        epilog="Each verb explains itself: realm split --help",
+    )
+    app.callback(invoke_without_command=True)(_realm)
+    answering_commands.register_quickstart(app)
+    for part in (corpus_commands, training_commands, answering_commands):
+        part.register(app)
+    return app
+
+
+def run() -> None:
+    """Run the command line; the entry point of `realm`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what the locale cannot write is escaped
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = build_app()(standalone_mode=False)
+    except RealmError as error:
+        _fail(str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    except BrokenPipeError:  # whoever read the output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except OSError as error:
+        _fail(
+            f"{error.strerror or error}: {error.filename or 'a file'}; "
+            "nothing finished before is lost, the same command resumes"
+        )
+    except Exception as error:
+        _fail(_usage(error))
+    if code == INTERRUPTED:
+        sys.stderr.write("\nstopped: nothing finished is lost, the same command resumes\n")
+    sys.exit(code or 0)
 
 
 def _show_version(value: bool) -> None:
@@ -25,8 +65,8 @@ def _show_version(value: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
-def realm(
+def _realm(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
@@ -34,33 +74,21 @@ def realm(
 ) -> None:
     """Pre-train a retriever and a masked language model together; answer with evidence.
 
-    Each verb reads folders and writes one folder, whole or absent, with a manifest. Running a
-    verb again is free ("already done"); a killed one resumes.
+    Each verb reads folders and writes one folder, whole or absent. Running a verb again is free
+    ("already done"); one that was stopped resumes. See it all at work: realm quickstart
     """
     del version
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
-def run() -> None:
-    """Run the command line; the entry point of `realm`."""
-    from realm.cli import answering_commands, corpus_commands, training_commands
-
-    for part in (corpus_commands, training_commands, answering_commands):
-        part.register(app)
-    try:
-        app()
-    except RealmError as error:
-        _fail(str(error))
-    except KeyboardInterrupt:
-        sys.stderr.write("\nstopped; the same command resumes\n")
-        sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    except OSError as error:
-        _fail(
-            f"{error.strerror or error}: {error.filename or 'a file'}; "
-            "nothing finished before is lost, the same command resumes"
-        )
+def _usage(error: Exception) -> str:
+    """Return what typer says of a command that it cannot parse; any other error goes on up."""
+    if not hasattr(error, "format_message"):  # typer's own errors, wherever a release keeps them
+        raise error
+    context: typer.Context | None = getattr(error, "ctx", None)
+    command = context.command_path if context else "realm"
+    return f"{error.format_message().rstrip('.')}. Look at `{command} --help`"
 
 
 def _fail(message: str) -> None:

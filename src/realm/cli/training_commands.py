@@ -1,5 +1,6 @@
 """realm ict, mlm, index, pretrain, finetune."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,24 +19,28 @@ from realm.config import (
 if TYPE_CHECKING:
     from realm.training.loop import TrainReport
 
+PANEL = "Training"
 Out = Annotated[Path, typer.Option("--out", help="Run folder to write.")]
 PassagesArgument = Annotated[Path, typer.Argument(help="Passages, from realm split.")]
 Init = Annotated[
     str | None,
-    typer.Option("--init", help="minilm, a folder, a Hugging Face id, or scratch:LAYERSxWIDTH."),
+    typer.Option(
+        "--init",
+        help="BERT to start from: minilm, a folder, a Hugging Face id, or scratch:LAYERSxWIDTH.",
+    ),
 ]
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
-    for name, verb in (
-        ("ict", ict),
-        ("mlm", mlm),
-        ("index", index),
-        ("pretrain", pretrain),
-        ("finetune", finetune),
+    for name, verb, settings in (
+        ("ict", ict, IctConfig),
+        ("mlm", mlm, MlmConfig),
+        ("pretrain", pretrain, PretrainConfig),
+        ("finetune", finetune, FinetuneConfig),
+        ("index", index, IndexConfig),
     ):
-        app.command(name)(verb)
+        app.command(name, epilog=options.settings_help(settings), rich_help_panel=PANEL)(verb)
 
 
 def ict(
@@ -50,7 +55,7 @@ def ict(
 ) -> None:
     """Warm-start the embedder by the Inverse Cloze Task: which passage lost this sentence?
 
-    Example: realm ict passages/ --init minilm --out runs/ict --set steps=200
+    Example: realm ict passages/ --out runs/ict --set steps=200
     """
     settings = load_config(IctConfig, section="ict", file=config, overrides=_with_init(sets, init))
     from realm.cli import display
@@ -65,7 +70,15 @@ def ict(
         on_metrics=display.TrainingDisplay("ict", quiet=quiet),
         tensorboard=tensorboard,
     )
-    _tell(report, next_step=f"realm index {out} {passages} --out index/")
+    _tell(
+        report,
+        quiet,
+        "realm pretrain EXAMPLES",
+        passages,
+        "--embedder",
+        out,
+        "--encoder MLM_RUN --out runs/pretrain",
+    )
 
 
 def mlm(
@@ -74,7 +87,10 @@ def mlm(
     init: Init = None,
     examples: Annotated[
         Path | None,
-        typer.Option(help="Masked examples of these passages: adds reading to copying."),
+        typer.Option(
+            help="Examples of these passages, from realm mask: the encoder also learns to read one "
+            "passage about another."
+        ),
     ] = None,
     config: options.Config = None,
     sets: options.Sets = None,
@@ -84,7 +100,7 @@ def mlm(
 ) -> None:
     """Warm-start the encoder: masked language modelling with a passage to read.
 
-    Example: realm mlm passages/ --examples examples/ --init minilm --out runs/mlm
+    Example: realm mlm passages/ --examples examples/ --out runs/mlm --set steps=200
     """
     settings = load_config(MlmConfig, section="mlm", file=config, overrides=_with_init(sets, init))
     from realm.cli import display
@@ -102,7 +118,14 @@ def mlm(
         tensorboard=tensorboard,
     )
     _tell(
-        report, next_step="realm pretrain EXAMPLES PASSAGES --embedder RUN --encoder RUN --out RUN"
+        report,
+        quiet,
+        "realm pretrain",
+        examples or "EXAMPLES",
+        passages,
+        "--embedder ICT_RUN --encoder",
+        out,
+        "--out runs/pretrain",
     )
 
 
@@ -114,7 +137,9 @@ def index(
     sets: options.Sets = None,
     rebuild: options.Rebuild = False,
 ) -> None:
-    """Embed every passage with Embed_doc; a killed build continues after its last shard.
+    """Embed every passage, for searches of your own from Python (realm.index.snapshot).
+
+    The other verbs need no such folder: they embed what they search by themselves.
 
     Example: realm index runs/ict passages/ --out index/
     """
@@ -123,9 +148,11 @@ def index(
     from realm.cli import display
     from realm.corpus.store import PassageStore
     from realm.index.builder import EmbedderVersion, build_index
+    from realm.storage import MANIFEST
 
     tower = load_model(checkpoint).need_towers().passage
     store = PassageStore.open(passages)
+    done = "already done: " if (out / MANIFEST).is_file() and not rebuild else ""
     with display.progress("embedding", "passages") as advance:
         snapshot = build_index(
             tower,
@@ -136,11 +163,11 @@ def index(
             rebuild=rebuild,
             progress=advance,
         )
-    display.out.print(f"{len(snapshot):,} passages x {tower.dim} dimensions in {out}")
+    display.out.print(f"{done}{len(snapshot):,} passages x {tower.dim} dimensions in {out}")
 
 
 def pretrain(
-    examples: Annotated[Path, typer.Argument(help="Masked examples of X, from realm mask.")],
+    examples: Annotated[Path, typer.Argument(help="Masked examples, from realm mask.")],
     passages: PassagesArgument,
     embedder: Annotated[Path, typer.Option(help="Run with an embedder, from realm ict.")],
     encoder: Annotated[Path, typer.Option(help="Run with an encoder, from realm mlm.")],
@@ -153,8 +180,8 @@ def pretrain(
 ) -> None:
     """Pre-train retriever and encoder together (Eq. 1), refreshing the index as they learn.
 
-    Example: realm pretrain examples/ passages/ --embedder runs/ict --encoder runs/mlm
-    --out runs/pretrain --set refresh.every_steps=100
+    Example: realm pretrain examples/ passages/ --embedder runs/ict \\
+    --encoder runs/mlm --out runs/pretrain --set refresh.every_steps=100
     """
     settings = load_config(PretrainConfig, section="pretrain", file=config, overrides=sets or [])
     from realm.cli import display
@@ -162,7 +189,7 @@ def pretrain(
     from realm.masking.store import ExampleStore
     from realm.training.pretrain import pretrain as train_jointly
 
-    with display.progress("embedding for the index", "passages") as advance:
+    with display.progress("embedding for the index", "passages", quiet=quiet) as advance:
         report = train_jointly(
             ExampleStore.open(examples),
             PassageStore.open(passages),
@@ -175,16 +202,18 @@ def pretrain(
             progress=advance,
             tensorboard=tensorboard,
         )
-    _tell(report, next_step=f'realm explain "... [MASK] ..." --model {out}')
+    _tell(report, quiet, "realm finetune QUESTIONS", passages, "--model", out, "--out runs/qa")
 
 
 def finetune(
-    questions: Annotated[Path, typer.Argument(help="JSONL with question and answers.")],
+    questions: Annotated[
+        Path, typer.Argument(help='JSONL: {"question": "...", "answers": ["..."]} a line.')
+    ],
     passages: PassagesArgument,
-    model: Annotated[Path, typer.Option(help="Run with an embedder (pretrain or ict).")],
+    model: Annotated[Path, typer.Option(help="Run to start from, from realm pretrain (or ict).")],
     out: Out,
     encoder: Annotated[
-        Path | None, typer.Option(help="Run to take the encoder from, where --model has none.")
+        Path | None, typer.Option(help="Run to take the encoder from (mlm), if --model is of ict.")
     ] = None,
     config: options.Config = None,
     sets: options.Sets = None,
@@ -202,7 +231,7 @@ def finetune(
     from realm.evaluation.questions import read_questions
     from realm.training.finetune import finetune as train_reader
 
-    with display.progress("embedding for the index", "passages") as advance:
+    with display.progress("embedding for the index", "passages", quiet=quiet) as advance:
         report = train_reader(
             read_questions(questions),
             PassageStore.open(passages),
@@ -215,14 +244,15 @@ def finetune(
             progress=advance,
             tensorboard=tensorboard,
         )
-    _tell(report, next_step=f'realm ask "..." --model {out}')
+    _tell(report, quiet, 'realm ask "..." --model', out)
 
 
 def _with_init(sets: list[str] | None, init: str | None) -> list[str]:
     return [*(sets or []), *([f'encoder.init="{init}"'] if init else [])]
 
 
-def _tell(report: "TrainReport", *, next_step: str) -> None:
+def _tell(report: "TrainReport", quiet: bool, *next_command: str | Path) -> None:
+    """Print how a run ended, and the command that comes next."""
     from realm.cli import display
 
     if report.already_done:
@@ -232,4 +262,7 @@ def _tell(report: "TrainReport", *, next_step: str) -> None:
         display.out.print(
             f"{report.steps:,} steps in {report.seconds:,.0f} s{resumed}; run in {report.run}"
         )
-    display.err.print(f"[dim]next: {next_step}[/]")
+    if not quiet:
+        display.show_next(
+            " ".join(shlex.quote(str(p)) if isinstance(p, Path) else p for p in next_command)
+        )

@@ -45,22 +45,35 @@ LINE = "\x02"
 """Marks a list item while the text is put together (no XML holds this character)."""
 
 MAX_UNCLOSED = 200
-"""The parser takes minutes for thousands of templates or references that are never closed."""
-TEMPLATE_MARKS = re.compile(r"(?P<open>\{\{)|\}\}")
-REF_MARKS = re.compile(r"(?P<open><ref\b(?![^<>]*/>))|</ref\b", re.IGNORECASE)
+"""The parser takes minutes for thousands of templates, links or tags that are never closed."""
+MARKS = (
+    re.compile(r"(?P<open>\{\{)|\}\}"),
+    re.compile(r"(?P<open>\[)|\]"),
+    re.compile(r"(?P<open><!--)|-->"),
+    re.compile(
+        r"</[a-z]|<(?!(?:br|wbr|hr|img|li|d[dt]|t[hdr]|p|meta|link)\b)(?P<open>[a-z])(?![^<>]*/>)",
+        re.IGNORECASE,
+    ),
+)
+"""Opening and closing marks of templates, links, comments, and tags that need a closing one."""
 LANGUAGE_LINK = re.compile(r"(?:[a-z]{2,3}|simple|zh-[a-z-]+|be-[a-z-]+|roa-rup|map-bms):\S")
 MAGIC_WORD = re.compile(r"__[A-Z]+__")
 EMPTY_BRACKETS = re.compile(r"[(\[（][\s,;:.–—/-]*[)\]）]")  # noqa: RUF001 (CJK brackets)
-OPENING_LEFTOVER = re.compile(r"([(（])\s*[,;:]\s*(?:[,;:]\s*)*")  # noqa: RUF001
-CLOSING_LEFTOVER = re.compile(r"(?:\s*[,;:])*\s*([)）])")  # noqa: RUF001
+OPENING_LEFTOVER = re.compile(r"([(（])(?:\s*[,;:]){1,20}\s*")  # noqa: RUF001
+CLOSING_LEFTOVER = re.compile(r"(?:\s*[,;:]){1,20}\s*([)）])")  # noqa: RUF001
 BROKEN_MARKUP = re.compile(r"\[\[|\]\]|\{\{|\}\}|\{\||\|\}|'{2,}|</?[a-zA-Z][^<>\n]{0,200}>")
 UNCLOSED = re.compile(
-    r"^\s*(?:\||\{\||![^\n]*(?:\||!!)).*$|\{\{[^{}\n]*(?:\}\}?)?|\[\[(?:File|Image|Category):[^\[\]\n]*\]{0,2}",
+    r"^[ \t]*(?:\||\{\||![^\n]*(?:\||!!)).*$"
+    r"|\{\{[^{}\n]*(?:\}\}?)?"
+    r"|\[\[(?:File|Image|Category):[^\[\]\n]*\]{0,2}",
     re.MULTILINE | re.IGNORECASE,
 )
 """Tables, templates and pictures that the page forgot to close: dropped to the end of the line."""
 COMMAS = re.compile(r",(?:\s*,)+")
 SPACE_BEFORE = re.compile(r"[ \t]+([,;:.!?)）](?:\s|$))")  # noqa: RUF001
+MAX_NESTING = 3
+"""Brackets inside brackets that dropped templates leave empty."""
+BLANK_LINES = re.compile(r"\n(?:[ \t]*\n)+")
 SPACES = re.compile(r"[ \t\u00a0\u2009\u200a\u202f]+")
 
 
@@ -71,7 +84,7 @@ def plain_text(wikitext: str) -> str | None:
     sections of links and books. Headings are dropped too: a heading is no sentence, and would
     become a query of its own in the inverse cloze task.
     """
-    if _num_unclosed(wikitext, TEMPLATE_MARKS) + _num_unclosed(wikitext, REF_MARKS) > MAX_UNCLOSED:
+    if sum(_num_unclosed(wikitext, marks) for marks in MARKS) > MAX_UNCLOSED:
         return None
     try:
         code = mw.parse(wikitext)
@@ -182,12 +195,10 @@ def _show_tag(tag: Tag) -> Iterator[str]:
 
 def _tidy(text: str) -> str:
     """Return the text with paragraphs as lines, and nothing left of what was dropped."""
-    text = UNCLOSED.sub("", MAGIC_WORD.sub("", text))
-    text = SPACES.sub(" ", BROKEN_MARKUP.sub("", text))
-    previous = ""
-    while text != previous:  # brackets inside brackets
-        previous = text
-        text = EMPTY_BRACKETS.sub("", text)
+    text = UNCLOSED.sub("", MAGIC_WORD.sub("", BLANK_LINES.sub("\n\n", SPACES.sub(" ", text))))
+    text = BLANK_LINES.sub("\n\n", SPACES.sub(" ", BROKEN_MARKUP.sub("", text)))
+    for _ in range(MAX_NESTING):
+        text = SPACES.sub(" ", EMPTY_BRACKETS.sub("", text))
     text = CLOSING_LEFTOVER.sub(r"\1", OPENING_LEFTOVER.sub(r"\1", text))
     text = SPACE_BEFORE.sub(r"\1", COMMAS.sub(",", text))
     text = text.replace("( ", "(").replace(" )", ")")

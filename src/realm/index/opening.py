@@ -1,38 +1,59 @@
-"""The snapshot that a finished run answers with: its own, or one of other passages, made once."""
+"""Find the snapshot that a run answers with: its own, another run's, or a new one."""
 
+import shutil
 from pathlib import Path
 
 from realm.checkpoint.checkpoints import Model, tower_hash
 from realm.config import IndexConfig
 from realm.corpus.store import PassageStore
+from realm.errors import ArtifactError
 from realm.index.builder import EmbedderVersion, build_index
-from realm.index.snapshot import Snapshot
+from realm.index.snapshot import Snapshot, snapshot_folder
+from realm.model.embedder import Embedder
 from realm.records import Progress
+from realm.storage import remove, scratch_folder
 
 
 def open_snapshot(
     run: Path, model: Model, store: PassageStore, *, progress: Progress | None = None
 ) -> Snapshot:
-    """Return the run's newest snapshot of these passages; other passages are embedded once."""
+    """Return the run's snapshot of these passages; other passages are embedded once and kept."""
     tower = model.need_towers().passage
-    wanted = tower_hash(tower)
-    kept = run / "other-passages" / store.fingerprint[:16]
-    own = sorted((run / "index").glob("step-*"), key=lambda folder: -_step(folder))
-    for folder in [*own, *([kept] if kept.exists() else [])]:
-        snapshot = Snapshot.open(folder)
-        fits = snapshot.passages_fingerprint == store.fingerprint
-        if fits and snapshot.model_hash == wanted:
-            return snapshot
+    if (snapshot := find_snapshot(run, tower, store)) is not None:
+        return snapshot
     return build_index(
         tower,
         store,
-        kept,
-        version=EmbedderVersion(model_hash=wanted),
+        _kept(run, store),
+        version=EmbedderVersion(model_hash=tower_hash(tower)),
         config=IndexConfig(),
-        rebuild=True,  # kept ones that fit were returned above
+        rebuild=True,  # kept ones that fit were found above
         progress=progress,
     )
 
 
-def _step(folder: Path) -> int:
-    return int(folder.name.removeprefix("step-"))
+def find_snapshot(run: Path, tower: Embedder, store: PassageStore) -> Snapshot | None:
+    """Return a snapshot that a run keeps of these passages under this embedder, or None."""
+    wanted = tower_hash(tower)
+    for folder in [*sorted((run / "index").glob("step-*")), _kept(run, store)]:
+        try:
+            snapshot = Snapshot.open(folder)
+        except ArtifactError:
+            continue  # absent, unfinished or damaged: another one, or a new one, is used
+        if snapshot.passages_fingerprint == store.fingerprint and snapshot.model_hash == wanted:
+            return snapshot
+    return None
+
+
+def adopt_snapshot(snapshot: Snapshot, run: Path) -> Snapshot:
+    """Copy a snapshot into another run, so that the run answers by itself; open the copy."""
+    folder = snapshot_folder(run, snapshot.step)
+    partial = scratch_folder(folder)
+    remove(partial)
+    shutil.copytree(snapshot.folder, partial)
+    partial.rename(folder)
+    return Snapshot.open(folder, verify=True)
+
+
+def _kept(run: Path, store: PassageStore) -> Path:
+    return run / "other-passages" / store.fingerprint[:16]

@@ -11,8 +11,10 @@ from realm.config import FinetuneConfig, IndexConfig
 from realm.corpus.store import PassageStore
 from realm.errors import CorpusError
 from realm.index.builder import EmbedderVersion, build_index
-from realm.index.snapshot import snapshot_folder
+from realm.index.opening import adopt_snapshot, find_snapshot
+from realm.index.snapshot import Snapshot, snapshot_folder
 from realm.model.bert import build_bert
+from realm.model.embedder import Embedder
 from realm.model.reader import Reader
 from realm.records import Progress, Question
 from realm.storage import MANIFEST, Request, fingerprint_of, read_json
@@ -82,16 +84,32 @@ def finetune(
         reader = _new_reader(other, config)
     start_run(out, request)
     write_sources(out, store)
-    snapshot = build_index(
-        towers.passage,
+    snapshot = _snapshot(out, run, towers.passage, store, config, progress)
+    job = FinetuneJob(questions, store, snapshot, towers, reader, config)
+    return train(job, out, request, config=config, on_metrics=on_metrics, tensorboard=tensorboard)
+
+
+def _snapshot(
+    out: Path,
+    start: Path,
+    tower: Embedder,
+    store: PassageStore,
+    config: FinetuneConfig,
+    progress: Progress | None,
+) -> Snapshot:
+    """Return the run's snapshot: its own, a copy of the start's where that fits, or a new one."""
+    if (own := find_snapshot(out, tower, store)) is not None:
+        return own
+    if (found := find_snapshot(start, tower, store)) is not None:
+        return adopt_snapshot(found, out)
+    return build_index(
+        tower,
         store,
         snapshot_folder(out, 0),
-        version=EmbedderVersion(model_hash=tower_hash(towers.passage)),
+        version=EmbedderVersion(model_hash=tower_hash(tower)),
         config=IndexConfig(autocast=config.autocast),
         progress=progress,
     )
-    job = FinetuneJob(questions, store, snapshot, towers, reader, config)
-    return train(job, out, request, config=config, on_metrics=on_metrics, tensorboard=tensorboard)
 
 
 def _new_reader(source: Model, config: FinetuneConfig) -> Reader:

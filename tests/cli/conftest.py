@@ -1,0 +1,139 @@
+"""A made-up world of forty short articles, and the command line called as a user calls it."""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+SYLLABLES = ("ba", "do", "fi", "gu", "ke", "lo", "mi", "na", "pu", "re", "si", "to", "va", "zu")
+TRADES = ("painter", "baker", "sailor", "teacher", "singer")
+RIVERS = ("Olma", "Tersa", "Wirra", "Yond")
+NUM_PLACES = 20
+SHAPE = "scratch:1x32"
+
+
+class Result(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def message(self) -> str:
+        """The one error message, after a look that it is one."""
+        lines = self.err.strip().splitlines()
+        told = [number for number, line in enumerate(lines) if line.startswith("error: ")]
+        assert self.code == 2, (self.code, self.err)
+        assert told == [len(lines) - 1], self.err
+        assert "Traceback" not in self.err
+        return lines[-1].removeprefix("error: ")
+
+
+Run = Callable[..., Result]
+
+
+def name_of(number: int) -> str:
+    """Return a made-up word that no other number has."""
+    base = len(SYLLABLES)
+    parts = (number % base, (number * 5 + 3) % base, (number // base + 7) % base)
+    return "".join(SYLLABLES[part] for part in parts).capitalize()
+
+
+def world(num_places: int = NUM_PLACES) -> list[dict[str, str]]:
+    """Return an article on each town and one on a person born there: every fact is told twice."""
+    articles: list[dict[str, str]] = []
+    for number in range(num_places):
+        town, person = name_of(number), name_of(number + 50)
+        year, trade = 1700 + 7 * number, TRADES[number % len(TRADES)]
+        river = RIVERS[number % len(RIVERS)]
+        articles += [
+            {
+                "id": f"town-{number}",
+                "title": town,
+                "text": (
+                    f"{town} is a small town on the river {river}. "
+                    f"The {trade} {person} was born in {town} in the year {year}. "
+                    f"Every summer the people of {town} sail down the {river} to the sea."
+                ),
+            },
+            {
+                "id": f"person-{number}",
+                "title": person,
+                "text": (
+                    f"{person} was a {trade} from the town of {town}. "
+                    f"In {year} the family lived near the river {river}, where {person} was born. "
+                    f"A street in {town} is named after the {trade} {person}."
+                ),
+            },
+        ]
+    return articles
+
+
+def questions(num_places: int = NUM_PLACES) -> list[dict[str, object]]:
+    """Return a question on each town."""
+    return [
+        {"question": f"Who was born in {name_of(number)}?", "answers": [name_of(number + 50)]}
+        for number in range(num_places)
+    ]
+
+
+def write_lines(path: Path, records: Sequence[object]) -> Path:
+    """Write JSON lines."""
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return path
+
+
+def write_world(folder: Path) -> Path:
+    """Write articles.jsonl, questions.jsonl and vocab.txt."""
+    folder.mkdir(parents=True, exist_ok=True)
+    articles = write_lines(folder / "articles.jsonl", world())
+    write_lines(folder / "questions.jsonl", questions())
+    words = sorted(set(re.findall(r"\w+|[^\w\s]", articles.read_text("utf-8").lower())))
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    pieces = [*special, *words, *"?!", *letters, *(f"##{letter}" for letter in letters)]
+    vocabulary = "".join(f"{piece}\n" for piece in dict.fromkeys(pieces))
+    (folder / "vocab.txt").write_text(vocabulary, encoding="utf-8")
+    return folder
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Return every file below a folder with its content, hidden ones too."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def visible(folder: Path) -> list[str]:
+    """Return what a user sees in a folder."""
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
+@pytest.fixture(scope="session")
+def call() -> Run:
+    """Return a function that runs the entry point in this process, with patched sys.argv."""
+    import contextlib
+    import io
+
+    from realm.cli.main import run
+
+    def call(*arguments: object) -> Result:
+        out, err = io.StringIO(), io.StringIO()
+        code = 0
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["realm", *map(str, arguments)])
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                try:
+                    run()
+                except SystemExit as ended:
+                    code = ended.code if isinstance(ended.code, int) else 1
+        return Result(code, out.getvalue(), err.getvalue())
+
+    return call

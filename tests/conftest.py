@@ -1,0 +1,216 @@
+"""A small world that every room's tests can share: a tokenizer, passages, and untrained models."""
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from realm.records import MaskedExample
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+MakeStore = Callable[..., Any]
+MakeExample = Callable[..., MaskedExample]
+MakeModel = Callable[..., Any]
+
+PLACES = (
+    ("Fermat", "1607", "Toulouse", "a lawyer", "number theory"),
+    ("Euler", "1707", "Basel", "a teacher", "graph theory"),
+    ("Gauss", "1777", "Brunswick", "a surveyor", "number theory"),
+    ("Noether", "1882", "Erlangen", "a teacher", "ring theory"),
+    ("Cantor", "1845", "Halle", "a violinist", "set theory"),
+    ("Abel", "1802", "Oslo", "a student", "group theory"),
+    ("Galois", "1811", "Paris", "a student", "group theory"),
+    ("Hilbert", "1862", "Koenigsberg", "a judge", "proof theory"),
+)
+
+
+def small_world() -> list[dict[str, str]]:
+    """Eight people with three passages each."""
+    return [
+        {
+            "id": f"p{number}",
+            "title": f"{name} of {town}",
+            "text": (
+                f"{name} was born in the year {year} near the old harbour of {town}. "
+                f"The family of {name} wanted a child to become {trade}. "
+                f"In {town} everybody still knows the house where {name} lived as {trade}. "
+                f"The letters of {name} changed {field} for ever. "
+                f"A street in {town} and a prize for {field} are named after {name}."
+            ),
+        }
+        for number, (name, year, town, trade, field) in enumerate(PLACES)
+    ]
+
+
+@pytest.fixture(scope="session")
+def articles() -> list[dict[str, str]]:
+    """What `store` is split from."""
+    return small_world()
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:  # noqa: ANN401
+    from realm.tokenizer import SPECIAL_TOKENS, WordpieceTokenizer
+
+    words = sorted(
+        {word for a in small_world() for word in re.findall(r"\w+|[.]", a["text"].lower())}
+    )
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    pieces = [*words, *"[](),?!-$&'", *letters, *(f"##{letter}" for letter in letters)]
+    return WordpieceTokenizer.from_vocabulary([*SPECIAL_TOKENS, *dict.fromkeys(pieces)])
+
+
+@pytest.fixture(scope="session")
+def make_store(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> MakeStore:  # noqa: ANN401
+    """Split articles into passages and open them."""
+    from realm.config import SplitConfig
+    from realm.corpus.split import split
+    from realm.corpus.store import PassageStore
+
+    def make(articles: Sequence[Mapping[str, str]], *, max_wordpieces: int = 40) -> PassageStore:
+        folder = tmp_path_factory.mktemp("passages")
+        lines = "".join(json.dumps(article) + "\n" for article in articles)
+        (folder / "articles.jsonl").write_text(lines, encoding="utf-8")
+        config = SplitConfig(max_wordpieces=max_wordpieces)
+        split([folder / "articles.jsonl"], folder / "out", config=config, tokenizer=tokenizer)
+        return PassageStore.open(folder / "out")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def store(make_store: MakeStore) -> Any:  # noqa: ANN401
+    """Some two dozen passages."""
+    return make_store(small_world())
+
+
+@pytest.fixture(scope="session")
+def make_example() -> MakeExample:
+    """Mask words of one sentence of a passage."""
+
+    def make(
+        store: Any,  # noqa: ANN401
+        row: int,
+        *words: str,
+        sentence: int = 0,
+    ) -> MaskedExample:
+        passage, tokenizer = store[row], store.tokenizer
+        start, end = passage.sentences[sentence]
+        text = passage.text[start:end]
+        ids, offsets = tokenizer.encode(text)
+        spans = [re.search(rf"\b{re.escape(word)}\b", text).span() for word in words]  # type: ignore[union-attr]
+        positions = [
+            place
+            for place, (first, last) in enumerate(offsets)
+            if any(s < last and first < e for s, e in spans)
+        ]
+        return MaskedExample(
+            row=0,
+            origin=row,
+            origin_sha256=passage.sha256,
+            article_id=passage.article_id,
+            sentence=text,
+            span_start=spans[0][0],
+            span_end=spans[0][1],
+            label="NAME",
+            original_ids=tuple(ids),
+            query_ids=tuple(
+                tokenizer.mask_id if place in positions else piece
+                for place, piece in enumerate(ids)
+            ),
+            positions=tuple(positions),
+            target_ids=tuple(ids[place] for place in positions),
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def bert_shape(tokenizer: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Settings of a BERT that is small enough for a test."""
+    return {
+        "vocab_size": tokenizer.vocab_size,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": 128,
+        "initializer_range": 0.2,
+    }
+
+
+@pytest.fixture
+def make_towers(bert_shape: dict[str, Any]) -> MakeModel:
+    """Build untrained towers in evaluation mode."""
+    import torch
+
+    from realm.model.embedder import build_towers
+
+    def make(*, share: bool = True, pooling: str = "mean", dim: int = 16, seed: int = 0) -> Any:  # noqa: ANN401
+        torch.manual_seed(seed)
+        settings = {"bert": bert_shape, "projection_size": dim, "pooling": pooling}
+        towers = build_towers({**settings, "share_towers": share}).eval()
+        for tower in {towers.query, towers.passage}:
+            tower.init_score_scale(4.0)
+        return towers
+
+    return make
+
+
+@pytest.fixture
+def make_encoder(bert_shape: dict[str, Any]) -> MakeModel:
+    """Build an untrained encoder in evaluation mode."""
+    import torch
+
+    from realm.model.encoder import build_encoder
+
+    def make(*, seed: int = 0) -> Any:  # noqa: ANN401
+        torch.manual_seed(1_000 + seed)
+        return build_encoder({"bert": bert_shape}).eval()
+
+    return make
+
+
+@pytest.fixture
+def make_reader(bert_shape: dict[str, Any]) -> MakeModel:
+    """Build an untrained reader in evaluation mode."""
+    import torch
+
+    from realm.model.reader import build_reader
+
+    def make(*, widths: int = 4, seed: int = 0) -> Any:  # noqa: ANN401
+        torch.manual_seed(2_000 + seed)
+        settings = {"bert": bert_shape, "span_hidden": 12, "max_answer_wordpieces": widths}
+        return build_reader(settings).eval()
+
+    return make
+
+
+@pytest.fixture
+def make_snapshot(store: Any, tmp_path: Path) -> MakeModel:  # noqa: ANN401
+    """Build the snapshot of a store (the small world's) under some towers."""
+    from realm.checkpoint.checkpoints import tower_hash
+    from realm.config import IndexConfig
+    from realm.index.builder import EmbedderVersion, build_index
+
+    def make(
+        towers: Any,  # noqa: ANN401
+        passages: Any = None,  # noqa: ANN401
+        *,
+        name: str = "index",
+        step: int = 0,
+        **settings: Any,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        config = IndexConfig(**{"autocast": "none", "passage_wordpieces": 64, **settings})
+        version = EmbedderVersion(model_hash=tower_hash(towers.passage), step=step)
+        return build_index(
+            towers.passage, passages or store, tmp_path / name, version=version, config=config
+        )
+
+    return make

@@ -1,0 +1,254 @@
+"""The encoder's warm start: copy, read and guess."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from realm.checkpoint.checkpoints import load_model
+from realm.checkpoint.pretrained import load_pretrained
+from realm.config import EncoderConfig, MaskConfig, MlmConfig, OptimizerConfig
+from realm.corpus.store import PassageStore
+from realm.errors import ConfigError, CorpusError
+from realm.masking.examples import mask
+from realm.masking.store import ExampleStore
+from realm.training import mlm as stage
+from realm.training.mlm import mlm
+from realm.training.mlm_job import GUESS_AMONG_READ, MlmJob, Reading
+from realm.training.runlog import read_metrics
+from realm.training.sampling import is_held_out
+
+SCRATCH = EncoderConfig(init="scratch:1x32")
+
+
+def config(**changed: Any) -> MlmConfig:  # noqa: ANN401
+    settings: dict[str, Any] = {
+        "encoder": SCRATCH,
+        "steps": 3,
+        "batch_size": 10,
+        "autocast": "none",
+        "dropout": 0.0,
+        "held_out": 0.2,
+        "threads": 1,
+    }
+    return MlmConfig(**{**settings, **changed})
+
+
+def job(store: PassageStore, examples: ExampleStore | None, **changed: Any) -> MlmJob:  # noqa: ANN401
+    torch.manual_seed(0)
+    encoder = load_pretrained(SCRATCH, tokenizer=store.tokenizer).build_encoder()
+    return MlmJob(store, examples, encoder, config(**changed))
+
+
+def many(of: MlmJob, steps: int = 60) -> list[Reading]:
+    return [reading for step in range(steps) for reading in of.readings(step)]
+
+
+def sentence_of(reading: Reading, store: PassageStore) -> list[int]:
+    """Return the sentence's wordpieces as they were before masking."""
+    ids, segments = reading.ids
+    ids = list(ids)
+    for place, target in zip(reading.positions, reading.targets, strict=True):
+        assert ids[place] == store.tokenizer.mask_id
+        ids[place] = target
+    return ids[1 : segments.index(1) - 1]
+
+
+def body_of(reading: Reading) -> list[int]:
+    ids, segments = reading.ids
+    return ids[segments.index(1) : -1]
+
+
+def holds(body: Sequence[int], sentence: Sequence[int]) -> bool:
+    size = len(sentence)
+    return any(list(body[i : i + size]) == list(sentence) for i in range(len(body) - size + 1))
+
+
+def shares(of: MlmJob, store: PassageStore) -> dict[str, float]:
+    counts = {"copy": 0, "read": 0, "guess": 0}
+    readings = many(of)
+    for reading in readings:
+        body = body_of(reading)
+        if not body:
+            counts["guess"] += 1
+        else:
+            counts["copy" if holds(body, sentence_of(reading, store)) else "read"] += 1
+    return {name: count / len(readings) for name, count in counts.items()}
+
+
+def test_copy_read_and_guess_have_their_shares(store: PassageStore, examples: ExampleStore) -> None:
+    found = shares(job(store, examples, copy_rate=0.3, read_rate=0.5, batch_size=10), store)
+    assert found["read"] == pytest.approx(0.5 * (1 - GUESS_AMONG_READ), abs=0.05)
+    assert found["copy"] == pytest.approx(0.3, abs=0.06)
+    assert found["guess"] == pytest.approx(0.2 + 0.5 * GUESS_AMONG_READ, abs=0.06)
+
+
+def test_without_examples_nothing_is_read(store: PassageStore) -> None:
+    found = shares(job(store, None, copy_rate=0.4, read_rate=0.4), store)
+    assert found["read"] == 0.0
+    assert found["copy"] == pytest.approx(0.4, abs=0.06)
+
+
+def test_a_read_passage_holds_the_span_but_not_the_sentence(
+    store: PassageStore, examples: ExampleStore
+) -> None:
+    only = job(store, examples, read_rate=1.0, copy_rate=0.0, side_mask_rate=0.0)
+    read = [reading for reading in many(only, 20) if body_of(reading)]
+    assert read
+    for reading in read:
+        body = body_of(reading)
+        assert not holds(body, sentence_of(reading, store))
+        assert holds(body, reading.targets)
+
+
+def test_side_targets_are_masked_beside_the_span(
+    store: PassageStore, examples: ExampleStore
+) -> None:
+    def masked(rate: float) -> float:
+        of = job(store, examples, read_rate=1.0, copy_rate=0.0, side_mask_rate=rate)
+        readings = many(of, 20)
+        pieces = sum(len(sentence_of(reading, store)) for reading in readings)
+        return sum(len(reading.targets) for reading in readings) / pieces
+
+    assert masked(0.3) - masked(0.0) == pytest.approx(0.3 * (1 - masked(0.0)), abs=0.05)
+
+
+def test_sentences_are_masked_at_the_set_rate_in_short_spans(store: PassageStore) -> None:
+    readings = many(job(store, None, mask_rate=0.3))
+    pieces = sum(len(sentence_of(reading, store)) for reading in readings)
+    assert 0.3 <= sum(len(reading.targets) for reading in readings) / pieces < 0.42
+    for reading in readings:
+        assert reading.positions == sorted(set(reading.positions))
+
+
+def test_held_out_articles_are_never_trained_on(
+    store: PassageStore, examples: ExampleStore
+) -> None:
+    of = job(store, examples)
+    held = {row for row in range(len(store)) if is_held_out(store.title(row), 0.2)}
+    assert held
+    assert not held & set(of.train_rows)
+    assert not held & {pair.origin for pair in of.pairs}
+    assert set(of.eval_rows) <= held
+    assert {pair.origin for pair in of.eval_pairs} <= held
+    sentences = [sentence_of(reading, store) for reading in many(of)]
+    for row in held:
+        for start, end in store[row].sentences:
+            assert store.tokenizer.encode(store[row].text[start:end]).ids not in sentences
+
+
+def test_groups_of_a_batch_give_the_gradient_of_the_whole(
+    store: PassageStore, examples: ExampleStore
+) -> None:
+    whole, parts = job(store, examples), job(store, examples, batch_tokens=64)
+    assert whole.step(0)["loss"] == pytest.approx(parts.step(0)["loss"], rel=1e-5)
+    for found, expected in zip(parts.encoder.parameters(), whole.encoder.parameters(), strict=True):
+        if expected.grad is not None:
+            assert found.grad is not None
+            torch.testing.assert_close(found.grad, expected.grad, rtol=1e-3, atol=1e-6)
+
+
+def test_the_loss_falls(store: PassageStore, examples: ExampleStore, tmp_path: Path) -> None:
+    mlm(
+        store,
+        tmp_path / "run",
+        config=config(
+            steps=60, batch_size=8, optimizer=OptimizerConfig(learning_rate=5e-3, warmup_steps=5)
+        ),
+        examples=examples,
+    )
+    losses = [line["loss"] for line in read_metrics(tmp_path / "run") if "loss" in line]
+    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+
+
+def test_each_task_is_measured_on_its_own(
+    store: PassageStore, examples: ExampleStore, tmp_path: Path
+) -> None:
+    report = mlm(store, tmp_path / "run", config=config(), examples=examples)
+    for task in ("read", "guess", "copy", "dense_guess"):
+        assert 0 <= report.metrics[f"eval/{task}_accuracy"] <= 1
+        assert report.metrics[f"eval/{task}_loss"] > 0
+    encoder = load_model(tmp_path / "run").need_encoder()
+    assert encoder.bert.config.vocab_size == store.tokenizer.vocab_size
+
+
+def test_a_batch_of_short_sentences_takes_a_long_one_from_elsewhere(
+    make_store: Any,  # noqa: ANN401
+) -> None:
+    """A run must not die on the way because one draw was unlucky."""
+    texts = ["The builder Arlo was born near the river in Tarvik.", *["Arlo made it."] * 5]
+    store = make_store([{"id": str(n), "title": f"t{n}", "text": t} for n, t in enumerate(texts)])
+    drawn = many(job(store, None, batch_size=1, held_out=0.0), 12)
+    assert len(drawn) == 12
+    assert {tuple(sentence_of(reading, store)) for reading in drawn} == {
+        tuple(store.wordpieces(0).tolist())
+    }
+
+
+def test_a_corpus_of_short_sentences_is_refused(
+    make_store: Any,  # noqa: ANN401
+    tmp_path: Path,
+) -> None:
+    store = make_store([{"id": "0", "title": "t", "text": "Arlo made it."}])
+    with pytest.raises(CorpusError, match="no sentence of 8 wordpieces"):
+        mlm(store, tmp_path / "run", config=config())
+
+
+def test_examples_of_other_passages_are_refused(
+    make_store: Any,  # noqa: ANN401
+    examples: ExampleStore,
+    tmp_path: Path,
+) -> None:
+    other = make_store([{"id": "0", "title": "t", "text": "The builder Arlo was born in Tarvik."}])
+    with pytest.raises(ConfigError, match="masked from other passages"):
+        mlm(other, tmp_path / "run", config=config(), examples=examples)
+    assert not (tmp_path / "run").exists()
+
+
+def test_examples_longer_than_the_run_reads_are_refused(
+    store: PassageStore, examples: ExampleStore, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="query_wordpieces"):
+        mlm(store, tmp_path / "run", config=config(query_wordpieces=16), examples=examples)
+
+
+def test_random_masks_serve_for_copying_only(store: PassageStore, tmp_path: Path) -> None:
+    mask(store, tmp_path / "examples", config=MaskConfig(scheme="span", query_wordpieces=32))
+    of = job(store, ExampleStore.open(tmp_path / "examples"))
+    assert of.pairs == []
+    assert shares(of, store)["read"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("init", "has_weights", "has_head", "expected"),
+    [
+        ("ridge", True, False, 1),
+        ("ridge", True, True, 0),
+        ("ridge", False, False, 0),
+        ("random", True, False, 0),
+    ],
+)
+def test_the_ridge_head_is_for_encoders_that_come_without_one(
+    store: PassageStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    init: str,
+    has_weights: bool,  # noqa: FBT001
+    has_head: bool,  # noqa: FBT001
+    expected: int,
+) -> None:
+    calls: list[int] = []
+    pretrained = load_pretrained(SCRATCH, tokenizer=store.tokenizer)
+    encoder = pretrained.build_encoder()
+    known = type(pretrained)(
+        settings=pretrained.settings,
+        weights=dict(encoder.bert.state_dict()) if has_weights else {},
+        head=dict(encoder.head.state_dict()) if has_head else {},
+        fingerprint="known",
+    )
+    monkeypatch.setattr(stage, "load_pretrained", lambda *_, **__: known)
+    monkeypatch.setattr(stage, "init_head", lambda *_: calls.append(1))
+    mlm(store, tmp_path / "run", config=config(steps=1, head_init=init))
+    assert len(calls) == expected
