@@ -5,12 +5,23 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 
 from realm.records import MaskedExample
 
+if TYPE_CHECKING:
+    from realm.corpus.store import PassageStore
+    from realm.index.snapshot import Snapshot
+    from realm.model.embedder import Towers
+    from realm.model.encoder import Encoder
+    from realm.model.reader import Reader
+    from realm.tokenizer import WordpieceTokenizer
+
+settings.register_profile("realm", deadline=None)  # the machine may be busy
+settings.load_profile("realm")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -55,7 +66,7 @@ def articles() -> list[dict[str, str]]:
 
 
 @pytest.fixture(scope="session")
-def tokenizer() -> Any:  # noqa: ANN401
+def tokenizer() -> "WordpieceTokenizer":
     from realm.tokenizer import SPECIAL_TOKENS, WordpieceTokenizer
 
     words = sorted(
@@ -67,7 +78,9 @@ def tokenizer() -> Any:  # noqa: ANN401
 
 
 @pytest.fixture(scope="session")
-def make_store(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> MakeStore:  # noqa: ANN401
+def make_store(
+    tokenizer: "WordpieceTokenizer", tmp_path_factory: pytest.TempPathFactory
+) -> MakeStore:
     """Split articles into passages and open them."""
     from realm.config import SplitConfig
     from realm.corpus.split import split
@@ -85,7 +98,7 @@ def make_store(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Make
 
 
 @pytest.fixture(scope="session")
-def store(make_store: MakeStore) -> Any:  # noqa: ANN401
+def store(make_store: MakeStore) -> "PassageStore":
     """Some two dozen passages."""
     return make_store(small_world())
 
@@ -95,7 +108,7 @@ def make_example() -> MakeExample:
     """Mask words of one sentence of a passage."""
 
     def make(
-        store: Any,  # noqa: ANN401
+        store: "PassageStore",
         row: int,
         *words: str,
         sentence: int = 0,
@@ -132,7 +145,7 @@ def make_example() -> MakeExample:
 
 
 @pytest.fixture(scope="session")
-def bert_shape(tokenizer: Any) -> dict[str, Any]:  # noqa: ANN401
+def bert_shape(tokenizer: "WordpieceTokenizer") -> dict[str, Any]:
     """Settings of a BERT that is small enough for a test."""
     return {
         "vocab_size": tokenizer.vocab_size,
@@ -152,7 +165,9 @@ def make_towers(bert_shape: dict[str, Any]) -> MakeModel:
 
     from realm.model.embedder import build_towers
 
-    def make(*, share: bool = True, pooling: str = "mean", dim: int = 16, seed: int = 0) -> Any:  # noqa: ANN401
+    def make(
+        *, share: bool = True, pooling: str = "mean", dim: int = 16, seed: int = 0
+    ) -> "Towers":
         torch.manual_seed(seed)
         settings = {"bert": bert_shape, "projection_size": dim, "pooling": pooling}
         towers = build_towers({**settings, "share_towers": share}).eval()
@@ -170,7 +185,7 @@ def make_encoder(bert_shape: dict[str, Any]) -> MakeModel:
 
     from realm.model.encoder import build_encoder
 
-    def make(*, seed: int = 0) -> Any:  # noqa: ANN401
+    def make(*, seed: int = 0) -> "Encoder":
         torch.manual_seed(1_000 + seed)
         return build_encoder({"bert": bert_shape}).eval()
 
@@ -184,7 +199,7 @@ def make_reader(bert_shape: dict[str, Any]) -> MakeModel:
 
     from realm.model.reader import build_reader
 
-    def make(*, widths: int = 4, seed: int = 0) -> Any:  # noqa: ANN401
+    def make(*, widths: int = 4, seed: int = 0) -> "Reader":
         torch.manual_seed(2_000 + seed)
         settings = {"bert": bert_shape, "span_hidden": 12, "max_answer_wordpieces": widths}
         return build_reader(settings).eval()
@@ -193,20 +208,20 @@ def make_reader(bert_shape: dict[str, Any]) -> MakeModel:
 
 
 @pytest.fixture
-def make_snapshot(store: Any, tmp_path: Path) -> MakeModel:  # noqa: ANN401
+def make_snapshot(store: "PassageStore", tmp_path: Path) -> MakeModel:
     """Build the snapshot of a store (the small world's) under some towers."""
     from realm.checkpoint.checkpoints import tower_hash
     from realm.config import IndexConfig
     from realm.index.builder import EmbedderVersion, build_index
 
     def make(
-        towers: Any,  # noqa: ANN401
-        passages: Any = None,  # noqa: ANN401
+        towers: "Towers",
+        passages: "PassageStore | None" = None,
         *,
         name: str = "index",
         step: int = 0,
-        **settings: Any,  # noqa: ANN401
-    ) -> Any:  # noqa: ANN401
+        **settings: object,
+    ) -> "Snapshot":
         config = IndexConfig(**{"autocast": "none", "passage_wordpieces": 64, **settings})
         version = EmbedderVersion(model_hash=tower_hash(towers.passage), step=step)
         return build_index(

@@ -1,11 +1,14 @@
 """Settings come from defaults, a TOML table and --set, and wrong ones are told, not guessed."""
 
 import json
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from realm.config import (
     SECTIONS,
+    Config,
     EncoderConfig,
     EvaluateConfig,
     FinetuneConfig,
@@ -35,8 +38,8 @@ STAGES = {
 
 
 @pytest.fixture
-def toml(tmp_path):
-    def write(text):
+def toml(tmp_path: Path) -> Callable[[str], Path]:
+    def write(text: str) -> Path:
         path = tmp_path / "settings.toml"
         path.write_text(text, encoding="utf-8")
         return path
@@ -44,7 +47,7 @@ def toml(tmp_path):
     return write
 
 
-def test_every_stage_has_its_section_and_defaults_that_are_valid():
+def test_every_stage_has_its_section_and_defaults_that_are_valid() -> None:
     assert set(SECTIONS) == set(STAGES)
     for section, stage in STAGES.items():
         config = load_config(stage, section=section)
@@ -52,7 +55,7 @@ def test_every_stage_has_its_section_and_defaults_that_are_valid():
         assert stage.model_validate(json.loads(json.dumps(config.as_dict()))) == config
 
 
-def test_the_defaults_are_the_papers():
+def test_the_defaults_are_the_papers() -> None:
     """Sections 4.3 and 3.3; where we differ, the docstring says so."""
     config = PretrainConfig()
     assert config.num_candidates == 8
@@ -66,8 +69,10 @@ def test_the_defaults_are_the_papers():
     assert FinetuneConfig().max_answer_wordpieces == 10
 
 
-def test_a_file_goes_over_defaults_and_set_goes_over_the_file(toml):
-    file = toml("[pretrain]\nsteps = 7\nseed = 3\n[pretrain.refresh]\nevery_steps = 11\n[ict]\nsteps = 9\n")
+def test_a_file_goes_over_defaults_and_set_goes_over_the_file(toml: Callable[[str], Path]) -> None:
+    file = toml(
+        "[pretrain]\nsteps = 7\nseed = 3\n[pretrain.refresh]\nevery_steps = 11\n[ict]\nsteps = 9\n"
+    )
     overrides = ["seed=4", "refresh.max_staleness_steps = 50", "marginal=token"]
     config = load_config(PretrainConfig, section="pretrain", file=file, overrides=overrides)
     assert (config.steps, config.seed, config.marginal) == (7, 4, "token")
@@ -77,7 +82,9 @@ def test_a_file_goes_over_defaults_and_set_goes_over_the_file(toml):
 
 
 @pytest.mark.parametrize("stage", [IctConfig, MlmConfig, PretrainConfig, FinetuneConfig])
-def test_one_nested_setting_leaves_the_stages_other_defaults_as_they_are(stage):
+def test_one_nested_setting_leaves_the_stages_other_defaults_as_they_are(
+    stage: type[Config],
+) -> None:
     """A stage's learning rate is not the optimiser class's."""
     rate = stage().optimizer.learning_rate
     config = check(stage, {"optimizer": {"weight_decay": 0.0}}, section="x")
@@ -95,12 +102,12 @@ def test_one_nested_setting_leaves_the_stages_other_defaults_as_they_are(stage):
         ("1_000", 1_000),
     ],
 )
-def test_set_takes_toml_values_and_none(text, value):
+def test_set_takes_toml_values_and_none(text: str, value: object) -> None:
     config = load_config(OptimizerConfig, section="x", overrides=[f"warmup_steps={text}"])
     assert config.warmup_steps == value
 
 
-def test_set_takes_bare_words_lists_and_text_with_equals_signs():
+def test_set_takes_bare_words_lists_and_text_with_equals_signs() -> None:
     assert load_config(MaskConfig, section="mask", overrides=["tagger=jsonl:a=b.jsonl"]).tagger == (
         "jsonl:a=b.jsonl"
     )
@@ -114,7 +121,11 @@ def test_set_takes_bare_words_lists_and_text_with_equals_signs():
     ("stage", "override", "told"),
     [
         (PretrainConfig, "stepz=3", r"no setting 'stepz'; there are \[.*'steps'"),
-        (PretrainConfig, "refresh.every=3", r"no setting 'refresh.every'; there are \['every_steps'"),
+        (
+            PretrainConfig,
+            "refresh.every=3",
+            r"no setting 'refresh.every'; there are \['every_steps'",
+        ),
         (PretrainConfig, "optimizer.lr=3", r"no setting 'optimizer.lr'; there are .*learning_rate"),
         (PretrainConfig, "steps=many", "steps: found 'many'"),
         (PretrainConfig, "steps=0", "steps: found 0, .*greater than or equal to 1"),
@@ -133,14 +144,16 @@ def test_set_takes_bare_words_lists_and_text_with_equals_signs():
         (SplitConfig, "max_wordpieces=600", "less than or equal to 510"),
     ],
 )
-def test_a_wrong_setting_is_told_with_what_was_found_and_what_there_is(stage, override, told):
+def test_a_wrong_setting_is_told_with_what_was_found_and_what_there_is(
+    stage: type[Config], override: str, told: str
+) -> None:
     with pytest.raises(ConfigError, match=told) as error:
         load_config(stage, section="here", overrides=[override])
     if "=" in override:
         assert str(error.value).startswith("[here] ")
 
 
-def test_all_wrong_settings_are_told_at_once():
+def test_all_wrong_settings_are_told_at_once() -> None:
     with pytest.raises(ConfigError) as error:
         load_config(IctConfig, section="ict", overrides=["steps=0", "sed=1", "dropout=2"])
     assert all(name in str(error.value) for name in ("steps", "'sed'", "dropout"))
@@ -157,12 +170,14 @@ def test_all_wrong_settings_are_told_at_once():
         ("[ict]\nstepz = 3\n", "no setting 'stepz'"),
     ],
 )
-def test_a_file_with_anything_unknown_is_refused(text, told, toml):
+def test_a_file_with_anything_unknown_is_refused(
+    text: str, told: str, toml: Callable[[str], Path]
+) -> None:
     with pytest.raises(ConfigError, match=told):
         load_config(IctConfig, section="ict", file=toml(text))
 
 
-def test_a_file_that_cannot_be_read_is_told(tmp_path):
+def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="found no config file"):
         load_config(IctConfig, section="ict", file=tmp_path / "absent.toml")
     with pytest.raises(ConfigError, match="cannot read"):
@@ -172,10 +187,10 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path):
         load_config(IctConfig, section="ict", file=tmp_path / "latin.toml")
 
 
-def test_settings_are_frozen():
+def test_settings_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         IctConfig().steps = 3
 
 
-def test_an_index_that_is_never_refreshed_may_be_as_stale_as_it_likes():
+def test_an_index_that_is_never_refreshed_may_be_as_stale_as_it_likes() -> None:
     assert RefreshConfig(mode="off", every_steps=100, max_staleness_steps=1).mode == "off"

@@ -141,8 +141,11 @@ class Answerer:
     def _check(self, question: str) -> list[int]:
         """Return the question's wordpieces."""
         ids = self.store.tokenizer.encode(question).ids
-        if not ids:
-            raise AnsweringError(f"found an empty question {question!r}; expected some words")
+        if not set(ids) - {self.store.tokenizer.unk_id}:
+            raise AnsweringError(
+                f"found no word that the model knows in the question {question[:80]!r}; "
+                "expected some words"
+            )
         limit = self.lengths.question - 2
         if len(ids) > limit:
             raise AnsweringError(

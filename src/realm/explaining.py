@@ -143,7 +143,8 @@ class Explainer:
         if not 2 <= num_candidates <= len(self.store) + 1:
             raise ConfigError(
                 f"num_candidates={num_candidates}; expected 2 to {len(self.store) + 1} (the null "
-                f"passage and the {len(self.store)} passages of {self.store.folder})"
+                f"passage and the {len(self.store)} passages of {self.store.folder}); set it with "
+                "--candidates"
             )
         blank = cloze(text, self.store.tokenizer, query_wordpieces=self.lengths.query)
         pieces = blank.with_answers(answers) if answers else blank.with_masks()

@@ -1,6 +1,6 @@
 """The whole of REALM on the small encyclopedia that ships with the package.
 
-Every stage is the real one, on a MiniLM cut to its first layers and short passages, so that two
+Every stage is the real one, on a MiniLM, short passages and few steps, so that two
 CPU cores need minutes. Stages are folders below one: a second run finds them done.
 """
 
@@ -48,52 +48,57 @@ from realm.training.mlm import mlm
 from realm.training.pretrain import pretrain
 from realm.training.runlog import read_metrics
 
-ENCODER = EncoderConfig(init="minilm", num_layers=4)
+ENCODER = EncoderConfig(init="minilm")
 SPLIT = SplitConfig(max_wordpieces=128)
 MASK = MaskConfig()
 ICT = IctConfig(
     encoder=ENCODER,
-    steps=24,
+    steps=10,
     batch_size=24,
     dropout=0.0,
     held_out=0.1,
-    eval_every_steps=24,
-    save_every_steps=12,
-    optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=6),
+    log_every_steps=5,
+    eval_every_steps=10,
+    save_every_steps=10,
+    optimizer=OptimizerConfig(learning_rate=5e-5, warmup_steps=4),
 )
 MLM = MlmConfig(
     encoder=ENCODER,
-    steps=140,
+    steps=220,
     batch_size=16,
+    window=40,
+    copy_rate=0.6,
+    read_rate=0.3,
     dropout=0.0,
     held_out=0.1,
-    num_eval_examples=96,
-    eval_every_steps=70,
-    save_every_steps=35,
+    num_eval_examples=64,
+    eval_every_steps=110,
+    save_every_steps=55,
     log_every_steps=20,
     optimizer=OptimizerConfig(learning_rate=5e-4, warmup_steps=15),
 )
 PRETRAIN = PretrainConfig(
-    steps=36,
+    steps=24,
     batch_size=6,
     num_candidates=4,
     dropout=0.0,
     held_out=0.1,
     num_eval_examples=64,
-    eval_every_steps=12,
-    save_every_steps=12,
-    log_every_steps=6,
-    refresh=RefreshConfig(every_steps=12, max_staleness_steps=48),
-    optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=6),
+    eval_every_steps=8,
+    save_every_steps=8,
+    log_every_steps=4,
+    refresh=RefreshConfig(every_steps=8, max_staleness_steps=48),
+    optimizer=OptimizerConfig(learning_rate=5e-5, warmup_steps=4),
 )
 FINETUNE = FinetuneConfig(
-    steps=80,
+    steps=70,
     batch_size=8,
+    num_passages=3,
     dropout=0.0,
     held_out=0.05,
     retriever_beam=200,
-    eval_every_steps=80,
-    save_every_steps=40,
+    eval_every_steps=70,
+    save_every_steps=35,
     optimizer=OptimizerConfig(learning_rate=2e-4, warmup_steps=10),
 )
 SENTENCE = "Marie [MASK] discovered the element radium together with her husband."

@@ -1,5 +1,7 @@
 """The Transformer under every tower."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -9,7 +11,7 @@ from realm.model.inputs import pad
 SEQUENCES = [([2, 7, 8, 9, 3], [0, 0, 0, 1, 1]), ([2, 7, 3], [0, 0, 0])]
 
 
-def test_settings_build_an_equal_module(bert_shape):
+def test_settings_build_an_equal_module(bert_shape: dict[str, Any]) -> None:
     bert = build_bert(bert_shape)
     again = build_bert(bert_settings(bert))
     again.load_state_dict(bert.state_dict())
@@ -20,11 +22,11 @@ def test_settings_build_an_equal_module(bert_shape):
     assert bert_settings(again) == bert_settings(bert)
 
 
-def test_attention_is_the_fused_one(bert_shape):
+def test_attention_is_the_fused_one(bert_shape: dict[str, Any]) -> None:
     assert build_bert(bert_shape).config._attn_implementation == "sdpa"
 
 
-def test_dropout_is_off_unless_it_is_set_and_in_training(bert_shape):
+def test_dropout_is_off_unless_it_is_set_and_in_training(bert_shape: dict[str, Any]) -> None:
     bert = build_bert(bert_shape)
     inputs = pad(SEQUENCES, 0)
     with torch.no_grad():
@@ -35,7 +37,7 @@ def test_dropout_is_off_unless_it_is_set_and_in_training(bert_shape):
         torch.testing.assert_close(hidden_states(bert.eval(), inputs), plain)
 
 
-def test_set_dropout_reaches_the_attention(bert_shape):
+def test_set_dropout_reaches_the_attention(bert_shape: dict[str, Any]) -> None:
     """Attention weights are dropped inside the fused kernel, by the rate of a module."""
     bert = build_bert(bert_shape).train()
     inputs = pad(SEQUENCES, 0)

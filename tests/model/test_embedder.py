@@ -1,10 +1,14 @@
 """Embed_input and Embed_doc: pooling, starting values, one tower or two."""
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
+from realm.corpus.store import PassageStore
 from realm.model.bert import build_bert, hidden_states
 from realm.model.embedder import (
     Embedder,
@@ -13,20 +17,23 @@ from realm.model.embedder import (
     build_towers,
     embed_in_groups,
 )
-from realm.model.inputs import pad
+from realm.model.inputs import TokenSequence, pad
+from realm.tokenizer import WordpieceTokenizer
 
 
 @pytest.fixture
-def sequences(store, tokenizer):
+def sequences(store: PassageStore, tokenizer: WordpieceTokenizer) -> list[TokenSequence]:
     return [tokenizer.query_input(store.wordpieces(row).tolist(), 64) for row in range(24)]
 
 
-def embed(tower, sequences, batch_tokens=256):
+def embed(tower: Embedder, sequences: list[TokenSequence], batch_tokens: int = 256) -> Tensor:
     with torch.no_grad():
         return embed_in_groups(tower, sequences, pad_id=0, batch_tokens=batch_tokens)
 
 
-def test_mean_pooling_averages_real_wordpieces_only(make_towers, sequences):
+def test_mean_pooling_averages_real_wordpieces_only(
+    make_towers: Callable[..., Towers], sequences: list[TokenSequence]
+) -> None:
     tower = make_towers(pooling="mean").query
     inputs = pad(sequences[:3], 0)
     with torch.no_grad():
@@ -35,7 +42,9 @@ def test_mean_pooling_averages_real_wordpieces_only(make_towers, sequences):
         torch.testing.assert_close(found[row], hidden[row, : len(ids)].mean(dim=0))
 
 
-def test_pooler_is_the_tanh_layer_on_cls(make_towers, sequences):
+def test_pooler_is_the_tanh_layer_on_cls(
+    make_towers: Callable[..., Towers], sequences: list[TokenSequence]
+) -> None:
     tower = make_towers(pooling="pooler").query
     inputs = pad(sequences[:3], 0)
     with torch.no_grad():
@@ -44,7 +53,9 @@ def test_pooler_is_the_tanh_layer_on_cls(make_towers, sequences):
     torch.testing.assert_close(found, expected)
 
 
-def test_embeddings_come_in_the_order_of_the_sequences(make_towers, sequences):
+def test_embeddings_come_in_the_order_of_the_sequences(
+    make_towers: Callable[..., Towers], sequences: list[TokenSequence]
+) -> None:
     tower = make_towers().query
     together = embed(tower, sequences)
     for row in (0, 5, 23):
@@ -52,18 +63,24 @@ def test_embeddings_come_in_the_order_of_the_sequences(make_towers, sequences):
         torch.testing.assert_close(together[row], alone[0], rtol=1e-5, atol=1e-5)
 
 
-def test_no_sequences_have_no_embeddings(make_towers, bert_shape):
+def test_no_sequences_have_no_embeddings(
+    make_towers: Callable[..., Towers], bert_shape: dict[str, Any]
+) -> None:
     assert embed(make_towers().query, []).shape == (0, 16)
     assert embed(MeanEmbedder(build_bert(bert_shape)), []).shape == (0, 32)
 
 
-def test_embeddings_are_32_bit_floats_under_autocast(make_towers, sequences):
+def test_embeddings_are_32_bit_floats_under_autocast(
+    make_towers: Callable[..., Towers], sequences: list[TokenSequence]
+) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert embed(make_towers().query, sequences[:2]).dtype == torch.float32
 
 
 @pytest.mark.parametrize("scale", [1.0, 20.0, 128.0])
-def test_init_score_scale_is_the_score_of_a_text_with_itself(scale, make_towers, sequences):
+def test_init_score_scale_is_the_score_of_a_text_with_itself(
+    scale: float, make_towers: Callable[..., Towers], sequences: list[TokenSequence]
+) -> None:
     tower = make_towers().query
     tower.init_score_scale(scale)
     vectors = embed(tower, sequences)
@@ -72,7 +89,9 @@ def test_init_score_scale_is_the_score_of_a_text_with_itself(scale, make_towers,
     assert (vectors @ vectors.T).max() <= own.max() * 1.001
 
 
-def test_init_projection_keeps_the_neighbours_that_the_features_have(make_towers):
+def test_init_projection_keeps_the_neighbours_that_the_features_have(
+    make_towers: Callable[..., Towers],
+) -> None:
     """Principal components keep distances that a random projection blurs."""
     chance = torch.Generator().manual_seed(0)
     latent = torch.randn(200, 8, generator=chance)
@@ -80,7 +99,7 @@ def test_init_projection_keeps_the_neighbours_that_the_features_have(make_towers
     features += 0.01 * torch.randn(200, 32, generator=chance)
     tower = make_towers(dim=16).query
 
-    def neighbours(vectors):
+    def neighbours(vectors: Tensor) -> Tensor:
         distances = torch.cdist(vectors, vectors)
         return distances.fill_diagonal_(float("inf")).argmin(dim=-1)
 
@@ -98,21 +117,25 @@ def test_init_projection_keeps_the_neighbours_that_the_features_have(make_towers
     assert seen.std() / seen.mean() < 0.01
 
 
-def test_init_projection_of_a_sample_of_one_stays_finite(make_towers):
+def test_init_projection_of_a_sample_of_one_stays_finite(
+    make_towers: Callable[..., Towers],
+) -> None:
     tower = make_towers().query
     tower.init_projection(torch.ones(1, 32))
     assert tower.projection.weight.isfinite().all()
     assert tower.projection.bias.isfinite().all()
 
 
-def test_shared_towers_are_one_module(make_towers):
+def test_shared_towers_are_one_module(make_towers: Callable[..., Towers]) -> None:
     towers = make_towers(share=True)
     assert towers.shared
     assert towers.passage is towers.query
     assert len(list(towers.parameters())) == len(list(towers.query.parameters()))
 
 
-def test_untied_towers_are_equal_copies_that_learn_apart(make_towers, sequences):
+def test_untied_towers_are_equal_copies_that_learn_apart(
+    make_towers: Callable[..., Towers], sequences: list[TokenSequence]
+) -> None:
     towers = make_towers(share=True)
     towers.query.dropout.p = 0.25
     apart = towers.untied()
@@ -129,13 +152,15 @@ def test_untied_towers_are_equal_copies_that_learn_apart(make_towers, sequences)
         assert torch.equal(value, before[name])
 
 
-def test_two_towers_stay_as_they_are_when_untied(make_towers):
+def test_two_towers_stay_as_they_are_when_untied(make_towers: Callable[..., Towers]) -> None:
     towers = make_towers(share=False)
     assert towers.untied() is towers
 
 
 @pytest.mark.parametrize("share", [True, False])
-def test_settings_build_equal_towers(share, make_towers, sequences):
+def test_settings_build_equal_towers(
+    *, share: bool, make_towers: Callable[..., Towers], sequences: list[TokenSequence]
+) -> None:
     towers = make_towers(share=share, pooling="pooler")
     again = build_towers(towers.settings).eval()
     assert again.shared is share
@@ -144,12 +169,14 @@ def test_settings_build_equal_towers(share, make_towers, sequences):
     assert again.settings == towers.settings
 
 
-def test_the_mean_embedder_gives_unit_vectors(bert_shape, sequences):
+def test_the_mean_embedder_gives_unit_vectors(
+    bert_shape: dict[str, Any], sequences: list[TokenSequence]
+) -> None:
     vectors = embed(MeanEmbedder(build_bert(bert_shape)).eval(), sequences)
     torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(24))
 
 
-def test_a_start_has_no_bias_and_a_gain_of_one(bert_shape):
+def test_a_start_has_no_bias_and_a_gain_of_one(bert_shape: dict[str, Any]) -> None:
     """As released: before `init_score_scale`, a text scores `dim` with itself."""
     tower = Towers(Embedder(build_bert(bert_shape), projection_size=16, pooling="mean")).query
     assert tower.projection.bias.abs().sum() == 0

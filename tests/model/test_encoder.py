@@ -1,14 +1,17 @@
 """The MLM head and the encoder around it."""
 
+from collections.abc import Callable
+
 import torch
 
-from realm.model.encoder import build_encoder
+from realm.model.encoder import Encoder, build_encoder
 from realm.model.inputs import pad
+from realm.tokenizer import WordpieceTokenizer
 
 SEQUENCES = [([2, 7, 4, 9, 3, 8, 3], [0, 0, 0, 0, 0, 1, 1]), ([2, 4, 3, 3], [0, 0, 0, 1])]
 
 
-def test_the_decoder_is_tied_to_the_input_embeddings(make_encoder):
+def test_the_decoder_is_tied_to_the_input_embeddings(make_encoder: Callable[..., Encoder]) -> None:
     encoder = make_encoder()
     inputs = pad(SEQUENCES, 0)
     logits = encoder(inputs, torch.tensor([0]), torch.tensor([2]))
@@ -19,7 +22,9 @@ def test_the_decoder_is_tied_to_the_input_embeddings(make_encoder):
     assert encoder.head.bias.grad[11] == 1.0
 
 
-def test_log_probs_are_those_of_the_targets_with_the_most_probable_wordpiece(make_encoder):
+def test_log_probs_are_those_of_the_targets_with_the_most_probable_wordpiece(
+    make_encoder: Callable[..., Encoder],
+) -> None:
     encoder = make_encoder()
     inputs = pad(SEQUENCES, 0)
     rows, positions = torch.tensor([0, 1]), torch.tensor([2, 1])
@@ -31,12 +36,14 @@ def test_log_probs_are_those_of_the_targets_with_the_most_probable_wordpiece(mak
     assert torch.equal(best, logits.argmax(dim=-1))
 
 
-def test_no_masks_have_no_logits(make_encoder, tokenizer):
+def test_no_masks_have_no_logits(
+    make_encoder: Callable[..., Encoder], tokenizer: WordpieceTokenizer
+) -> None:
     none = torch.tensor([], dtype=torch.long)
     assert make_encoder()(pad(SEQUENCES, 0), none, none).shape == (0, tokenizer.vocab_size)
 
 
-def test_settings_build_an_equal_encoder(make_encoder):
+def test_settings_build_an_equal_encoder(make_encoder: Callable[..., Encoder]) -> None:
     encoder = make_encoder()
     again = build_encoder(encoder.settings).eval()
     again.load_state_dict(encoder.state_dict())

@@ -10,33 +10,35 @@ LENGTHS = st.lists(st.integers(1, 60), max_size=40)
 
 
 @given(LENGTHS, st.integers(1, 200))
-def test_each_index_stands_in_exactly_one_group(lengths, batch_tokens):
+def test_each_index_stands_in_exactly_one_group(lengths: list[int], batch_tokens: int) -> None:
     groups = group_by_length(lengths, batch_tokens)
     assert sorted(index for group in groups for index in group) == list(range(len(lengths)))
     assert all(groups)
 
 
 @given(LENGTHS, st.integers(1, 200))
-def test_a_padded_group_keeps_the_budget_unless_it_is_a_single_sequence(lengths, batch_tokens):
+def test_a_padded_group_keeps_the_budget_unless_it_is_a_single_sequence(
+    lengths: list[int], batch_tokens: int
+) -> None:
     for group in group_by_length(lengths, batch_tokens):
         padded = max(lengths[index] for index in group) * len(group)
         assert padded <= batch_tokens or len(group) == 1
 
 
 @given(LENGTHS, st.integers(1, 200))
-def test_sequences_of_like_length_stand_together(lengths, batch_tokens):
+def test_sequences_of_like_length_stand_together(lengths: list[int], batch_tokens: int) -> None:
     order = [lengths[i] for group in group_by_length(lengths, batch_tokens) for i in group]
     assert order == sorted(lengths, reverse=True)
 
 
 @given(LENGTHS, st.integers(1, 200))
-def test_no_group_could_take_the_next_sequence(lengths, batch_tokens):
+def test_no_group_could_take_the_next_sequence(lengths: list[int], batch_tokens: int) -> None:
     groups = group_by_length(lengths, batch_tokens)
     for group in groups[:-1]:
         assert lengths[group[0]] * (len(group) + 1) > batch_tokens
 
 
-def test_padding_is_marked_and_filled_with_the_pad_id():
+def test_padding_is_marked_and_filled_with_the_pad_id() -> None:
     inputs = pad([([5, 6, 7], [0, 0, 1]), ([8], [1])], pad_id=9)
     assert inputs.ids.tolist() == [[5, 6, 7], [8, 9, 9]]
     assert inputs.segments.tolist() == [[0, 0, 1], [1, 0, 0]]

@@ -14,7 +14,9 @@ from realm.model.likelihood import (
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(1, 4), st.integers(1, 6), st.integers(0, 10_000))
-def test_log_probability_of_all_correct_choices_together(batch, choices, seed):
+def test_log_probability_of_all_correct_choices_together(
+    batch: int, choices: int, seed: int
+) -> None:
     chance = torch.Generator().manual_seed(seed)
     logits = 3 * torch.randn(batch, choices, generator=chance, dtype=torch.float64)
     is_correct = torch.rand(batch, choices, generator=chance) < 0.4
@@ -28,7 +30,7 @@ def test_log_probability_of_all_correct_choices_together(batch, choices, seed):
             assert found[row] == 0.0
 
 
-def test_a_question_without_a_correct_choice_sends_no_gradient():
+def test_a_question_without_a_correct_choice_sends_no_gradient() -> None:
     logits = torch.tensor([[1.0, float("-inf"), 2.0], [1.0, 3.0, 2.0]], requires_grad=True)
     is_correct = torch.tensor([[False, False, False], [True, False, False]])
     correct_log_likelihood(logits, is_correct).sum().backward()
@@ -38,7 +40,7 @@ def test_a_question_without_a_correct_choice_sends_no_gradient():
     torch.testing.assert_close(logits.grad[1], expected)
 
 
-def test_choices_of_no_probability_send_no_gradient_and_no_nan():
+def test_choices_of_no_probability_send_no_gradient_and_no_nan() -> None:
     logits = torch.tensor([[1.0, float("-inf"), 2.0]], requires_grad=True)
     correct_log_likelihood(logits, torch.tensor([[True, False, False]])).sum().backward()
     assert logits.grad is not None
@@ -46,12 +48,12 @@ def test_choices_of_no_probability_send_no_gradient_and_no_nan():
     assert logits.grad.isfinite().all()
 
 
-def test_everything_correct_has_probability_one():
+def test_everything_correct_has_probability_one() -> None:
     logits = torch.tensor([[5.0, -3.0, 0.5]])
     assert correct_log_likelihood(logits, torch.ones(1, 3, dtype=torch.bool)).item() == 0.0
 
 
-def test_huge_scores_overflow_nowhere():
+def test_huge_scores_overflow_nowhere() -> None:
     """Scores of the released code span tens; a hundred times that is still a probability."""
     scores = torch.tensor([[5_000.0, -5_000.0, 4_999.0]])
     log_probs = torch.tensor([[[-300.0], [-0.1], [-0.1]]])
@@ -60,7 +62,7 @@ def test_huge_scores_overflow_nowhere():
     assert found.item() == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_inverse_cloze_loss_is_the_mean_cross_entropy_of_the_own_passage():
+def test_inverse_cloze_loss_is_the_mean_cross_entropy_of_the_own_passage() -> None:
     scores = torch.tensor([[2.0, 1.0, 0.0], [0.0, 3.0, 1.0]])
     own = torch.tensor([0, 2])
     expected = -(scores.log_softmax(dim=-1)[0, 0] + scores.log_softmax(dim=-1)[1, 2]) / 2

@@ -1,26 +1,32 @@
 """The span reader: all spans of at most so many wordpieces, inside the passage only (ORQA)."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
+from realm.corpus.store import PassageStore
 from realm.model.bert import hidden_states
 from realm.model.inputs import pad
-from realm.model.reader import build_reader
+from realm.model.reader import Reader, build_reader
 from realm.model.realm import Budget, SpanInput, span_logits
 from realm.retrieval.reading import span_inputs
+from realm.tokenizer import WordpieceTokenizer
 
 ROWS = [0, 2, 14, 23]
 
 
 @pytest.fixture
-def inputs(store, tokenizer):
+def inputs(store: PassageStore, tokenizer: WordpieceTokenizer) -> list[SpanInput]:
     question = tokenizer.encode("where was Fermat born?").ids
     return span_inputs(store, question, ROWS, max_length=64)
 
 
 @pytest.mark.parametrize("widths", [1, 4, 40])
-def test_every_span_has_the_score_of_a_plain_loop(widths, inputs, make_reader):
-    """h = LayerNorm(ReLU(W_start h_i + W_end h_j)), score = w . h + b."""
+def test_every_span_has_the_score_of_a_plain_loop(
+    widths: int, inputs: list[SpanInput], make_reader: Callable[..., Reader]
+) -> None:
+    """Score of i to j: h = LayerNorm(ReLU(W_start h_i + W_end h_j)), then w . h + b."""
     reader = make_reader(widths=widths)
     item = inputs[0]
     padded = pad([(i.ids, i.segments) for i in inputs], 0)
@@ -45,8 +51,11 @@ def test_every_span_has_the_score_of_a_plain_loop(widths, inputs, make_reader):
 
 @pytest.mark.parametrize("batch_tokens", [1, 64, 10_000])
 def test_span_logits_are_of_the_passage_alone_whatever_is_read_together(
-    batch_tokens, inputs, store, make_reader
-):
+    batch_tokens: int,
+    inputs: list[SpanInput],
+    store: PassageStore,
+    make_reader: Callable[..., Reader],
+) -> None:
     reader = make_reader()
     with torch.no_grad():
         found = span_logits(reader, inputs, Budget(pad_id=0, batch_tokens=batch_tokens))
@@ -60,14 +69,16 @@ def test_span_logits_are_of_the_passage_alone_whatever_is_read_together(
             assert torch.equal(logits[start].isfinite(), is_inside)
 
 
-def test_an_empty_passage_has_no_spans(make_reader):
+def test_an_empty_passage_has_no_spans(make_reader: Callable[..., Reader]) -> None:
     item = SpanInput(ids=[2, 7, 3, 3], segments=[0, 0, 0, 1], first=3, last=2)
     with torch.no_grad():
         (logits,) = span_logits(make_reader(), [item], Budget(pad_id=0, batch_tokens=64))
     assert logits.shape == (0, 4)
 
 
-def test_settings_build_an_equal_reader(inputs, make_reader):
+def test_settings_build_an_equal_reader(
+    inputs: list[SpanInput], make_reader: Callable[..., Reader]
+) -> None:
     reader = make_reader()
     again = build_reader(reader.settings).eval()
     again.load_state_dict(reader.state_dict())

@@ -1,19 +1,24 @@
 """Plain one-pair-at-a-time arithmetic that the real modules are held against."""
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import gelu, layer_norm, linear
+from transformers import BertModel
 
+from realm.corpus.store import PassageStore
+from realm.model.embedder import Embedder, Towers
+from realm.model.encoder import Encoder
 from realm.model.realm import Budget
+from realm.records import MaskedExample
 from realm.retrieval.batch import Lengths
 from realm.retrieval.retriever import MISSING_ROW, NULL_ROW
+from realm.tokenizer import WordpieceTokenizer
 
 
-def plain_hidden(bert: Any, ids: list[int], segments: list[int]) -> Tensor:
+def plain_hidden(bert: BertModel, ids: list[int], segments: list[int]) -> Tensor:
     """Return the last hidden states of one sequence, nothing padded."""
     return bert(
         input_ids=torch.tensor([ids]),
@@ -22,7 +27,7 @@ def plain_hidden(bert: Any, ids: list[int], segments: list[int]) -> Tensor:
     ).last_hidden_state[0]
 
 
-def plain_embedding(tower: Any, ids: list[int], segments: list[int]) -> Tensor:
+def plain_embedding(tower: Embedder, ids: list[int], segments: list[int]) -> Tensor:
     """Return LayerNorm(W pooled + b) of one text."""
     hidden = plain_hidden(tower.bert, ids, segments)
     dense = tower.bert.pooler.dense
@@ -36,7 +41,7 @@ def plain_embedding(tower: Any, ids: list[int], segments: list[int]) -> Tensor:
 
 
 def plain_mask_log_probs(
-    encoder: Any, ids: list[int], segments: list[int], mask_id: int, targets: tuple[int, ...]
+    encoder: Encoder, ids: list[int], segments: list[int], mask_id: int, targets: tuple[int, ...]
 ) -> list[Tensor]:
     """Return log p(y_j | z, x): full logits everywhere, then those at each [MASK]."""
     hidden = plain_hidden(encoder.bert, ids, segments)
@@ -60,7 +65,11 @@ def plain() -> Plain:
     """Return f(x, z) and log p(y_j | z, x) of one example, a pair at a time."""
 
     def compute(
-        store: Any, towers: Any, encoder: Any, example: Any, rows: list[int]
+        store: PassageStore,
+        towers: Towers,
+        encoder: Encoder,
+        example: MaskedExample,
+        rows: list[int],
     ) -> tuple[Tensor, list[list[Tensor]]]:
         tokenizer = store.tokenizer
         query = [tokenizer.cls_id, *example.query_ids, tokenizer.sep_id]
@@ -93,5 +102,5 @@ def lengths() -> Lengths:
 
 
 @pytest.fixture(scope="session")
-def budget(tokenizer: Any) -> Budget:
+def budget(tokenizer: WordpieceTokenizer) -> Budget:
     return Budget(pad_id=tokenizer.pad_id, batch_tokens=512)

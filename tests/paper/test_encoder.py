@@ -1,27 +1,36 @@
 """The knowledge-augmented encoder reads each pair of query and passage by itself (section 3.2)."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
+from realm.corpus.store import PassageStore
 from realm.model.bert import hidden_states
-from realm.model.embedder import embed_in_groups
+from realm.model.embedder import Towers, embed_in_groups
+from realm.model.encoder import Encoder
 from realm.model.inputs import pad
 from realm.model.realm import (
     Budget,
+    CandidateBatch,
     gold_log_probs,
     mask_logits,
     predict_masks,
     read_candidates,
     score_candidates,
 )
-from realm.retrieval.batch import candidate_batch
+from realm.records import MaskedExample
+from realm.retrieval.batch import Lengths, candidate_batch
 from realm.retrieval.retriever import MISSING_ROW, NULL_ROW
+from realm.tokenizer import WordpieceTokenizer
 
 ROWS = [[NULL_ROW, 3, 7, 2], [NULL_ROW, 8, 2, MISSING_ROW], [NULL_ROW, 9, 11, 3]]
 
 
 @pytest.fixture
-def batch(store, make_example, lengths):
+def batch(
+    store: PassageStore, make_example: Callable[..., MaskedExample], lengths: Lengths
+) -> CandidateBatch:
     examples = [
         make_example(store, 0, "1607", "Toulouse"),
         make_example(store, 5, "graph"),
@@ -31,8 +40,11 @@ def batch(store, make_example, lengths):
 
 
 def test_logits_at_the_masked_positions_are_those_of_the_whole_sequence(
-    batch, tokenizer, make_encoder, budget
-):
+    batch: CandidateBatch,
+    tokenizer: WordpieceTokenizer,
+    make_encoder: Callable[..., Encoder],
+    budget: Budget,
+) -> None:
     """p(y_j|z,x) needs the vocabulary's logits at [MASK] only; they equal the full ones there."""
     encoder = make_encoder()
     inputs = pad(batch.joint, tokenizer.pad_id)
@@ -49,8 +61,12 @@ def test_logits_at_the_masked_positions_are_those_of_the_whole_sequence(
 
 @pytest.mark.parametrize("batch_tokens", [64, 200, 100_000])
 def test_neither_padding_nor_grouping_changes_a_result(
-    batch_tokens, batch, tokenizer, make_towers, make_encoder
-):
+    batch_tokens: int,
+    batch: CandidateBatch,
+    tokenizer: WordpieceTokenizer,
+    make_towers: Callable[..., Towers],
+    make_encoder: Callable[..., Encoder],
+) -> None:
     """A budget of 64 wordpieces reads one or two at a time, a huge one all at once."""
     towers, encoder = make_towers(share=False), make_encoder()
     alone = Budget(pad_id=tokenizer.pad_id, batch_tokens=1)
@@ -70,7 +86,9 @@ def test_neither_padding_nor_grouping_changes_a_result(
         )
 
 
-def test_what_stands_in_the_padding_is_never_read(batch, make_encoder, make_towers):
+def test_what_stands_in_the_padding_is_never_read(
+    batch: CandidateBatch, make_encoder: Callable[..., Encoder], make_towers: Callable[..., Towers]
+) -> None:
     """Another pad id changes the padded wordpieces, and nothing else."""
     towers, encoder = make_towers(), make_encoder()
     with torch.no_grad():
@@ -86,7 +104,9 @@ def test_what_stands_in_the_padding_is_never_read(batch, make_encoder, make_towe
         torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
 
 
-def test_log_probabilities_are_of_the_gold_wordpieces(batch, make_encoder, budget):
+def test_log_probabilities_are_of_the_gold_wordpieces(
+    batch: CandidateBatch, make_encoder: Callable[..., Encoder], budget: Budget
+) -> None:
     with torch.no_grad():
         logits, owners, places = mask_logits(make_encoder(), batch, budget)
         found = gold_log_probs(batch, logits, owners, places)
@@ -99,8 +119,11 @@ def test_log_probabilities_are_of_the_gold_wordpieces(batch, make_encoder, budge
 
 
 def test_the_prediction_is_the_wordpiece_of_most_probability_over_all_passages(
-    batch, make_encoder, make_towers, budget
-):
+    batch: CandidateBatch,
+    make_encoder: Callable[..., Encoder],
+    make_towers: Callable[..., Towers],
+    budget: Budget,
+) -> None:
     """argmax_y sum_z p(z|x) p(y|z,x) at each mask; with all weight on null it reads nothing."""
     with torch.no_grad():
         logits, owners, places = mask_logits(make_encoder(), batch, budget)
@@ -121,7 +144,9 @@ def test_the_prediction_is_the_wordpiece_of_most_probability_over_all_passages(
                 assert predicted[row, mask] == total.argmax()
 
 
-def test_embed_input_and_embed_doc_read_one_text_each(store, tokenizer, make_towers):
+def test_embed_input_and_embed_doc_read_one_text_each(
+    store: PassageStore, tokenizer: WordpieceTokenizer, make_towers: Callable[..., Towers]
+) -> None:
     """f(x,z) = Embed_input(x) . Embed_doc(z): neither sees the other (section 3.2)."""
     towers = make_towers(share=False)
     sequences = [tokenizer.passage_input([], store.wordpieces(row).tolist(), 64) for row in (0, 3)]

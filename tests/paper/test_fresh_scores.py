@@ -1,19 +1,25 @@
 """The index only selects: scores and gradients are fresh (section 3.3)."""
 
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
 
+from realm.corpus.store import PassageStore
 from realm.index.mapped import MappedRows
-from realm.model.embedder import embed_in_groups
+from realm.index.snapshot import Snapshot
+from realm.model.embedder import Towers, embed_in_groups
+from realm.model.encoder import Encoder
 from realm.model.likelihood import marginal_log_likelihood
-from realm.model.realm import read_candidates, score_candidates
-from realm.retrieval.batch import candidate_batch
+from realm.model.realm import Budget, read_candidates, score_candidates
+from realm.records import MaskedExample
+from realm.retrieval.batch import Lengths, candidate_batch
 from realm.retrieval.retriever import NULL_ROW, CandidateFinder
 
 
-def corrupted(snapshot):
+def corrupted(snapshot: Snapshot) -> Snapshot:
     """Return the snapshot with noise for vectors: as stale as an index can be."""
     noise = torch.randn(len(snapshot), 16, generator=torch.Generator().manual_seed(3))
     return dataclasses.replace(
@@ -24,7 +30,15 @@ def corrupted(snapshot):
     )
 
 
-def loss_and_gradients(store, towers, encoder, examples, rows, lengths, budget):
+def loss_and_gradients(
+    store: PassageStore,
+    towers: Towers,
+    encoder: Encoder,
+    examples: list[MaskedExample],
+    rows: list[list[int]],
+    lengths: Lengths,
+    budget: Budget,
+) -> tuple[Tensor, Tensor, list[Tensor | None]]:
     for module in (towers, encoder):
         module.zero_grad(set_to_none=True)
     batch = candidate_batch(store, examples, rows, lengths)
@@ -37,20 +51,28 @@ def loss_and_gradients(store, towers, encoder, examples, rows, lengths, budget):
 
 
 @pytest.fixture
-def examples(store, make_example):
+def examples(
+    store: PassageStore, make_example: Callable[..., MaskedExample]
+) -> list[MaskedExample]:
     return [make_example(store, 0, "1607", "Toulouse"), make_example(store, 13, "Cantor")]
 
 
-def embed_queries(store, towers, examples):
+def embed_queries(store: PassageStore, towers: Towers, examples: list[MaskedExample]) -> Tensor:
     queries = [store.tokenizer.query_input(e.query_ids, 40) for e in examples]
     with torch.no_grad():
         return embed_in_groups(towers.query, queries, pad_id=0, batch_tokens=512)
 
 
 def test_a_stale_index_changes_which_candidates_are_found_but_never_their_loss(
-    store, make_towers, make_encoder, make_snapshot, examples, lengths, budget
-):
-    """ "the parameters [...] used for MIPS" may be stale; p(z|x) and its gradient are not."""
+    store: PassageStore,
+    make_towers: Callable[..., Towers],
+    make_encoder: Callable[..., Encoder],
+    make_snapshot: Callable[..., Snapshot],
+    examples: list[MaskedExample],
+    lengths: Lengths,
+    budget: Budget,
+) -> None:
+    """What MIPS searches may be stale; p(z|x) and its gradient never are (section 3.3)."""
     towers, encoder = make_towers(), make_encoder()
     fresh = make_snapshot(towers)
     stale = corrupted(fresh)
@@ -85,8 +107,16 @@ def test_a_stale_index_changes_which_candidates_are_found_but_never_their_loss(
 @pytest.mark.parametrize("share", [True, False])
 @pytest.mark.parametrize("pooling", ["mean", "pooler"])
 def test_gradients_reach_embed_input_embed_doc_and_the_encoder(
-    share, pooling, store, make_towers, make_encoder, examples, lengths, budget
-):
+    *,
+    share: bool,
+    pooling: str,
+    store: PassageStore,
+    make_towers: Callable[..., Towers],
+    make_encoder: Callable[..., Encoder],
+    examples: list[MaskedExample],
+    lengths: Lengths,
+    budget: Budget,
+) -> None:
     """Section 3.3: "we can backpropagate the gradient" through retriever and encoder; no stop."""
     towers, encoder = make_towers(share=share, pooling=pooling), make_encoder()
     assert towers.shared is share
@@ -106,8 +136,13 @@ def test_gradients_reach_embed_input_embed_doc_and_the_encoder(
 
 
 def test_a_step_up_the_gradient_raises_the_score_of_the_passage_that_helps(
-    store, make_towers, make_encoder, examples, lengths, budget
-):
+    store: PassageStore,
+    make_towers: Callable[..., Towers],
+    make_encoder: Callable[..., Encoder],
+    examples: list[MaskedExample],
+    lengths: Lengths,
+    budget: Budget,
+) -> None:
     """The whole loop in one step: log p(y|x) rises, and so does the best predictor's p(z|x)."""
     towers, encoder = make_towers(), make_encoder()
     rows = [[NULL_ROW, 3, 7, 2]]
@@ -115,7 +150,7 @@ def test_a_step_up_the_gradient_raises_the_score_of_the_passage_that_helps(
     encoder.requires_grad_(requires_grad=False)
     optimizer = torch.optim.SGD(towers.parameters(), lr=1e-2)
 
-    def read():
+    def read() -> tuple[Tensor, Tensor, Tensor]:
         scores = score_candidates(towers, batch, budget)
         log_probs = read_candidates(encoder, batch, budget)
         return scores, log_probs, marginal_log_likelihood(scores, log_probs, batch.mask_is_real)

@@ -1,17 +1,24 @@
 """What the retriever learns from: the gradient of Eq. 1 (section 3.3, Appendices A and B)."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
+from realm.corpus.store import PassageStore
+from realm.model.embedder import Towers
+from realm.model.encoder import Encoder
 from realm.model.likelihood import marginal_log_likelihood, score_gradient, span_log_probs
-from realm.model.realm import read_candidates, score_candidates
-from realm.retrieval.batch import candidate_batch
+from realm.model.realm import Budget, read_candidates, score_candidates
+from realm.records import MaskedExample
+from realm.retrieval.batch import Lengths, candidate_batch
 from realm.retrieval.retriever import MISSING_ROW, NULL_ROW
 
 
-def random_problem(candidates, masks, seed):
+def random_problem(candidates: int, masks: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     chance = torch.Generator().manual_seed(seed)
     scores = 2 * torch.randn(2, candidates, generator=chance, dtype=torch.float64)
     log_probs = -3 * torch.rand(2, candidates, masks, generator=chance, dtype=torch.float64)
@@ -20,7 +27,7 @@ def random_problem(candidates, masks, seed):
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(1, 6), st.integers(1, 4), st.integers(0, 10_000))
-def test_the_gradient_of_log_p_y_is_r_z(candidates, masks, seed):
+def test_the_gradient_of_log_p_y_is_r_z(candidates: int, masks: int, seed: int) -> None:
     """Appendix A: d log p(y|x) / d f(x,z) = [p(y|z,x) / p(y|x) - 1] p(z|x), in 64 bits."""
     scores, log_probs, is_real = random_problem(candidates, masks, seed)
     log_p = marginal_log_likelihood(scores, log_probs, is_real)
@@ -32,8 +39,13 @@ def test_the_gradient_of_log_p_y_is_r_z(candidates, masks, seed):
 
 
 def test_the_gradient_of_log_p_y_is_r_z_through_the_modules(
-    store, make_towers, make_encoder, make_example, lengths, budget
-):
+    store: PassageStore,
+    make_towers: Callable[..., Towers],
+    make_encoder: Callable[..., Encoder],
+    make_example: Callable[..., MaskedExample],
+    lengths: Lengths,
+    budget: Budget,
+) -> None:
     """Appendix A with f(x,z) from the towers and p(y|z,x) from the encoder."""
     towers, encoder = make_towers(), make_encoder()
     examples = [make_example(store, 0, "1607", "Toulouse"), make_example(store, 5, "graph")]
@@ -52,7 +64,9 @@ def test_the_gradient_of_log_p_y_is_r_z_through_the_modules(
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(2, 6), st.integers(1, 3), st.integers(0, 10_000))
-def test_a_passage_gains_score_iff_it_predicts_better_than_expected(candidates, masks, seed):
+def test_a_passage_gains_score_iff_it_predicts_better_than_expected(
+    candidates: int, masks: int, seed: int
+) -> None:
     """Section 3.3: r(z) is positive iff p(y|z,x) > p(y|x), the expectation of p(y|z,x)."""
     scores, log_probs, is_real = random_problem(candidates, masks, seed)
     log_p = marginal_log_likelihood(scores, log_probs, is_real)
@@ -62,14 +76,14 @@ def test_a_passage_gains_score_iff_it_predicts_better_than_expected(candidates, 
     torch.testing.assert_close(score_gradient(scores.detach(), log_probs, is_real) > 0, is_better)
 
 
-def test_what_some_passages_gain_the_others_lose():
+def test_what_some_passages_gain_the_others_lose() -> None:
     """The r(z) of a query sum to 0: p(z|x) is a softmax."""
     scores, log_probs, is_real = random_problem(5, 3, seed=1)
     total = score_gradient(scores.detach(), log_probs, is_real).sum(dim=-1)
     torch.testing.assert_close(total, torch.zeros(2, dtype=torch.float64), rtol=0.0, atol=1e-12)
 
 
-def test_no_passage_moves_when_all_predict_alike():
+def test_no_passage_moves_when_all_predict_alike() -> None:
     scores, _, is_real = random_problem(5, 3, seed=2)
     alike = torch.full((2, 5, 3), -0.7, dtype=torch.float64)
     (gradient,) = torch.autograd.grad(marginal_log_likelihood(scores, alike, is_real).sum(), scores)
@@ -79,8 +93,8 @@ def test_no_passage_moves_when_all_predict_alike():
 @settings(deadline=None, max_examples=25)
 @given(st.integers(2, 6), st.integers(0, 10_000), st.floats(0.01, 1.0))
 def test_when_one_passage_explains_y_the_gradient_is_that_of_supervised_retrieval(
-    candidates, seed, p_y
-):
+    candidates: int, seed: int, p_y: float
+) -> None:
     """Appendix B: if only z* gives y any probability, grad log p(y|x) = grad log p(z*|x)."""
     scores, _, _ = random_problem(candidates, 1, seed)
     best = seed % candidates
@@ -94,7 +108,7 @@ def test_when_one_passage_explains_y_the_gradient_is_that_of_supervised_retrieva
 
 
 @pytest.mark.parametrize("gap", [200.0, 1e5])
-def test_r_z_stays_finite_where_a_ratio_of_probabilities_would_overflow(gap):
+def test_r_z_stays_finite_where_a_ratio_of_probabilities_would_overflow(gap: float) -> None:
     scores = torch.tensor([[0.0, -gap, float("-inf")]])
     log_probs = torch.tensor([[[-gap / 2], [-1.0], [-1.0]]])
     gradient = score_gradient(scores, log_probs, torch.ones(1, 1, dtype=torch.bool))

@@ -1,26 +1,34 @@
 """The generative process: retrieve, then predict, marginalised over the passages (Eq. 1)."""
 
 import math
+from collections.abc import Callable
 from itertools import product
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
+from realm.corpus.store import PassageStore
+from realm.model.embedder import Towers
+from realm.model.encoder import Encoder
 from realm.model.likelihood import (
     marginal_log_likelihood,
     retrieval_utility,
     token_marginal_log_likelihood,
 )
-from realm.model.realm import read_candidates, score_candidates
-from realm.retrieval.batch import candidate_batch
+from realm.model.realm import Budget, read_candidates, score_candidates
+from realm.records import MaskedExample
+from realm.retrieval.batch import Lengths, candidate_batch
 from realm.retrieval.retriever import MISSING_ROW, NULL_ROW
 
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 4))
 
 
-def random_problem(shape, seed, spread=3.0):
+def random_problem(
+    shape: tuple[int, int, int], seed: int, spread: float = 3.0
+) -> tuple[Tensor, Tensor, Tensor]:
     batch, candidates, masks = shape
     chance = torch.Generator().manual_seed(seed)
     scores = spread * torch.randn(batch, candidates, generator=chance, dtype=torch.float64)
@@ -31,7 +39,9 @@ def random_problem(shape, seed, spread=3.0):
 
 @settings(deadline=None, max_examples=40)
 @given(SHAPES, st.integers(0, 10_000))
-def test_p_y_given_x_is_the_sum_over_z_of_p_y_given_z_x_times_p_z_given_x(shape, seed):
+def test_p_y_given_x_is_the_sum_over_z_of_p_y_given_z_x_times_p_z_given_x(
+    shape: tuple[int, int, int], seed: int
+) -> None:
     """Eq. 1 with p(y|z,x) = prod_j p(y_j|z,x) (section 3.2), by brute force."""
     scores, log_probs, is_real = random_problem(shape, seed)
     found = marginal_log_likelihood(scores, log_probs, is_real)
@@ -49,7 +59,9 @@ def test_p_y_given_x_is_the_sum_over_z_of_p_y_given_z_x_times_p_z_given_x(shape,
 
 @settings(deadline=None, max_examples=25)
 @given(st.integers(1, 4), st.integers(1, 3), st.integers(2, 4), st.integers(0, 10_000))
-def test_p_y_given_x_sums_to_one_over_all_y(num_candidates, num_masks, vocab, seed):
+def test_p_y_given_x_sums_to_one_over_all_y(
+    num_candidates: int, num_masks: int, vocab: int, seed: int
+) -> None:
     """Eq. 1 defines a distribution over y: enumerate every y of a small vocabulary."""
     chance = torch.Generator().manual_seed(seed)
     scores = torch.randn(1, num_candidates, generator=chance, dtype=torch.float64)
@@ -66,8 +78,17 @@ def test_p_y_given_x_sums_to_one_over_all_y(num_candidates, num_masks, vocab, se
 @pytest.mark.parametrize("share", [True, False])
 @pytest.mark.parametrize("pooling", ["mean", "pooler"])
 def test_the_modules_compute_eq_1_as_a_pair_at_a_time_would(
-    share, pooling, store, make_towers, make_encoder, make_example, plain, lengths, budget
-):
+    *,
+    share: bool,
+    pooling: str,
+    store: PassageStore,
+    make_towers: Callable[..., Towers],
+    make_encoder: Callable[..., Encoder],
+    make_example: Callable[..., MaskedExample],
+    plain: Callable[..., tuple[Tensor, list[list[Tensor]]]],
+    lengths: Lengths,
+    budget: Budget,
+) -> None:
     """Eq. 1 through Embed_input, Embed_doc and the encoder, against unpadded plain arithmetic."""
     towers, encoder = make_towers(share=share, pooling=pooling), make_encoder()
     examples = [
@@ -98,7 +119,7 @@ def test_the_modules_compute_eq_1_as_a_pair_at_a_time_would(
             )
 
 
-def test_p_z_given_x_is_a_softmax_over_the_candidates_so_a_constant_changes_nothing():
+def test_p_z_given_x_is_a_softmax_over_the_candidates_so_a_constant_changes_nothing() -> None:
     """Section 3.2: p(z|x) = exp f(x,z) / sum_z' exp f(x,z')."""
     scores, log_probs, is_real = random_problem((2, 4, 2), seed=5)
     torch.testing.assert_close(
@@ -107,7 +128,7 @@ def test_p_z_given_x_is_a_softmax_over_the_candidates_so_a_constant_changes_noth
     )
 
 
-def test_a_candidate_that_is_left_out_has_no_part_in_the_marginal():
+def test_a_candidate_that_is_left_out_has_no_part_in_the_marginal() -> None:
     scores, log_probs, is_real = random_problem((2, 4, 2), seed=6)
     shortened = marginal_log_likelihood(scores[:, :3], log_probs[:, :3], is_real)
     scores[:, 3] = float("-inf")
@@ -120,7 +141,7 @@ def test_a_candidate_that_is_left_out_has_no_part_in_the_marginal():
 
 @settings(deadline=None, max_examples=25)
 @given(st.integers(1, 4), st.integers(1, 6), st.integers(0, 10_000))
-def test_span_and_token_marginal_agree_for_one_mask(batch, candidates, seed):
+def test_span_and_token_marginal_agree_for_one_mask(batch: int, candidates: int, seed: int) -> None:
     """The released code sums over z for each [MASK] by itself; with one there is no difference."""
     scores, log_probs, is_real = random_problem((batch, candidates, 1), seed)
     torch.testing.assert_close(
@@ -129,7 +150,7 @@ def test_span_and_token_marginal_agree_for_one_mask(batch, candidates, seed):
     )
 
 
-def worked_example(first, second):
+def worked_example(first: tuple[float, float], second: tuple[float, float]) -> tuple[float, float]:
     """Return both marginals of two equally likely passages with p(y_1|z), p(y_2|z) given."""
     scores = torch.zeros(1, 2, dtype=torch.float64)
     log_probs = torch.tensor([list(zip(first, second, strict=True))], dtype=torch.float64).log()
@@ -140,15 +161,15 @@ def worked_example(first, second):
     )
 
 
-def test_span_and_token_marginal_differ_for_two_masks():
-    """Two masks, two passages of p(z|x) = 1/2. The passage that knows both pieces:
+def test_span_and_token_marginal_differ_for_two_masks() -> None:
+    """Two masks, two passages of p(z|x) = 1/2, of which one knows both pieces.
 
     span 1/2 (0.8 x 0.8) + 1/2 (0.2 x 0.2) = 0.34; token [1/2 (0.8 + 0.2)]^2 = 0.25.
     """
     assert worked_example((0.8, 0.2), (0.8, 0.2)) == pytest.approx((0.34, 0.25))
 
 
-def test_neither_marginal_bounds_the_other():
+def test_neither_marginal_bounds_the_other() -> None:
     """Each passage knows one piece: span 0.8 x 0.2 = 0.16, token still 0.25.
 
     span - token is the covariance over z of p(y_1|z,x) and p(y_2|z,x), of either sign.
@@ -158,7 +179,9 @@ def test_neither_marginal_bounds_the_other():
 
 @settings(deadline=None, max_examples=40)
 @given(SHAPES, st.integers(0, 10_000))
-def test_both_marginals_are_at_least_the_expected_log_likelihood(shape, seed):
+def test_both_marginals_are_at_least_the_expected_log_likelihood(
+    shape: tuple[int, int, int], seed: int
+) -> None:
     """Jensen: log sum_z p(z|x) p(y|z,x) >= sum_z p(z|x) log p(y|z,x), and so for each mask."""
     scores, log_probs, is_real = random_problem(shape, seed)
     real = log_probs.masked_fill(~is_real[:, None], 0.0).sum(dim=-1)
@@ -167,7 +190,7 @@ def test_both_marginals_are_at_least_the_expected_log_likelihood(shape, seed):
     assert (token_marginal_log_likelihood(scores, log_probs, is_real) >= expected - 1e-9).all()
 
 
-def test_masks_that_are_padding_do_not_count():
+def test_masks_that_are_padding_do_not_count() -> None:
     scores, log_probs, _ = random_problem((1, 3, 3), seed=7)
     is_real = torch.tensor([[True, True, False]])
     for objective in (marginal_log_likelihood, token_marginal_log_likelihood):

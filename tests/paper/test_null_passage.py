@@ -1,17 +1,29 @@
 """The null passage: not every masked word needs world knowledge (section 3.4)."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
-from realm.model.embedder import embed_in_groups
+from realm.corpus.store import PassageStore
+from realm.index.snapshot import Snapshot
+from realm.model.embedder import Towers, embed_in_groups
+from realm.model.encoder import Encoder
 from realm.model.likelihood import marginal_log_likelihood
-from realm.model.realm import read_candidates, score_candidates
-from realm.retrieval.batch import candidate_batch, passage_sequence
+from realm.model.realm import Budget, read_candidates, score_candidates
+from realm.records import MaskedExample
+from realm.retrieval.batch import Lengths, candidate_batch, passage_sequence
 from realm.retrieval.retriever import NULL_ROW, CandidateFinder
+from realm.tokenizer import WordpieceTokenizer
 
 
-def test_the_null_passage_is_first(store, make_towers, make_snapshot, make_example):
-    """ "we simply add an empty null document to the top k retrieved documents"; released: first."""
+def test_the_null_passage_is_first(
+    store: PassageStore,
+    make_towers: Callable[..., Towers],
+    make_snapshot: Callable[..., Snapshot],
+    make_example: Callable[..., MaskedExample],
+) -> None:
+    """An empty null passage is added to the top k; in the released code it is number 0."""
     towers = make_towers()
     finder = CandidateFinder(store, num_candidates=4, overlap_limit=0.6)
     examples = [make_example(store, row, "Fermat") for row in (0, 1, 2)]
@@ -21,8 +33,11 @@ def test_the_null_passage_is_first(store, make_towers, make_snapshot, make_examp
 
 
 def test_it_is_an_empty_title_and_body_for_embedder_and_encoder(
-    store, tokenizer, make_example, lengths
-):
+    store: PassageStore,
+    tokenizer: WordpieceTokenizer,
+    make_example: Callable[..., MaskedExample],
+    lengths: Lengths,
+) -> None:
     """Embedder: [CLS] [SEP] [SEP]; encoder: [CLS] x [SEP] [SEP]."""
     cls, sep = tokenizer.cls_id, tokenizer.sep_id
     assert passage_sequence(store, tokenizer, NULL_ROW, 64) == ([cls, sep, sep], [0, 0, 1])
@@ -35,8 +50,13 @@ def test_it_is_an_empty_title_and_body_for_embedder_and_encoder(
 
 
 def test_its_score_depends_on_the_query_and_is_learned(
-    store, make_towers, make_encoder, make_example, lengths, budget
-):
+    store: PassageStore,
+    make_towers: Callable[..., Towers],
+    make_encoder: Callable[..., Encoder],
+    make_example: Callable[..., MaskedExample],
+    lengths: Lengths,
+    budget: Budget,
+) -> None:
     """f(x, null) is an inner product like any other, not a constant."""
     towers, encoder = make_towers(share=False), make_encoder()
     examples = [make_example(store, 0, "1607"), make_example(store, 5, "graph")]
@@ -58,7 +78,9 @@ def test_its_score_depends_on_the_query_and_is_learned(
     assert into_tower.abs().sum() > 0
 
 
-def test_it_is_never_in_the_index(store, make_towers, make_snapshot):
+def test_it_is_never_in_the_index(
+    store: PassageStore, make_towers: Callable[..., Towers], make_snapshot: Callable[..., Snapshot]
+) -> None:
     towers = make_towers()
     snapshot = make_snapshot(towers)
     assert len(snapshot) == len(store)

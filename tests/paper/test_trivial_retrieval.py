@@ -1,13 +1,20 @@
-"""Prohibiting trivial retrievals: z must not be the very text that x was made from (section 3.4)."""
+"""Prohibiting trivial retrievals: z must not be the text that x was made from (section 3.4)."""
 
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
 
+from realm.corpus.store import PassageStore
+from realm.index.snapshot import Snapshot
+from realm.model.embedder import Towers
+from realm.model.encoder import Encoder
 from realm.model.likelihood import marginal_log_likelihood
-from realm.model.realm import read_candidates, score_candidates
-from realm.retrieval.batch import candidate_batch
+from realm.model.realm import Budget, read_candidates, score_candidates
+from realm.records import MaskedExample
+from realm.retrieval.batch import Lengths, candidate_batch
 from realm.retrieval.retriever import MISSING_ROW, NULL_ROW, CandidateFinder
 
 SENTENCE = "In the year 1607 Fermat was born in the old house near the harbour of Toulouse."
@@ -20,14 +27,14 @@ OTHERS = [
 ]
 
 
-def queries_that_find(snapshot, row):
+def queries_that_find(snapshot: Snapshot, row: int) -> Tensor:
     """Return a query whose nearest passage is `row`."""
     return snapshot.exact[torch.tensor([row])] * 10
 
 
 @pytest.fixture
-def finder_of():
-    def make(store, num_candidates=4, **settings):
+def finder_of() -> Callable[..., CandidateFinder]:
+    def make(store: PassageStore, num_candidates: int = 4, **settings: object) -> CandidateFinder:
         settings = {"overlap_limit": 0.6, **settings}
         return CandidateFinder(store, num_candidates=num_candidates, **settings)
 
@@ -35,10 +42,10 @@ def finder_of():
 
 
 @pytest.fixture
-def others(make_store):
+def others(make_store: Callable[..., PassageStore]) -> Callable[..., PassageStore]:
     """Return a maker of a store with some unrelated passages and what else is given."""
 
-    def make(*texts):
+    def make(*texts: str) -> PassageStore:
         articles = [
             {"id": f"a{n}", "title": f"Of {n}", "text": text}
             for n, text in enumerate([*texts, *OTHERS])
@@ -49,8 +56,12 @@ def others(make_store):
 
 
 def test_the_own_passage_is_left_out_by_identity(
-    store, make_towers, make_snapshot, make_example, finder_of
-):
+    store: PassageStore,
+    make_towers: Callable[..., Towers],
+    make_snapshot: Callable[..., Snapshot],
+    make_example: Callable[..., MaskedExample],
+    finder_of: Callable[..., CandidateFinder],
+) -> None:
     """X = Z: title and text hash alike, even where no trigram limit is reached."""
     snapshot = make_snapshot(make_towers())
     example = make_example(store, 4, "Basel")
@@ -64,8 +75,14 @@ def test_the_own_passage_is_left_out_by_identity(
 
 
 def test_the_own_passage_is_left_out_by_overlap_when_x_and_z_are_cut_differently(
-    store, articles, make_store, make_towers, make_snapshot, make_example, finder_of
-):
+    store: PassageStore,
+    articles: list[dict[str, str]],
+    make_store: Callable[..., PassageStore],
+    make_towers: Callable[..., Towers],
+    make_snapshot: Callable[..., Snapshot],
+    make_example: Callable[..., MaskedExample],
+    finder_of: Callable[..., CandidateFinder],
+) -> None:
     """The released code compares hashes only, so that its filter never fires here."""
     whole = make_store(articles, max_wordpieces=100)
     assert len(whole) < len(store)
@@ -87,8 +104,15 @@ def test_the_own_passage_is_left_out_by_overlap_when_x_and_z_are_cut_differently
     ],
 )
 def test_near_duplicates_count_as_the_own_passage(
-    copy, is_own, others, make_towers, make_snapshot, make_example, finder_of
-):
+    *,
+    copy: str,
+    is_own: bool,
+    others: Callable[..., PassageStore],
+    make_towers: Callable[..., Towers],
+    make_snapshot: Callable[..., Snapshot],
+    make_example: Callable[..., MaskedExample],
+    finder_of: Callable[..., CandidateFinder],
+) -> None:
     """A passage that holds most of the sentence's trigrams would give the answer away."""
     store = others(SENTENCE, copy + " A house.")
     example = make_example(store, 0, "Fermat")
@@ -99,9 +123,13 @@ def test_near_duplicates_count_as_the_own_passage(
 
 
 def test_num_candidates_counts_the_null_passage(
-    store, make_towers, make_snapshot, make_example, finder_of
-):
-    """k = 8 of the paper is the null passage and 7 others, all of them found."""
+    store: PassageStore,
+    make_towers: Callable[..., Towers],
+    make_snapshot: Callable[..., Snapshot],
+    make_example: Callable[..., MaskedExample],
+    finder_of: Callable[..., CandidateFinder],
+) -> None:
+    """The k = 8 of the paper is the null passage and 7 others, all of them found."""
     snapshot = make_snapshot(make_towers())
     rows, _ = finder_of(store, 8).find(
         snapshot, queries_that_find(snapshot, 0), [make_example(store, 0, "Fermat")]
@@ -113,8 +141,15 @@ def test_num_candidates_counts_the_null_passage(
 
 
 def test_a_tiny_corpus_is_filled_up_with_candidates_of_no_probability(
-    others, make_towers, make_encoder, make_snapshot, make_example, finder_of, lengths, budget
-):
+    others: Callable[..., PassageStore],
+    make_towers: Callable[..., Towers],
+    make_encoder: Callable[..., Encoder],
+    make_snapshot: Callable[..., Snapshot],
+    make_example: Callable[..., MaskedExample],
+    finder_of: Callable[..., CandidateFinder],
+    lengths: Lengths,
+    budget: Budget,
+) -> None:
     """Three passages, one of them its own: null, two others, and five that do not exist."""
     store = others(SENTENCE)
     towers, encoder = make_towers(), make_encoder()
@@ -126,7 +161,7 @@ def test_a_tiny_corpus_is_filled_up_with_candidates_of_no_probability(
     assert rows[0][6:] == [MISSING_ROW, MISSING_ROW]
     assert stale[0].isnan().tolist() == [True, *[False] * 5, True, True]
 
-    def log_p(chosen):
+    def log_p(chosen: list[int]) -> tuple[Tensor, Tensor]:
         batch = candidate_batch(store, [example], [chosen], lengths)
         scores = score_candidates(towers, batch, budget)
         log_probs = read_candidates(encoder, batch, budget)

@@ -66,8 +66,8 @@ class Model:
         """
         if self.towers is None:
             raise ConfigError(
-                "this run has no embedder; expected one made by `realm ict`, `realm pretrain` or "
-                "`realm finetune`"
+                f"this run has no embedder ({self._told}); expected one made by `realm ict`, "
+                "`realm pretrain` or `realm finetune`"
             )
         return self.towers
 
@@ -79,7 +79,8 @@ class Model:
         """
         if self.encoder is None:
             raise ConfigError(
-                "this run has no encoder; expected one made by `realm mlm` or `realm pretrain`"
+                f"this run has no encoder ({self._told}); expected one made by `realm pretrain` "
+                "or `realm mlm`"
             )
         return self.encoder
 
@@ -90,8 +91,15 @@ class Model:
             ConfigError: the run has none.
         """
         if self.reader is None:
-            raise ConfigError("this run has no reader; make one with `realm finetune RUN ...`")
+            raise ConfigError(
+                f"this run has no reader ({self._told}); expected one made by "
+                "`realm finetune QUESTIONS PASSAGES --model RUN --out QA_RUN`"
+            )
         return self.reader
+
+    @property
+    def _told(self) -> str:
+        return f"found: {', '.join(self.modules) or 'nothing'}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,15 +132,13 @@ def save_checkpoint(
     """
     request = Request(kind="checkpoint", settings=settings, inputs=inputs)
     with publish(folder, request) as scratch:
-        save_file(_flat_state(model), scratch / "model.safetensors")
+        _write(_flat_state(model), scratch / "model.safetensors")
         described = {name: part.settings for name, part in model.modules.items()}
         (scratch / "model.json").write_text(json.dumps(described, indent=2), encoding="utf-8")
         model.tokenizer.save(scratch / "tokenizer.json")
         if state is not None:
-            save_file(
-                {name: value.contiguous() for name, value in state.tensors.items()},
-                scratch / "training.safetensors",
-            )
+            tensors = {name: value.contiguous() for name, value in state.tensors.items()}
+            _write(tensors, scratch / "training.safetensors")
             training = {"step": state.step, **state.values}
             (scratch / "training.json").write_text(json.dumps(training), encoding="utf-8")
         names = [*MODEL_FILES, *(TRAINING_FILES if state is not None else ())]
@@ -193,10 +199,13 @@ def find_checkpoint(folder: Path) -> Path:
     """
     if (folder / "model.json").is_file():
         return folder
+    if not folder.is_dir():
+        raise ArtifactError(f"found no folder {folder}; expected a run, or one of its checkpoints")
     found = list_checkpoints(folder)
     if not found:
         raise ArtifactError(
-            f"found no checkpoint in {folder}; expected {CHECKPOINTS}/step-N with a manifest"
+            f"found no checkpoint in {folder}; expected a run with {CHECKPOINTS}/step-N, made by "
+            "`realm ict`, mlm, pretrain or finetune (one that was stopped resumes)"
         )
     return found[-1]
 
@@ -252,6 +261,13 @@ def _check_files(folder: Path, names: Sequence[str]) -> None:
                 f"{path} is damaged: its checksum is not the manifest's; remove {folder}, and the "
                 "checkpoint before it is used"
             )
+
+
+def _write(tensors: dict[str, Tensor], path: Path) -> None:
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:  # what the library makes of a full disk
+        raise OSError(str(error)) from error
 
 
 def _load(path: Path) -> dict[str, Tensor]:

@@ -13,7 +13,6 @@ from realm.config import EvaluateConfig, load_config
 
 if TYPE_CHECKING:
     from realm.answering import Answerer
-    from realm.explaining import Explanation
 
 PANEL = "Answers"
 Run = Annotated[Path, typer.Option("--model", help="Run that answers, from realm finetune.")]
@@ -50,7 +49,10 @@ def evaluate(
         Retriever,
         typer.Option(help="The run's own (dense), or a baseline under the same reader."),
     ] = Retriever.dense,
-    out: Annotated[Path | None, typer.Option("--out", help="Also write the report, JSON.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", dir_okay=False, help="JSON file to write the report to, too."),
+    ] = None,
     as_json: options.AsJson = False,
     config: options.Config = None,
     sets: options.Sets = None,
@@ -80,12 +82,12 @@ def evaluate(
             retriever_name=retriever.value,
             progress=advance,
         )
-    if out is not None:
-        write_report(report, out)
     if as_json:
         typer.echo(json.dumps(report.as_json(), ensure_ascii=False))
     else:
         display.out.print(report.table(), markup=False)
+    if out is not None:  # last: where it cannot be written, the numbers were seen
+        write_report(report, out)
 
 
 def ask(
@@ -141,7 +143,7 @@ def explain(
     if as_json:
         typer.echo(json.dumps(asdict(explanation), ensure_ascii=False))
     else:
-        show_explanation(explanation)
+        display.show_explanation(explanation)
 
 
 def quickstart(
@@ -159,37 +161,6 @@ def quickstart(
     from realm.cli.quickstart_display import run_quickstart
 
     run_quickstart(out, rebuild=rebuild)
-
-
-def show_explanation(explanation: "Explanation") -> None:
-    """Print one row of Table 3."""
-    from realm.cli import display
-
-    display.out.print(
-        f"[bold]{display.escape(explanation.text)}[/]  y = "
-        f"[bold green]{display.escape(explanation.answer)}[/]"
-    )
-    display.out.print(
-        f"  without retrieval  p(y|x) = {display.probability(explanation.p_without)}"
-        f"   predicted: {display.escape(explanation.predicted_without)}"
-    )
-    display.out.print(
-        f"  with retrieval     p(y|x) = {display.probability(explanation.p_marginal)}"
-        f"   predicted: {display.escape(explanation.predicted)}"
-    )
-    rows = [
-        (
-            candidate.passage.title or candidate.passage.id if candidate.passage else "(null)",
-            display.probability(candidate.p_passage),
-            display.probability(candidate.p_answer),
-            f"{candidate.gradient:+.3f}",
-            f"{candidate.utility:+.2f}",
-        )
-        for candidate in explanation.candidates
-    ]
-    display.out.print(
-        display.table("  candidates", ("z", "p(z|x)", "p(y|z,x)", "r(z)", "RU(z|x)"), rows)
-    )
 
 
 def _use_retriever(answerer: "Answerer", retriever: Retriever, model: Path) -> None:

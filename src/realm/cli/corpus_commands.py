@@ -107,11 +107,8 @@ def mask(
 
     Example: realm mask passages/ --out examples/
     """
-    chosen = {"scheme": scheme.value if scheme else None, "tagger": tagger}
-    extra = [f'{name}="{value}"' for name, value in chosen.items() if value is not None]
-    settings = load_config(
-        MaskConfig, section="mask", file=config, overrides=[*(sets or []), *extra]
-    )
+    told = options.with_options(sets, scheme=scheme.value if scheme else None, tagger=tagger)
+    settings = load_config(MaskConfig, section="mask", file=config, overrides=told)
     from realm.cli import display
     from realm.corpus.store import PassageStore
     from realm.masking.examples import mask as mask_passages

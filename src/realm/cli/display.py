@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -22,6 +23,9 @@ from rich.text import Text
 
 from realm.records import Answer, AnsweredQuestion, Skipped
 from realm.records import Progress as OnProgress
+
+if TYPE_CHECKING:
+    from realm.explaining import Explanation
 
 out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
 err = Console(highlight=False, soft_wrap=not sys.stderr.isatty(), stderr=True)
@@ -141,6 +145,32 @@ def show_answers(answered: AnsweredQuestion) -> None:
         )
         if number <= 2:
             out.print(evidence(answer))
+
+
+def show_explanation(explanation: "Explanation") -> None:
+    """Print one row of Table 3."""
+    out.print(
+        f"[bold]{escape(explanation.text)}[/]  y = [bold green]{escape(explanation.answer)}[/]"
+    )
+    out.print(
+        f"  without retrieval  p(y|x) = {probability(explanation.p_without)}"
+        f"   predicted: {escape(explanation.predicted_without)}"
+    )
+    out.print(
+        f"  with retrieval     p(y|x) = {probability(explanation.p_marginal)}"
+        f"   predicted: {escape(explanation.predicted)}"
+    )
+    rows = [
+        (
+            candidate.passage.title or candidate.passage.id if candidate.passage else "(null)",
+            probability(candidate.p_passage),
+            probability(candidate.p_answer),
+            f"{candidate.gradient:+.3f}",
+            f"{candidate.utility:+.2f}",
+        )
+        for candidate in explanation.candidates
+    ]
+    out.print(table("  candidates", ("z", "p(z|x)", "p(y|z,x)", "r(z)", "RU(z|x)"), rows))
 
 
 def evidence(answer: Answer) -> Text:

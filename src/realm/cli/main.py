@@ -1,7 +1,6 @@
 """The command `realm`: one verb for each stage; errors become a sentence and exit code 2."""
 
 import io
-import os
 import sys
 from typing import Annotated
 
@@ -10,8 +9,20 @@ import typer
 from realm import __version__
 from realm.errors import RealmError
 
+FAILED = 2
 INTERRUPTED = 130
-"""Exit code after Ctrl-C: 128 + SIGINT, as shells count."""
+"""After Ctrl-C: 128 + SIGINT, as shells count."""
+
+
+def run() -> None:
+    """Run the command line; the entry point of `realm`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what the locale cannot write is escaped
+            stream.reconfigure(errors="backslashreplace")
+    code = _run()
+    if code == INTERRUPTED:
+        sys.stderr.write("\nstopped: nothing finished is lost, the same command resumes\n")
+    sys.exit(code)
 
 
 def build_app() -> typer.Typer:
@@ -20,7 +31,6 @@ def build_app() -> typer.Typer:
 
     app = typer.Typer(
         name="realm",
-        no_args_is_help=False,  # the callback does it, without an error code
         rich_markup_mode="rich",
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
@@ -33,30 +43,39 @@ def build_app() -> typer.Typer:
     return app
 
 
-def run() -> None:
-    """Run the command line; the entry point of `realm`."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # what the locale cannot write is escaped
-            stream.reconfigure(errors="backslashreplace")
+def _run() -> int:
+    """Return the exit code."""
     try:
-        code = build_app()(standalone_mode=False)
+        return build_app()(standalone_mode=False) or 0
     except RealmError as error:
-        _fail(str(error))
+        return _fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
-        code = INTERRUPTED
-    except BrokenPipeError:  # whoever read the output has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        return INTERRUPTED
     except OSError as error:
-        _fail(
+        return _fail(
             f"{error.strerror or error}: {error.filename or 'a file'}; "
             "nothing finished before is lost, the same command resumes"
         )
     except Exception as error:
-        _fail(_usage(error))
-    if code == INTERRUPTED:
-        sys.stderr.write("\nstopped: nothing finished is lost, the same command resumes\n")
-    sys.exit(code or 0)
+        message = _usage(error)
+        if message is None:
+            raise
+        return _fail(message)
+
+
+def _fail(message: str) -> int:
+    sys.stderr.write(f"error: {message}\n")
+    return FAILED
+
+
+def _usage(error: Exception) -> str | None:
+    """Return what typer says of a command that it cannot parse, None for any other error."""
+    told = getattr(error, "format_message", None)  # wherever a release of typer keeps its errors
+    if told is None:
+        return None
+    context: typer.Context | None = getattr(error, "ctx", None)
+    command = context.command_path if context else "realm"
+    return f"{str(told()).rstrip('.')}. Look at `{command} --help`"
 
 
 def _show_version(value: bool) -> None:
@@ -74,23 +93,9 @@ def _realm(
 ) -> None:
     """Pre-train a retriever and a masked language model together; answer with evidence.
 
-    Each verb reads folders and writes one folder, whole or absent. Running a verb again is free
+    Each stage reads folders and writes one folder, whole or absent. Running a verb again is free
     ("already done"); one that was stopped resumes. See it all at work: realm quickstart
     """
     del version
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
-
-
-def _usage(error: Exception) -> str:
-    """Return what typer says of a command that it cannot parse; any other error goes on up."""
-    if not hasattr(error, "format_message"):  # typer's own errors, wherever a release keeps them
-        raise error
-    context: typer.Context | None = getattr(error, "ctx", None)
-    command = context.command_path if context else "realm"
-    return f"{error.format_message().rstrip('.')}. Look at `{command} --help`"
-
-
-def _fail(message: str) -> None:
-    sys.stderr.write(f"error: {message}\n")
-    sys.exit(2)

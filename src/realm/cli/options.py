@@ -39,6 +39,23 @@ Passages = Annotated[
 ]
 
 
+def with_options(sets: list[str] | None, **options: str | None) -> list[str]:
+    """Return --set's key=value pairs with those that have an option of their own, which wins.
+
+    Args:
+        sets: What --set said.
+        **options: Value of each option, None where it was not given; `__` stands for a dot.
+    """
+    return [
+        *(sets or []),
+        *(
+            f"{name.replace('__', '.')}={json.dumps(value, ensure_ascii=False)}"
+            for name, value in options.items()
+            if value is not None
+        ),
+    ]
+
+
 def settings_help(cls: type[Settings]) -> str:
     """Return the settings of a stage with their defaults, as the end of its help."""
     told = ", ".join(_settings(cls()))

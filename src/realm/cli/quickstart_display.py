@@ -4,7 +4,6 @@ import time
 from pathlib import Path
 
 from realm.cli import display
-from realm.cli.answering_commands import show_explanation
 from realm.errors import AnsweringError
 from realm.quickstart import Quickstart
 from realm.storage import scratch_folder
@@ -21,7 +20,7 @@ def run_quickstart(out: Path, *, rebuild: bool) -> None:
         offer_to_ask(quickstart)
         return
     display.out.print(
-        "[bold]REALM on a small encyclopedia[/]: 340 articles, a MiniLM cut to its first layers, "
+        "[bold]REALM on a small encyclopedia[/]: 340 articles, a MiniLM, "
         "every stage for real. Ctrl-C is safe: the same command resumes."
     )
     started = time.monotonic()
@@ -54,7 +53,7 @@ def show_results(quickstart: Quickstart) -> None:
     for answered in quickstart.answers():
         display.show_answers(answered)
     display.out.print("\n[bold]What retrieval does for one prediction[/] (the paper's Table 3)")
-    show_explanation(quickstart.explanation())
+    display.show_explanation(quickstart.explanation())
     run = quickstart.runs["finetune"]
     display.out.print(
         "\n[bold]Go on[/]\n"
@@ -73,11 +72,20 @@ def offer_to_ask(quickstart: Quickstart) -> None:
     if not display.is_interactive():
         return
     display.out.print("\nAsk about the encyclopedia (an empty line ends):")
-    while question := display.out.input("[bold]? [/]").strip():
+    while question := _next_question():
         try:
             display.show_answers(quickstart.answerer.answer([question], num_answers=2)[0])
         except AnsweringError as error:
             display.err.print(f"[red]{error}[/]")
+
+
+def _next_question() -> str:
+    """Return what somebody typed; nothing after Ctrl-D or Ctrl-C."""
+    try:
+        return display.out.input("[bold]? [/]").strip()
+    except (EOFError, KeyboardInterrupt):
+        display.out.print()
+        return ""
 
 
 def _show_utility(quickstart: Quickstart) -> None:

@@ -57,7 +57,8 @@ def ict(
 
     Example: realm ict passages/ --out runs/ict --set steps=200
     """
-    settings = load_config(IctConfig, section="ict", file=config, overrides=_with_init(sets, init))
+    told = options.with_options(sets, encoder__init=init)
+    settings = load_config(IctConfig, section="ict", file=config, overrides=told)
     from realm.cli import display
     from realm.corpus.store import PassageStore
     from realm.training.ict import ict as train_ict
@@ -102,7 +103,8 @@ def mlm(
 
     Example: realm mlm passages/ --examples examples/ --out runs/mlm --set steps=200
     """
-    settings = load_config(MlmConfig, section="mlm", file=config, overrides=_with_init(sets, init))
+    told = options.with_options(sets, encoder__init=init)
+    settings = load_config(MlmConfig, section="mlm", file=config, overrides=told)
     from realm.cli import display
     from realm.corpus.store import PassageStore
     from realm.masking.store import ExampleStore
@@ -178,9 +180,9 @@ def pretrain(
     quiet: options.Quiet = False,
     tensorboard: options.TensorBoard = False,
 ) -> None:
-    """Pre-train retriever and encoder together (Eq. 1), refreshing the index as they learn.
+    r"""Pre-train retriever and encoder together (Eq. 1), refreshing the index as they learn.
 
-    Example: realm pretrain examples/ passages/ --embedder runs/ict \\
+    Example: realm pretrain examples/ passages/ --embedder runs/ict \
     --encoder runs/mlm --out runs/pretrain --set refresh.every_steps=100
     """
     settings = load_config(PretrainConfig, section="pretrain", file=config, overrides=sets or [])
@@ -245,10 +247,6 @@ def finetune(
             tensorboard=tensorboard,
         )
     _tell(report, quiet, 'realm ask "..." --model', out)
-
-
-def _with_init(sets: list[str] | None, init: str | None) -> list[str]:
-    return [*(sets or []), *([f'encoder.init="{init}"'] if init else [])]
 
 
 def _tell(report: "TrainReport", quiet: bool, *next_command: str | Path) -> None:

@@ -83,9 +83,13 @@ class PassageStore:
     def __iter__(self) -> Iterator[Passage]:
         return (self[row] for row in range(len(self)))
 
-    @cached_property
+    @property
     def tokenizer(self) -> WordpieceTokenizer:
         """The tokenizer that the passages were measured with."""
+        return self._tokenizer
+
+    @cached_property
+    def _tokenizer(self) -> WordpieceTokenizer:
         try:
             return WordpieceTokenizer.load(self.folder / TOKENIZER)
         except ConfigError as error:

@@ -123,7 +123,7 @@ def evaluate(
     if failures.total == len(records):
         raise AnsweringError(
             f"none of {len(records):,} questions could be answered; the first: "
-            f"{records[0].question!r}, {records[0].error}"
+            f"{records[0].question[:80]!r}, {records[0].error}"
         )
     return Report(
         model=answerer.model_name,

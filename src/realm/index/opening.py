@@ -11,7 +11,7 @@ from realm.index.builder import EmbedderVersion, build_index
 from realm.index.snapshot import Snapshot, snapshot_folder
 from realm.model.embedder import Embedder
 from realm.records import Progress
-from realm.storage import remove, scratch_folder
+from realm.storage import EXTRA, MANIFEST, Request, open_folder, publish, remove, write_json
 
 
 def open_snapshot(
@@ -48,10 +48,15 @@ def find_snapshot(run: Path, tower: Embedder, store: PassageStore) -> Snapshot |
 def adopt_snapshot(snapshot: Snapshot, run: Path) -> Snapshot:
     """Copy a snapshot into another run, so that the run answers by itself; open the copy."""
     folder = snapshot_folder(run, snapshot.step)
-    partial = scratch_folder(folder)
-    remove(partial)
-    shutil.copytree(snapshot.folder, partial)
-    partial.rename(folder)
+    if folder.exists():
+        remove(folder)  # one that fits was found before
+    found = open_folder(snapshot.folder, "index")
+    request = Request(kind="index", settings=found["settings"], inputs=found["inputs"])
+    with publish(folder, request) as scratch:
+        for file in snapshot.folder.iterdir():
+            if file.name != MANIFEST:
+                shutil.copyfile(file, scratch / file.name)
+        write_json(scratch / EXTRA, found["content"])
     return Snapshot.open(folder, verify=True)
 
 

@@ -79,8 +79,8 @@ class Cloze:
             query += after
         if len(query) > self.query_wordpieces - 2:
             raise MaskingError(
-                f"found {len(query)} wordpieces in {self.text!r}, answers included; expected at "
-                f"most {self.query_wordpieces - 2}. Shorten the sentence"
+                f"found {len(query)} wordpieces in {self.text[:80]!r}, answers included; expected "
+                f"at most {self.query_wordpieces - 2}. Shorten the sentence"
             )
         return MaskedPieces(tuple(query), tuple(positions), tuple(targets))
 

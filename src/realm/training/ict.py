@@ -102,7 +102,8 @@ class IctJob:
         if len(several) < 2:
             raise CorpusError(
                 f"{store.folder} has {len(several)} passages of two or more sentences to train "
-                "on; the Inverse Cloze Task needs at least 2 (negatives come from the batch)"
+                "on; the Inverse Cloze Task needs at least 2 (negatives come from the batch). Add "
+                "articles, or split them again with a larger max_wordpieces"
             )
         held = [row for row in held if store.num_sentences(row) > 1]
         self.eval_rows = sample(held, NUM_EVAL_PASSAGES, config.seed)

@@ -1,0 +1,313 @@
+"""Open-QA fine-tuning (section 4, ORQA): what learns, what stands still, and the gradient."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from realm.checkpoint.checkpoints import Model, load_model, save_checkpoint, tower_hash
+from realm.checkpoint.pretrained import load_pretrained
+from realm.checkpoint.sources import passages_of
+from realm.config import EncoderConfig, FinetuneConfig, IndexConfig, OptimizerConfig
+from realm.corpus.store import PassageStore
+from realm.errors import ConfigError, CorpusError
+from realm.index.builder import EmbedderVersion, build_index
+from realm.index.snapshot import Snapshot
+from realm.model.likelihood import correct_log_likelihood
+from realm.model.realm import span_logits
+from realm.records import Question
+from realm.retrieval.matching import holds_answer
+from realm.retrieval.reading import span_inputs
+from realm.storage import fingerprint
+from realm.tokenizer import WordpieceTokenizer
+from realm.training.finetune import finetune
+from realm.training.finetune_job import FinetuneJob
+from realm.training.runlog import read_metrics
+
+MakeJob = Callable[..., FinetuneJob]
+
+QUESTIONS = [
+    Question(id="1", question="where was the builder arlo born", answers=("Tarvik",)),
+    Question(id="2", question="what did bexa make out of wood", answers=("compass",)),
+    Question(id="3", question="where did cimo move", answers=("Welan", "the hills of Welan")),
+]
+BY_PATTERN = Question(id="4", question="in what year was dule born", answer_patterns=(r"19\d\d",))
+NOWHERE = Question(id="5", question="who was born in the old hall", answers=("Napoleon",))
+
+
+def config(**changed: Any) -> FinetuneConfig:  # noqa: ANN401
+    settings: dict[str, Any] = {
+        "steps": 4,
+        "batch_size": 3,
+        "num_passages": 3,
+        "retriever_beam": 8,
+        "span_hidden": 16,
+        "autocast": "none",
+        "dropout": 0.0,
+        "held_out": 0.0,
+        "threads": 1,
+        "optimizer": OptimizerConfig(learning_rate=1e-3, warmup_steps=1),
+    }
+    return FinetuneConfig(**{**settings, **changed})
+
+
+@pytest.fixture(scope="session")
+def tuned(
+    store: PassageStore, start: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A run of four steps."""
+    run = tmp_path_factory.mktemp("tuned") / "run"
+    finetune(
+        QUESTIONS, store, run, run=start["embedder"], encoder=start["encoder"], config=config()
+    )
+    return run
+
+
+@pytest.fixture(scope="session")
+def snapshot(
+    store: PassageStore, start: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Snapshot:
+    tower = load_model(start["embedder"]).need_towers().passage
+    return build_index(
+        tower,
+        store,
+        tmp_path_factory.mktemp("index") / "out",
+        version=EmbedderVersion(model_hash="m"),
+        config=IndexConfig(autocast="none"),
+    )
+
+
+@pytest.fixture
+def make_job(tuned: Path, store: PassageStore, snapshot: Snapshot) -> MakeJob:
+    def make(questions: Sequence[Question] = QUESTIONS, **changed: Any) -> FinetuneJob:  # noqa: ANN401
+        model = load_model(tuned)
+        parts = model.need_towers(), model.need_reader()
+        return FinetuneJob(questions, store, snapshot, *parts, config(**changed))
+
+    return make
+
+
+def gradients(job: FinetuneJob) -> list[Tensor]:
+    return [
+        torch.zeros_like(p) if p.grad is None else p.grad
+        for part in (job.towers.query, job.reader)
+        for p in part.parameters()
+    ]
+
+
+def run_once(job: FinetuneJob) -> list[Tensor]:
+    job.step(0)
+    return gradients(job)
+
+
+def test_the_question_tower_and_the_reader_learn_the_passages_stand_still(
+    tuned: Path, start: dict[str, Path], store: PassageStore
+) -> None:
+    before, after = load_model(start["embedder"]).need_towers(), load_model(tuned).need_towers()
+    assert not after.shared
+    assert tower_hash(after.passage) == tower_hash(before.passage)
+    assert tower_hash(after.query) != tower_hash(before.query)
+    snapshot = Snapshot.open(tuned / "index" / "step-0", verify=True)
+    assert snapshot.model_hash == tower_hash(after.passage)
+    assert snapshot.passages_fingerprint == store.fingerprint
+    assert [path.name for path in (tuned / "index").iterdir()] == ["step-0"]
+    assert passages_of(tuned) == store.folder.resolve()
+
+
+def test_the_reader_starts_from_the_encoder(
+    store: PassageStore, start: dict[str, Path], tmp_path: Path
+) -> None:
+    still = config(steps=1, optimizer=OptimizerConfig(learning_rate=1e-12))
+    finetune(
+        QUESTIONS,
+        store,
+        tmp_path / "run",
+        run=start["embedder"],
+        encoder=start["encoder"],
+        config=still,
+    )
+    found = load_model(tmp_path / "run").need_reader().bert.state_dict()
+    for name, value in load_model(start["encoder"]).need_encoder().bert.state_dict().items():
+        torch.testing.assert_close(found[name], value)
+
+
+def test_the_index_is_not_written_again(tuned: Path, make_job: MakeJob) -> None:
+    before = fingerprint(tuned / "index")
+    run_once(make_job())
+    assert fingerprint(tuned / "index") == before
+
+
+@pytest.mark.parametrize("batch_tokens", [64, 4_096])
+def test_the_gradient_sent_back_in_two_parts_is_that_of_one_graph(
+    make_job: MakeJob, store: PassageStore, batch_tokens: int
+) -> None:
+    """Loss = reader + early retriever loss, the mean over the questions."""
+    job = make_job([*QUESTIONS, BY_PATTERN, NOWHERE], batch_size=5, batch_tokens=batch_tokens)
+    loss = job.step(0)["loss"]
+    found = gradients(job)
+
+    plain = make_job([*QUESTIONS, BY_PATTERN, NOWHERE], batch_size=5)
+    questions = plain.train_questions
+    vectors = plain.retriever.embed([q.question for q in questions])
+    _, rows = plain.retriever.snapshot.search(vectors, 8)
+    scores = torch.einsum("qd,qkd->qk", vectors, plain.retriever.snapshot.exact[rows])
+    losses: list[Tensor] = []
+    for number, question in enumerate(questions):
+        read = rows[number, :3]
+        ids = store.tokenizer.encode(question.question).ids
+        inputs = span_inputs(store, ids, read.tolist(), plain.config.joint_wordpieces)
+        logits = [
+            part + score
+            for part, score in zip(
+                span_logits(plain.reader, inputs, plain.budget), scores[number, :3], strict=True
+            )
+        ]
+        correct = plain.correct_spans(question, read, logits)
+        flat = torch.cat([part.reshape(-1) for part in logits])
+        losses.append(-correct_log_likelihood(flat[None], correct[None])[0])
+        holds = torch.from_numpy(holds_answer(store, rows[number].tolist(), question))
+        losses.append(-correct_log_likelihood(scores[number][None], holds[None])[0])
+    total = torch.stack(losses).sum() / len(questions)
+    total.backward()
+    assert loss == pytest.approx(float(total.detach()), rel=1e-5)
+    expected = gradients(plain)
+    assert sum(float(value.abs().sum()) for value in expected) > 0
+    for value, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(value, other, rtol=1e-3, atol=1e-5)
+
+
+def test_a_question_without_an_answer_in_the_corpus_contributes_nothing(
+    make_job: MakeJob,
+) -> None:
+    """As released; it only counts in the mean."""
+    alone = make_job([NOWHERE], batch_size=1)
+    measured = alone.step(0)
+    assert measured["loss"] == measured["readable"] == measured["recall_at_5"] == 0.0
+    assert all(float(value.abs().sum()) == 0.0 for value in gradients(alone))
+    with_it = run_once(make_job([QUESTIONS[0], NOWHERE], batch_size=2))
+    without = run_once(make_job([QUESTIONS[0]], batch_size=1))
+    for value, other in zip(with_it, without, strict=True):
+        torch.testing.assert_close(2 * value, other, rtol=1e-3, atol=2e-5)
+
+
+def test_patterns_serve_as_answers(make_job: MakeJob, store: PassageStore) -> None:
+    """CuratedTREC, which the release cannot train on."""
+    job = make_job([BY_PATTERN], batch_size=1, num_passages=8)
+    measured = job.step(0)
+    assert measured["readable"] == 1.0
+    assert measured["loss_reader"] > 0
+    rows = torch.arange(len(store))
+    logits = [torch.zeros(len(store.wordpieces(row)), 10) for row in rows.tolist()]
+    correct = job.correct_spans(BY_PATTERN, rows, logits)
+    assert int(correct.sum()) == sum(store.text(row).count(" 19") for row in rows.tolist())
+
+
+def test_every_mention_of_every_answer_is_correct(make_job: MakeJob, store: PassageStore) -> None:
+    job = make_job(max_answer_wordpieces=10)
+    for question in QUESTIONS:
+        for row in range(len(store)):
+            pieces = store.wordpieces(row).tolist()
+            marks = job.correct_spans(question, torch.tensor([row]), [torch.zeros(len(pieces), 10)])
+            found = {
+                store.tokenizer.decode(pieces[int(first) : int(first + width) + 1])
+                for first, width in marks.reshape(len(pieces), 10).nonzero()
+            }
+            wanted = {answer.lower() for answer in question.answers}
+            assert found == {answer for answer in wanted if answer in store.text(row).lower()}
+
+
+def test_answers_longer_than_the_reader_answers_are_left_out(
+    make_job: MakeJob, store: PassageStore
+) -> None:
+    row = next(row for row in range(len(store)) if "the hills of Welan" in store.text(row))
+    size = len(store.wordpieces(row))
+    marks = make_job().correct_spans(QUESTIONS[2], torch.tensor([row]), [torch.zeros(size, 2)])
+    assert int(marks.sum()) == store.text(row).count("Welan")
+
+
+def test_the_loss_falls_and_the_answers_are_found(
+    store: PassageStore, start: dict[str, Path], tmp_path: Path
+) -> None:
+    settings = config(
+        steps=30, optimizer=OptimizerConfig(learning_rate=1e-2, warmup_steps=3), retriever_beam=20
+    )
+    questions = [*QUESTIONS, BY_PATTERN]
+    finetune(
+        questions,
+        store,
+        tmp_path / "run",
+        run=start["embedder"],
+        encoder=start["encoder"],
+        config=settings,
+    )
+    lines = read_metrics(tmp_path / "run")
+    for name in ("loss", "loss_reader", "loss_early"):
+        values = [line[name] for line in lines]
+        assert sum(values[-5:]) < 0.7 * sum(values[:5]), name
+    assert sum(line["recall_at_1"] for line in lines[-5:]) / 5 > 0.8
+
+
+def test_held_out_questions_are_measured_and_never_trained_on(make_job: MakeJob) -> None:
+    many = [
+        Question(id=str(number), question=f"where was number {number}", answers=("Tarvik",))
+        for number in range(40)
+    ]
+    job = make_job(many, held_out=0.25, batch_size=8)
+    trained, held = ({q.id for q in part} for part in (job.train_questions, job.eval_questions))
+    assert held
+    assert not trained & held
+    assert trained | held == {q.id for q in many}
+    measured = job.evaluate(0)
+    assert 0 <= measured["eval/recall_at_1"] <= measured["eval/recall_at_5"] <= 1
+    assert all(value.abs().sum() == 0 for value in gradients(job))
+
+
+def test_where_every_question_would_be_held_out_all_are_trained_on(make_job: MakeJob) -> None:
+    job = make_job(held_out=1 - 1e-9)
+    assert list(job.train_questions) == QUESTIONS
+    assert job.eval_questions == []
+    assert job.evaluate(0) == {}
+
+
+def test_the_beam_is_at_most_the_corpus(make_job: MakeJob) -> None:
+    assert make_job(retriever_beam=10_000, num_passages=5_000).step(0)["readable"] == 1.0
+
+
+def test_no_questions_are_refused(
+    store: PassageStore, start: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(CorpusError, match="no training questions"):
+        finetune([], store, tmp_path / "run", run=start["embedder"], config=config())
+
+
+@pytest.mark.parametrize(
+    ("run", "missing"), [("embedder", "has no encoder"), ("encoder", "has no embedder")]
+)
+def test_a_start_without_its_parts_is_refused_and_leaves_no_run(
+    store: PassageStore, start: dict[str, Path], tmp_path: Path, run: str, missing: str
+) -> None:
+    with pytest.raises(ConfigError, match=missing):
+        finetune(QUESTIONS, store, tmp_path / "run", run=start[run], config=config())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_of_another_vocabulary_is_refused(
+    store: PassageStore, start: dict[str, Path], tmp_path: Path
+) -> None:
+    tokens = [store.tokenizer.token(number) for number in range(store.tokenizer.vocab_size)]
+    other = WordpieceTokenizer.from_vocabulary([*tokens, "zzz"])
+    scratch = load_pretrained(EncoderConfig(init="scratch:1x32"), tokenizer=other)
+    model = Model(tokenizer=other, encoder=scratch.build_encoder())
+    save_checkpoint(tmp_path / "encoder", model, settings={}, inputs={})
+    with pytest.raises(ConfigError, match="another tokenizer"):
+        finetune(
+            QUESTIONS,
+            store,
+            tmp_path / "run",
+            run=start["embedder"],
+            encoder=tmp_path / "encoder",
+            config=config(),
+        )
