@@ -128,6 +128,13 @@ class TrainConfig(Config):
     """Share of articles kept out of training to measure on."""
     optimizer: OptimizerConfig = OptimizerConfig()
 
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that decide what comes out; a resume may change the others."""
+        settings = self.as_dict()
+        for name in ("threads", "log_every_steps", "keep_checkpoints"):
+            del settings[name]
+        return settings
+
 
 class IctConfig(TrainConfig):
     """Inverse Cloze Task: the embedder's warm start (section 3.4; ORQA)."""

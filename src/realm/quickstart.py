@@ -11,7 +11,7 @@ from pathlib import Path
 
 from realm import encyclopedia
 from realm.answering import Answerer
-from realm.checkpoint.pretrained import load_tokenizer
+from realm.checkpoint.folders import load_tokenizer
 from realm.config import (
     EncoderConfig,
     EvaluateConfig,

@@ -14,13 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from realm.checkpoint import pretrained
-from realm.checkpoint.pretrained import (
-    MINILM_PACKAGE,
-    hash_tensors,
-    load_pretrained,
-    load_tokenizer,
-    pretrained_folder,
-)
+from realm.checkpoint.folders import MINILM_PACKAGE, load_tokenizer, pretrained_folder
+from realm.checkpoint.pretrained import hash_tensors, load_pretrained
 from realm.config import EncoderConfig
 from realm.errors import ArtifactError, ConfigError
 from realm.model.bert import build_bert
@@ -265,9 +260,7 @@ def test_missing_and_unknown_weights_are_named(
         load(folder, tokenizer)
 
 
-def test_more_wordpieces_than_embeddings_are_refused(
-    make_folder: MakeFolder, encoder: Encoder
-) -> None:
+def test_more_wordpieces_than_embeddings_are_refused(make_folder: MakeFolder) -> None:
     folder = make_folder()
     more = WordpieceTokenizer.from_vocabulary([*TOKENS, "word"])
     more.save(folder / "tokenizer.json")

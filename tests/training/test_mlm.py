@@ -2,10 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from realm.checkpoint.checkpoints import load_model
 from realm.checkpoint.pretrained import load_pretrained
@@ -16,7 +20,7 @@ from realm.masking.examples import mask
 from realm.masking.store import ExampleStore
 from realm.training import mlm as stage
 from realm.training.mlm import mlm
-from realm.training.mlm_job import GUESS_AMONG_READ, MlmJob, Reading
+from realm.training.mlm_job import GUESS_AMONG_READ, MlmJob, Reading, window
 from realm.training.runlog import read_metrics
 from realm.training.sampling import is_held_out
 
@@ -258,3 +262,30 @@ def test_the_ridge_head_is_for_encoders_that_come_without_one(
     monkeypatch.setattr(stage, "init_head", lambda *_: calls.append(1))
     mlm(store, tmp_path / "run", config=config(steps=1, head_init=init))
     assert len(calls) == expected
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=60), st.integers(1, 40), st.randoms())
+def test_a_window_holds_what_the_passage_is_read_for(
+    body: list[int], size: int, random: Random
+) -> None:
+    start = random.randrange(len(body))
+    wanted = body[start : start + random.randint(1, size)]
+    found = window(body, wanted, size, np.random.default_rng(random.randrange(100)))
+    assert len(found) == min(size, len(body))
+    assert holds(body, found)
+    assert holds(found, wanted)
+
+
+def test_a_window_starts_anywhere_where_nothing_is_looked_for() -> None:
+    body = list(range(20))
+    starts = {window(body, [99], 15, np.random.default_rng(seed))[0] for seed in range(60)}
+    assert starts == set(range(6))
+
+
+def test_passages_are_read_through_a_window(store: PassageStore, examples: ExampleStore) -> None:
+    only = job(store, examples, window=16, read_rate=1.0, copy_rate=0.0, side_mask_rate=0.0)
+    readings = many(only, 20)
+    bodies = [body_of(reading) for reading in readings]
+    assert max(len(body) for body in bodies) == 16
+    for reading, body in zip(readings, bodies, strict=True):
+        assert not body or holds(body, reading.targets)

@@ -5,7 +5,7 @@ step-1200/
     model.json            how to build those modules
     tokenizer.json
     training.safetensors  optimizer state (absent in an exported model)
-    training.json         step, snapshot, position in the data
+    training.json         step (which decides the data and every random number), snapshot in use
     manifest.json         checksum of each file, written last
 """
 

@@ -64,7 +64,7 @@ def split(
     Example: realm split articles.jsonl.gz --out passages/
     """
     settings = load_config(SplitConfig, section="split", file=config, overrides=sets or [])
-    from realm.checkpoint.pretrained import load_tokenizer
+    from realm.checkpoint.folders import load_tokenizer
     from realm.cli import display
     from realm.corpus.split import split as split_articles
 

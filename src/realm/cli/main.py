@@ -1,6 +1,7 @@
 """The command `realm`: one verb for each stage; errors become a sentence and exit code 2."""
 
 import io
+import os
 import sys
 from typing import Annotated
 
@@ -22,6 +23,9 @@ def run() -> None:
     code = _run()
     if code == INTERRUPTED:
         sys.stderr.write("\nstopped: nothing finished is lost, the same command resumes\n")
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # at once: taking torch down takes seconds
     sys.exit(code)
 
 

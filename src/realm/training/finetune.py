@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model, tower_hash
-from realm.checkpoint.sources import check_vocabulary, write_sources
+from realm.checkpoint.sources import check_vocabulary, run_of, write_sources
 from realm.config import FinetuneConfig, IndexConfig
 from realm.corpus.store import PassageStore
 from realm.errors import CorpusError
@@ -62,7 +62,7 @@ def finetune(
     asked = [[q.question, q.answers, q.answer_patterns] for q in questions]
     request = Request(
         kind="run",
-        settings={"stage": "finetune", **config.as_dict()},
+        settings={"stage": "finetune", **config.identity()},
         inputs={
             "passages": store.fingerprint,
             "questions": fingerprint_of(asked),
@@ -100,7 +100,7 @@ def _snapshot(
     """Return the run's snapshot: its own, a copy of the start's where that fits, or a new one."""
     if (own := find_snapshot(out, tower, store)) is not None:
         return own
-    if (found := find_snapshot(start, tower, store)) is not None:
+    if (found := find_snapshot(run_of(start), tower, store)) is not None:
         return adopt_snapshot(found, out)
     return build_index(
         tower,

@@ -52,7 +52,7 @@ def ict(
     pretrained = load_pretrained(config.encoder, tokenizer=store.tokenizer)
     request = Request(
         kind="run",
-        settings={"stage": "ict", **config.as_dict()},
+        settings={"stage": "ict", **config.identity()},
         inputs={"passages": store.fingerprint, "encoder": pretrained.fingerprint},
     )
     if (report := prepare_run(out, request, rebuild=rebuild)) is not None:

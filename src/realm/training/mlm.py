@@ -65,7 +65,7 @@ def mlm(
     pretrained = load_pretrained(config.encoder, tokenizer=store.tokenizer)
     request = Request(
         kind="run",
-        settings={"stage": "mlm", **config.as_dict()},
+        settings={"stage": "mlm", **config.identity()},
         inputs={
             "passages": store.fingerprint,
             "encoder": pretrained.fingerprint,

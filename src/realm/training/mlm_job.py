@@ -55,10 +55,9 @@ class MlmJob:
         pairs = pair_examples(examples, store) if examples is not None else []
         held = set(held_rows)
         self.pairs = [p for p in pairs if p.origin not in held]
-        self.eval_pairs = [p for p in pairs if p.origin in held]
-        self.eval_pairs = [
-            self.eval_pairs[i] for i in sample(range(len(self.eval_pairs)), config.num_eval_examples, config.seed)
-        ]
+        held_pairs = [p for p in pairs if p.origin in held]
+        chosen = sample(range(len(held_pairs)), config.num_eval_examples, config.seed)
+        self.eval_pairs = [held_pairs[i] for i in chosen]
         self.eval_rows = sample(held_rows, config.num_eval_examples // 2, config.seed)
 
     @property

@@ -79,7 +79,7 @@ def pretrain(
     sources = {"embedder": find_checkpoint(embedder), "encoder": find_checkpoint(encoder)}
     request = Request(
         kind="run",
-        settings={"stage": "pretrain", **config.as_dict()},
+        settings={"stage": "pretrain", **config.identity()},
         inputs={
             "passages": store.fingerprint,
             "examples": examples.fingerprint,
@@ -216,15 +216,21 @@ class PretrainJob:
                 scores = scores.detach()
             likelihood = self.objective(scores.float(), log_probs, batch.mask_is_real)
             (-likelihood.sum() / len(drawn)).backward()
-            parts.append(
-                step_measures(scores.detach().float(), log_probs.detach(), batch, stale[group])
+            measured = step_measures(
+                scores.detach().float(), log_probs.detach(), batch, stale[group]
             )
+            measured["objective"] = -float(likelihood.detach().mean())
+            parts.append(measured)
         return average(parts, sums={"tokens"})
 
     def objective(
         self, scores: torch.Tensor, log_probs: torch.Tensor, mask_is_real: torch.Tensor
     ) -> torch.Tensor:
-        """Return each example's log-likelihood under the chosen marginal."""
+        """Return each example's log-likelihood under the chosen marginal.
+
+        `token` is a mean over the example's masks, so that long spans do not weigh more; the
+        released code averages over all masks of the batch.
+        """
         if self.config.marginal == "token":
             total = token_marginal_log_likelihood(scores, log_probs, mask_is_real)
             return total / mask_is_real.sum(dim=-1)

@@ -61,6 +61,6 @@ def _tensorboard(run: Path, resume_step: int) -> Any:  # noqa: ANN401
     except ImportError:
         raise ConfigError(
             'tensorboard is not installed; run `pip install "realm-lm[track]"` or leave out '
-            "`tensorboard = true`"
+            "`--tensorboard`"
         ) from None
     return cast("Any", SummaryWriter)(str(run / "tensorboard"), purge_step=resume_step + 1)
