@@ -113,7 +113,7 @@ class Answer:
     """First character in the article's text."""
     end: int
     passage: Passage
-    """The passage that gave this string most probability."""
+    """The passage that holds the most probable mention of this string."""
     passage_probability: float
     """p(z|x) over the passages that were read."""
 

@@ -1,4 +1,4 @@
-"""Where a pre-trained encoder and its tokenizer lie: a package, a folder, the hub. No torch here."""
+"""Where a pre-trained encoder and its tokenizer lie: a package, a folder, the hub; no torch."""
 
 import importlib.util
 from pathlib import Path

@@ -20,6 +20,7 @@ from realm.model.encoder import Encoder
 from realm.storage import fingerprint_of, read_json
 from realm.tokenizer import WordpieceTokenizer
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pretrained:
     """A BERT to start a tower from."""

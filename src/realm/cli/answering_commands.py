@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from realm.cli import options
-from realm.config import EvaluateConfig, load_config
 
 if TYPE_CHECKING:
     from realm.answering import Answerer
@@ -30,7 +29,7 @@ def register(app: typer.Typer) -> None:
     """Add the verbs."""
     app.command("ask", rich_help_panel=PANEL)(ask)
     app.command("explain", rich_help_panel=PANEL)(explain)
-    told = options.settings_help(EvaluateConfig)
+    told = options.settings_help("evaluate")
     app.command("evaluate", epilog=told, rich_help_panel=PANEL)(evaluate)
 
 
@@ -61,6 +60,8 @@ def evaluate(
 
     Example: realm evaluate questions.jsonl --model runs/qa --set limit=500
     """
+    from realm.config import EvaluateConfig, load_config
+
     settings = load_config(EvaluateConfig, section="evaluate", file=config, overrides=sets or [])
     from realm.answering import Answerer
     from realm.cli import display

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from realm.cli import options
-from realm.config import MaskConfig, SplitConfig, load_config
 
 PANEL = "Preparing text"
 
@@ -30,8 +29,8 @@ class Scheme(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
-    for name, verb, settings in (("split", split, SplitConfig), ("mask", mask, MaskConfig)):
-        app.command(name, epilog=options.settings_help(settings), rich_help_panel=PANEL)(verb)
+    for name, verb in (("split", split), ("mask", mask)):
+        app.command(name, epilog=options.settings_help(name), rich_help_panel=PANEL)(verb)
 
 
 def split(
@@ -63,6 +62,8 @@ def split(
 
     Example: realm split articles.jsonl.gz --out passages/
     """
+    from realm.config import SplitConfig, load_config
+
     settings = load_config(SplitConfig, section="split", file=config, overrides=sets or [])
     from realm.checkpoint.folders import load_tokenizer
     from realm.cli import display
@@ -107,6 +108,8 @@ def mask(
 
     Example: realm mask passages/ --out examples/
     """
+    from realm.config import MaskConfig, load_config
+
     told = options.with_options(sets, scheme=scheme.value if scheme else None, tagger=tagger)
     settings = load_config(MaskConfig, section="mask", file=config, overrides=told)
     from realm.cli import display

@@ -40,7 +40,7 @@ def build_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
         epilog="Each verb explains itself: realm split --help",
     )
-    app.callback(invoke_without_command=True)(_realm)
+    app.callback()(_realm)
     answering_commands.register_quickstart(app)
     for part in (corpus_commands, training_commands, answering_commands):
         part.register(app)
@@ -50,7 +50,7 @@ def build_app() -> typer.Typer:
 def _run() -> int:
     """Return the exit code."""
     try:
-        return build_app()(standalone_mode=False) or 0
+        return build_app()(sys.argv[1:] or ["--help"], standalone_mode=False) or 0
     except RealmError as error:
         return _fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
@@ -82,14 +82,14 @@ def _usage(error: Exception) -> str | None:
     return f"{str(told()).rstrip('.')}. Look at `{command} --help`"
 
 
-def _show_version(value: bool) -> None:
+def _show_version(value: bool) -> bool:
     if value:
         typer.echo(f"realm {__version__}")
         raise typer.Exit
+    return value
 
 
 def _realm(
-    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
@@ -97,9 +97,8 @@ def _realm(
 ) -> None:
     """Pre-train a retriever and a masked language model together; answer with evidence.
 
-    Each stage reads folders and writes one folder, whole or absent. Running a verb again is free
-    ("already done"); one that was stopped resumes. See it all at work: realm quickstart
+    Each stage reads folders and writes one folder, whole or absent.
+    Running it again is free ("already done"); one that was stopped resumes.
+    See all of it at work: realm quickstart
     """
     del version
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())

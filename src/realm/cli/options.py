@@ -1,13 +1,11 @@
 """Options that several verbs share, and the settings that --set takes, for their help."""
 
 import json
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
-
-from realm.config import Config as Settings
 
 Config = Annotated[
     Path | None,
@@ -56,17 +54,26 @@ def with_options(sets: list[str] | None, **options: str | None) -> list[str]:
     ]
 
 
-def settings_help(cls: type[Settings]) -> str:
-    """Return the settings of a stage with their defaults, as the end of its help."""
-    told = ", ".join(_settings(cls()))
+def settings_help(verb: str) -> str | None:
+    """Return a verb's settings with their defaults, as the end of its help.
+
+    None where another verb was called: settings take longer to import than all the rest.
+    """
+    if verb not in sys.argv:
+        return None
+    from rich.markup import escape
+
+    from realm import config
+
+    told = ", ".join(_settings(getattr(config, f"{verb.capitalize()}Config")()))
     return escape(f"Settings and their defaults, for --set and --config: {told}")
 
 
-def _settings(settings: Settings, prefix: str = "") -> list[str]:
+def _settings(settings: Any, prefix: str = "") -> list[str]:  # noqa: ANN401 - a table of any stage
     told: list[str] = []
     for name in type(settings).model_fields:
-        value: object = getattr(settings, name)
-        if isinstance(value, Settings):
+        value: Any = getattr(settings, name)
+        if hasattr(value, "model_dump"):
             told += _settings(value, f"{prefix}{name}.")
         else:
             shown = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

@@ -7,14 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from realm.cli import options
-from realm.config import (
-    FinetuneConfig,
-    IctConfig,
-    IndexConfig,
-    MlmConfig,
-    PretrainConfig,
-    load_config,
-)
 
 if TYPE_CHECKING:
     from realm.training.loop import TrainReport
@@ -33,14 +25,14 @@ Init = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
-    for name, verb, settings in (
-        ("ict", ict, IctConfig),
-        ("mlm", mlm, MlmConfig),
-        ("pretrain", pretrain, PretrainConfig),
-        ("finetune", finetune, FinetuneConfig),
-        ("index", index, IndexConfig),
+    for name, verb in (
+        ("ict", ict),
+        ("mlm", mlm),
+        ("pretrain", pretrain),
+        ("finetune", finetune),
+        ("index", index),
     ):
-        app.command(name, epilog=options.settings_help(settings), rich_help_panel=PANEL)(verb)
+        app.command(name, epilog=options.settings_help(name), rich_help_panel=PANEL)(verb)
 
 
 def ict(
@@ -57,6 +49,8 @@ def ict(
 
     Example: realm ict passages/ --out runs/ict --set steps=200
     """
+    from realm.config import IctConfig, load_config
+
     told = options.with_options(sets, encoder__init=init)
     settings = load_config(IctConfig, section="ict", file=config, overrides=told)
     from realm.cli import display
@@ -103,6 +97,8 @@ def mlm(
 
     Example: realm mlm passages/ --examples examples/ --out runs/mlm --set steps=200
     """
+    from realm.config import MlmConfig, load_config
+
     told = options.with_options(sets, encoder__init=init)
     settings = load_config(MlmConfig, section="mlm", file=config, overrides=told)
     from realm.cli import display
@@ -145,6 +141,8 @@ def index(
 
     Example: realm index runs/ict passages/ --out index/
     """
+    from realm.config import IndexConfig, load_config
+
     settings = load_config(IndexConfig, section="index", file=config, overrides=sets or [])
     from realm.checkpoint.checkpoints import load_model, tower_hash
     from realm.cli import display
@@ -185,6 +183,8 @@ def pretrain(
     Example: realm pretrain examples/ passages/ --embedder runs/ict \
     --encoder runs/mlm --out runs/pretrain --set refresh.every_steps=100
     """
+    from realm.config import PretrainConfig, load_config
+
     settings = load_config(PretrainConfig, section="pretrain", file=config, overrides=sets or [])
     from realm.cli import display
     from realm.corpus.store import PassageStore
@@ -227,6 +227,8 @@ def finetune(
 
     Example: realm finetune questions.jsonl passages/ --model runs/pretrain --out runs/qa
     """
+    from realm.config import FinetuneConfig, load_config
+
     settings = load_config(FinetuneConfig, section="finetune", file=config, overrides=sets or [])
     from realm.cli import display
     from realm.corpus.store import PassageStore

@@ -181,10 +181,10 @@ class FinetuneJob:
         }
 
     def _groups(self, inputs: Sequence[Sequence[SpanInput]]) -> list[list[int]]:
-        """Split the questions so that one backward pass holds about two passes' tokens."""
+        """Split the questions so that one backward pass holds about `batch_tokens`."""
         sizes = [sum(len(item.ids) for item in passages) for passages in inputs]
         order = sorted(range(len(sizes)), key=lambda number: -sizes[number])
-        groups = pack([sizes[number] for number in order], 2 * self.config.batch_tokens)
+        groups = pack([sizes[number] for number in order], self.config.batch_tokens)
         return [[order[place] for place in group] for group in groups]
 
     def _group_logits(

@@ -267,7 +267,7 @@ class PretrainJob:
     def _groups(
         self, drawn: Sequence[MaskedExample], rows: Sequence[Sequence[int]]
     ) -> list[list[int]]:
-        """Split a batch so that one backward pass holds about two passes' tokens."""
+        """Split a batch so that one backward pass holds about `batch_tokens`."""
         sizes = [
             sum(
                 len(example.query_ids) + (len(self.store.wordpieces(row)) if row >= 0 else 0)
@@ -275,7 +275,7 @@ class PretrainJob:
             )
             for example, chosen in zip(drawn, rows, strict=True)
         ]
-        return pack(sizes, 2 * self.config.batch_tokens)
+        return pack(sizes, self.config.batch_tokens)
 
 
 def _fingerprint(checkpoint: Path) -> str:
