@@ -90,8 +90,8 @@ PRETRAIN = PretrainConfig(
     save_every_steps=8,
     log_every_steps=4,
     refresh=RefreshConfig(every_steps=8, max_staleness_steps=48),
-    retriever_rate=0.1,
-    optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=4),
+    retriever_rate=0.5,
+    optimizer=OptimizerConfig(learning_rate=2e-5, warmup_steps=4),
 )
 FINETUNE = FinetuneConfig(
     steps=70,

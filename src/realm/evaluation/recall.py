@@ -1,7 +1,7 @@
 """How often a retriever finds a passage with the answer: zero-shot recall, no reader needed."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from realm.evaluation.metrics import Interval, answer_finder, bootstrap_interval, hits_at_k
 from realm.records import Progress, Question
@@ -9,6 +9,7 @@ from realm.records import Progress, Question
 BATCH = 64
 
 
+@runtime_checkable
 class Finds(Protocol):
     """What is measured."""
 
@@ -17,6 +18,7 @@ class Finds(Protocol):
         ...
 
 
+@runtime_checkable
 class HasTexts(Protocol):
     """Where the passages' texts come from."""
 

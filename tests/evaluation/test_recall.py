@@ -1,0 +1,59 @@
+"""Zero-shot answer recall: no reader needed."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from realm.evaluation.recall import answer_recall
+from realm.records import Question
+
+TEXTS = ["Fermat was a lawyer.", "Euler was born in Basel.", "Gauss measured land.", "Nothing."]
+
+
+class Texts:
+    """Four passages."""
+
+    def __len__(self) -> int:
+        return len(TEXTS)
+
+    def texts(self, rows: Sequence[int]) -> list[str]:
+        return [TEXTS[row] for row in rows]
+
+
+class InOrder:
+    """Finds the passages in the order they stand in."""
+
+    def retrieve(self, questions: Sequence[str], k: int) -> list[tuple[list[int], list[float]]]:
+        rows = list(range(len(TEXTS)))[:k]
+        return [(rows, [0.0] * len(rows)) for _ in questions]
+
+
+QUESTIONS = [
+    Question(id="1", question="what was fermat", answers=("lawyer",)),
+    Question(id="2", question="where was euler born", answers=("Basel",)),
+    Question(id="3", question="what did gauss do", answers=("measured land",)),
+    Question(id="4", question="who", answers=("Noether",)),
+]
+
+
+def test_recall_at_k_is_the_share_of_questions_with_an_answer_in_the_first_k_passages() -> None:
+    found = answer_recall(InOrder(), Texts(), QUESTIONS, at=(1, 2, 3, 100))
+    assert {k: interval.mean for k, interval in found.items()} == {
+        1: 0.25,
+        2: 0.5,
+        3: 0.75,
+        100: 0.75,
+    }
+    assert all(interval.low <= interval.mean <= interval.high for interval in found.values())
+
+
+def test_progress_counts_the_questions() -> None:
+    told: list[tuple[int, int]] = []
+    answer_recall(InOrder(), Texts(), QUESTIONS, progress=lambda d, t: told.append((d, t)))
+    assert told == [(4, 4)]
+
+
+def test_the_intervals_are_deterministic() -> None:
+    first = answer_recall(InOrder(), Texts(), QUESTIONS, at=(2,), seed=3)
+    assert answer_recall(InOrder(), Texts(), QUESTIONS, at=(2,), seed=3) == first
+    assert first[2].mean == pytest.approx(0.5)

@@ -1,0 +1,74 @@
+"""Which snapshot a run answers with."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from realm.checkpoint.checkpoints import Model, tower_hash
+from realm.config import IndexConfig
+from realm.index.builder import EmbedderVersion, build_index
+from realm.index.opening import adopt_snapshot, find_snapshot, open_snapshot
+from realm.index.snapshot import snapshot_folder
+
+if TYPE_CHECKING:
+    from realm.corpus.store import PassageStore
+    from realm.index.snapshot import Snapshot
+    from realm.model.embedder import Towers
+
+
+def build(run: Path, towers: "Towers", store: "PassageStore", step: int) -> "Snapshot":
+    return build_index(
+        towers.passage,
+        store,
+        snapshot_folder(run, step),
+        version=EmbedderVersion(model_hash=tower_hash(towers.passage), step=step),
+        config=IndexConfig(autocast="none"),
+    )
+
+
+def test_a_snapshot_is_found_by_embedder_and_passages(
+    store: "PassageStore", make_store: Any, articles: Any, make_towers: Any, tmp_path: Path
+) -> None:
+    towers, others = make_towers(seed=1), make_towers(seed=2)
+    built = build(tmp_path / "run", towers, store, 40)
+    found = find_snapshot(tmp_path / "run", towers.passage, store)
+    assert found is not None
+    assert found.folder == built.folder
+    assert find_snapshot(tmp_path / "run", others.passage, store) is None
+    assert find_snapshot(tmp_path / "run", towers.passage, make_store(articles[:3])) is None
+
+
+def test_a_damaged_snapshot_is_passed_over(
+    store: "PassageStore", make_towers: Any, tmp_path: Path
+) -> None:
+    towers = make_towers()
+    built = build(tmp_path / "run", towers, store, 0)
+    (built.folder / "manifest.json").unlink()
+    assert find_snapshot(tmp_path / "run", towers.passage, store) is None
+
+
+def test_an_adopted_snapshot_is_a_copy_of_its_own(
+    store: "PassageStore", make_towers: Any, tmp_path: Path
+) -> None:
+    towers = make_towers()
+    built = build(tmp_path / "start", towers, store, 40)
+    copied = adopt_snapshot(built, tmp_path / "run")
+    assert copied.folder == snapshot_folder(tmp_path / "run", 40)
+    rows = torch.arange(len(store))
+    assert torch.equal(copied.exact[rows], built.exact[rows])
+    assert find_snapshot(tmp_path / "run", towers.passage, store) is not None
+
+
+def test_other_passages_are_embedded_once_and_kept(
+    store: "PassageStore", make_store: Any, articles: Any, make_towers: Any, tmp_path: Path
+) -> None:
+    model = Model(tokenizer=store.tokenizer, towers=make_towers())
+    other = make_store(articles[:4])
+    told: list[int] = []
+    first = open_snapshot(tmp_path, model, other, progress=lambda done, _: told.append(done))
+    assert told
+    told.clear()
+    again = open_snapshot(tmp_path, model, other, progress=lambda done, _: told.append(done))
+    assert not told
+    assert again.folder == first.folder
