@@ -80,28 +80,28 @@ MLM = MlmConfig(
     optimizer=OptimizerConfig(learning_rate=5e-4, warmup_steps=15),
 )
 PRETRAIN = PretrainConfig(
-    steps=24,
+    steps=18,
     batch_size=6,
     num_candidates=4,
     dropout=0.0,
     held_out=0.1,
     num_eval_examples=64,
-    eval_every_steps=8,
-    save_every_steps=8,
-    log_every_steps=4,
-    refresh=RefreshConfig(every_steps=8, max_staleness_steps=48),
+    eval_every_steps=6,
+    save_every_steps=6,
+    log_every_steps=3,
+    refresh=RefreshConfig(every_steps=6, max_staleness_steps=36),
     retriever_rate=0.5,
     optimizer=OptimizerConfig(learning_rate=2e-5, warmup_steps=4),
 )
 FINETUNE = FinetuneConfig(
-    steps=70,
+    steps=64,
     batch_size=8,
     num_passages=3,
     dropout=0.0,
     held_out=0.05,
     retriever_beam=200,
-    eval_every_steps=70,
-    save_every_steps=35,
+    eval_every_steps=64,
+    save_every_steps=32,
     optimizer=OptimizerConfig(learning_rate=2e-4, warmup_steps=10),
 )
 SENTENCE = "Marie [MASK] discovered the element radium together with her husband."
