@@ -88,7 +88,7 @@ def make_folder(tmp_path: Path, tokenizer: WordpieceTokenizer, encoder: Encoder)
     return make
 
 
-def load(folder: Path | str, tokenizer: WordpieceTokenizer, num_layers: int | None = None) -> Any:  # noqa: ANN401
+def load(folder: Path | str, tokenizer: WordpieceTokenizer, num_layers: int | None = None) -> Any:
     config = EncoderConfig(init=str(folder), num_layers=num_layers)
     return load_pretrained(config, tokenizer=tokenizer)
 

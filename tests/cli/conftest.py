@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +13,41 @@ SYLLABLES = ("ba", "do", "fi", "gu", "ke", "lo", "mi", "na", "pu", "re", "si", "
 TRADES = ("painter", "baker", "sailor", "teacher", "singer")
 RIVERS = ("Olma", "Tersa", "Wirra", "Yond")
 NUM_PLACES = 20
+FOLDERS = {
+    "split": "passages",
+    "mask": "examples",
+    "ict": "ict",
+    "mlm": "mlm",
+    "index": "index",
+    "pretrain": "pretrain",
+    "finetune": "qa",
+}
+"""Each stage, in order, and the folder that it writes."""
 SHAPE = "scratch:1x32"
+TRAIN = """
+batch_size = 4
+threads = 1
+autocast = "none"
+held_out = 0.1
+log_every_steps = 1
+eval_every_steps = 4
+save_every_steps = 2
+steps = 4
+"""
+SETTINGS = f"""
+[split]
+max_wordpieces = 32
+[ict]{TRAIN}
+projection_size = 16
+[mlm]{TRAIN}
+[pretrain]{TRAIN}
+num_candidates = 4
+num_eval_examples = 8
+refresh = {{ every_steps = 2, max_staleness_steps = 4 }}
+[finetune]{TRAIN}
+[evaluate]
+bootstrap_samples = 100
+"""
 
 
 class Result(NamedTuple):
@@ -44,14 +78,14 @@ def name_of(number: int) -> str:
     return "".join(SYLLABLES[part] for part in parts).capitalize()
 
 
-def world(num_places: int = NUM_PLACES) -> list[dict[str, str]]:
+def articles(num_places: int = NUM_PLACES) -> list[dict[str, str]]:
     """Return an article on each town and one on a person born there: every fact is told twice."""
-    articles: list[dict[str, str]] = []
+    told: list[dict[str, str]] = []
     for number in range(num_places):
         town, person = name_of(number), name_of(number + 50)
         year, trade = 1700 + 7 * number, TRADES[number % len(TRADES)]
         river = RIVERS[number % len(RIVERS)]
-        articles += [
+        told += [
             {
                 "id": f"town-{number}",
                 "title": town,
@@ -71,7 +105,7 @@ def world(num_places: int = NUM_PLACES) -> list[dict[str, str]]:
                 ),
             },
         ]
-    return articles
+    return told
 
 
 def questions(num_places: int = NUM_PLACES) -> list[dict[str, object]]:
@@ -89,23 +123,24 @@ def write_lines(path: Path, records: Sequence[object]) -> Path:
 
 
 def write_world(folder: Path) -> Path:
-    """Write articles.jsonl, questions.jsonl and vocab.txt."""
+    """Write articles.jsonl, questions.jsonl, vocab.txt and settings.toml."""
     folder.mkdir(parents=True, exist_ok=True)
-    articles = write_lines(folder / "articles.jsonl", world())
+    written = write_lines(folder / "articles.jsonl", articles())
     write_lines(folder / "questions.jsonl", questions())
-    words = sorted(set(re.findall(r"\w+|[^\w\s]", articles.read_text("utf-8").lower())))
+    words = sorted(set(re.findall(r"\w+|[^\w\s]", written.read_text("utf-8").lower())))
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     pieces = [*special, *words, *"?!", *letters, *(f"##{letter}" for letter in letters)]
     vocabulary = "".join(f"{piece}\n" for piece in dict.fromkeys(pieces))
     (folder / "vocab.txt").write_text(vocabulary, encoding="utf-8")
+    (folder / "settings.toml").write_text(SETTINGS, encoding="utf-8")
     return folder
 
 
-def tree(folder: Path) -> dict[str, bytes]:
-    """Return every file below a folder with its content, hidden ones too."""
+def stats(folder: Path) -> dict[str, tuple[int, int]]:
+    """Return size and time of every file below a folder, hidden ones too."""
     return {
-        str(path.relative_to(folder)): path.read_bytes()
+        str(path.relative_to(folder)): (path.stat().st_size, path.stat().st_mtime_ns)
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
@@ -114,6 +149,51 @@ def tree(folder: Path) -> dict[str, bytes]:
 def visible(folder: Path) -> list[str]:
     """Return what a user sees in a folder."""
     return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
+class World:
+    """The made-up world on disk, the command of each stage, and helpers that tests share."""
+
+    articles = staticmethod(articles)
+    write_lines = staticmethod(write_lines)
+    stats = staticmethod(stats)
+    visible = staticmethod(visible)
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.results: dict[str, Result] = {}
+
+    def __truediv__(self, name: str) -> Path:
+        return self.folder / name
+
+    def command(self, verb: str, out: Path | None = None, **instead: Path) -> list[object]:
+        """Return a stage's command.
+
+        Args:
+            verb: The stage.
+            out: Another folder to write.
+            **instead: Another file or folder in place of one of the world's.
+        """
+
+        def at(name: str) -> Path:
+            return instead.get(name.partition(".")[0], self.folder / name)
+
+        arguments: dict[str, list[object]] = {
+            "split": [at("articles.jsonl"), "--tokenizer", self / "vocab.txt"],
+            "mask": [at("passages")],
+            "ict": [at("passages"), "--init", SHAPE],
+            "mlm": [at("passages"), "--init", SHAPE],
+            "index": [self / "ict", at("passages")],
+            "pretrain": [
+                *(self / "examples", at("passages"), "--embedder", at("ict")),
+                *("--encoder", self / "mlm"),
+            ],
+            "finetune": [at("questions.jsonl"), self / "passages", "--model", self / "pretrain"],
+        }
+        if verb == "mlm" and "passages" not in instead:
+            arguments["mlm"] += ["--examples", self / "examples"]
+        ended = ["--out", out or self / FOLDERS[verb], "--config", self / "settings.toml"]
+        return [verb, *arguments[verb], *ended]
 
 
 @pytest.fixture(scope="session")
@@ -137,3 +217,15 @@ def call() -> Run:
         return Result(code, out.getvalue(), err.getvalue())
 
     return call
+
+
+@pytest.fixture(scope="session")
+def world(call: Run, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Return the made-up world after every stage, and a second corpus beside it."""
+    made = World(write_world(tmp_path_factory.mktemp("world")))
+    for verb in FOLDERS:
+        made.results[verb] = call(*made.command(verb))
+        assert made.results[verb].code == 0, made.results[verb].err
+    other = write_lines(made / "other.jsonl", articles(NUM_PLACES // 2))
+    assert call(*made.command("split", made / "other", articles=other)).code == 0
+    return made

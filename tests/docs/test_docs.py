@@ -78,7 +78,7 @@ def commands() -> list[tuple[str, str]]:
 
 
 @cache
-def verbs() -> Any:  # noqa: ANN401 - typer's own copy of click has no public names
+def verbs() -> Any:
     return typer.main.get_command(build_app())
 
 

@@ -38,7 +38,7 @@ BY_PATTERN = Question(id="4", question="in what year was dule born", answer_patt
 NOWHERE = Question(id="5", question="who was born in the old hall", answers=("Napoleon",))
 
 
-def config(**changed: Any) -> FinetuneConfig:  # noqa: ANN401
+def config(**changed: Any) -> FinetuneConfig:
     settings: dict[str, Any] = {
         "steps": 4,
         "batch_size": 3,
@@ -82,7 +82,7 @@ def snapshot(
 
 @pytest.fixture
 def make_job(tuned: Path, store: PassageStore, snapshot: Snapshot) -> MakeJob:
-    def make(questions: Sequence[Question] = QUESTIONS, **changed: Any) -> FinetuneJob:  # noqa: ANN401
+    def make(questions: Sequence[Question] = QUESTIONS, **changed: Any) -> FinetuneJob:
         model = load_model(tuned)
         parts = model.need_towers(), model.need_reader()
         return FinetuneJob(questions, store, snapshot, *parts, config(**changed))

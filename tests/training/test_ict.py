@@ -20,7 +20,7 @@ from realm.training.sampling import is_held_out
 MakeStore = Callable[[Sequence[Mapping[str, str]]], PassageStore]
 
 
-def config(**changed: Any) -> IctConfig:  # noqa: ANN401
+def config(**changed: Any) -> IctConfig:
     settings: dict[str, Any] = {
         "encoder": EncoderConfig(init="scratch:1x32"),
         "projection_size": 16,
@@ -34,7 +34,7 @@ def config(**changed: Any) -> IctConfig:  # noqa: ANN401
     return IctConfig(**{**settings, **changed})
 
 
-def job(store: PassageStore, **changed: Any) -> IctJob:  # noqa: ANN401
+def job(store: PassageStore, **changed: Any) -> IctJob:
     settings = config(**changed)
     return IctJob(store, start_towers(store, settings), settings)
 

@@ -85,7 +85,7 @@ class CountingJob:
                 self.dropouts.add((when, part.training, part.p))
 
 
-def config(**changed: Any) -> TrainConfig:  # noqa: ANN401
+def config(**changed: Any) -> TrainConfig:
     settings = {
         "steps": 7,
         "log_every_steps": 3,
@@ -106,7 +106,7 @@ class Killed(Exception):  # noqa: N818
 def run_all(
     tokenizer: WordpieceTokenizer,
     run: Path,
-    **more: Any,  # noqa: ANN401
+    **more: Any,
 ) -> tuple[CountingJob, TrainReport]:
     job = CountingJob(tokenizer)
     return job, train(job, run, REQUEST, config=config(), **more)

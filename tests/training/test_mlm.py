@@ -27,7 +27,7 @@ from realm.training.sampling import is_held_out
 SCRATCH = EncoderConfig(init="scratch:1x32")
 
 
-def config(**changed: Any) -> MlmConfig:  # noqa: ANN401
+def config(**changed: Any) -> MlmConfig:
     settings: dict[str, Any] = {
         "encoder": SCRATCH,
         "steps": 3,
@@ -40,7 +40,7 @@ def config(**changed: Any) -> MlmConfig:  # noqa: ANN401
     return MlmConfig(**{**settings, **changed})
 
 
-def job(store: PassageStore, examples: ExampleStore | None, **changed: Any) -> MlmJob:  # noqa: ANN401
+def job(store: PassageStore, examples: ExampleStore | None, **changed: Any) -> MlmJob:
     torch.manual_seed(0)
     encoder = load_pretrained(SCRATCH, tokenizer=store.tokenizer).build_encoder()
     return MlmJob(store, examples, encoder, config(**changed))
@@ -185,7 +185,7 @@ def test_each_task_is_measured_on_its_own(
 
 
 def test_a_batch_of_short_sentences_takes_a_long_one_from_elsewhere(
-    make_store: Any,  # noqa: ANN401
+    make_store: Any,
 ) -> None:
     """A run must not die on the way because one draw was unlucky."""
     texts = ["The builder Arlo was born near the river in Tarvik.", *["Arlo made it."] * 5]
@@ -198,7 +198,7 @@ def test_a_batch_of_short_sentences_takes_a_long_one_from_elsewhere(
 
 
 def test_a_corpus_of_short_sentences_is_refused(
-    make_store: Any,  # noqa: ANN401
+    make_store: Any,
     tmp_path: Path,
 ) -> None:
     store = make_store([{"id": "0", "title": "t", "text": "Arlo made it."}])
@@ -207,7 +207,7 @@ def test_a_corpus_of_short_sentences_is_refused(
 
 
 def test_examples_of_other_passages_are_refused(
-    make_store: Any,  # noqa: ANN401
+    make_store: Any,
     examples: ExampleStore,
     tmp_path: Path,
 ) -> None:

@@ -21,7 +21,7 @@ Masked = Callable[..., tuple[PassageStore, ExampleStore, list[Pair]]]
 def masked(make_store: MakeStore, tmp_path: Path, tagger: Tagger) -> Masked:
     def make(
         texts: Sequence[tuple[str, str]],
-        **settings: Any,  # noqa: ANN401
+        **settings: Any,
     ) -> tuple[PassageStore, ExampleStore, list[Pair]]:
         articles: list[Mapping[str, str]] = [
             {"id": str(n), "title": title, "text": text} for n, (title, text) in enumerate(texts)

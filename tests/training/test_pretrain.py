@@ -35,7 +35,7 @@ from realm.training.runlog import read_metrics
 MakeJob = Callable[..., PretrainJob]
 
 
-def config(**changed: Any) -> PretrainConfig:  # noqa: ANN401
+def config(**changed: Any) -> PretrainConfig:
     settings: dict[str, Any] = {
         "steps": 4,
         "batch_size": 4,
@@ -57,7 +57,7 @@ def make_job(
 ) -> MakeJob:
     """Return a job that stands before step 0, its index fresh."""
 
-    def make(**changed: Any) -> PretrainJob:  # noqa: ANN401
+    def make(**changed: Any) -> PretrainJob:
         settings = config(**changed)
         refresher = Refresher(
             tmp_path / "job",
@@ -198,6 +198,13 @@ def test_the_objective_sums_over_passages_outside_or_inside_the_masks(make_job: 
     assert not torch.allclose(span[0], token[0])
 
 
+def test_what_is_minimised_is_logged_beside_the_loss_of_the_paper(make_job: MakeJob) -> None:
+    span, token = make_job().step(0), make_job(marginal="token").step(0)
+    assert span["objective"] == pytest.approx(span["loss"], rel=1e-6)
+    assert token["loss"] == pytest.approx(span["loss"], rel=1e-6)
+    assert token["objective"] <= token["loss"] + 1e-6  # a mean over masks, not a sum
+
+
 def test_two_towers_part_where_one_is_asked_to_be_two(
     examples: ExampleStore, store: PassageStore, start: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -238,7 +245,7 @@ def test_every_number_is_there_and_finite(
     refresh = {"index/refreshed", "index/staleness_steps"}
     accuracy = {f"{k}_accuracy{n}" for k in ("span", "piece") for n in ("", "_null")}
     held_out = {f"eval/{name}" for name in own | accuracy | {"candidates_hold_span", "examples"}}
-    assert set(report.metrics) == own | at_steps | refresh | held_out | {"examples"}
+    assert set(report.metrics) == own | at_steps | refresh | held_out | {"examples", "objective"}
     for line in read_metrics(tmp_path / "run"):
         assert all(math.isfinite(value) for value in line.values())
     assert report.metrics["eval/examples"] == 6

@@ -64,7 +64,7 @@ def kill_at(step: int, kind: str) -> Callable[[int, int, Mapping[str, float]], N
     return on_metrics
 
 
-def pretrain_config(**changed: Any) -> PretrainConfig:  # noqa: ANN401
+def pretrain_config(**changed: Any) -> PretrainConfig:
     return PretrainConfig(
         num_candidates=4,
         retriever_frozen_steps=2,
@@ -92,7 +92,7 @@ def stage(
     def run(
         out: Path,
         settings: Mapping[str, Any] | None = None,
-        **more: Any,  # noqa: ANN401
+        **more: Any,
     ) -> TrainReport:
         changed = {**SHARED, **(settings or {})}
         match request.param:
@@ -145,6 +145,20 @@ def test_another_run_in_the_same_folder_is_refused_or_replaces_it(
     report = stage(tmp_path / "run", {**short, "seed": 1}, rebuild=True)
     assert (report.resumed_from, report.already_done) == (0, False)
     assert stage(tmp_path / "run", {**short, "seed": 1}).already_done
+
+
+def test_settings_that_change_no_number_may_change_in_a_resume(
+    store: PassageStore, tmp_path: Path
+) -> None:
+    def run(**changed: Any) -> TrainReport:
+        config = IctConfig(encoder=SCRATCH, projection_size=16, **{**SHARED, "steps": 4, **changed})
+        kill = kill_at(2, "loss") if not changed else None
+        return ict(store, tmp_path / "run", config=config, on_metrics=kill)
+
+    with pytest.raises(Killed):
+        run()
+    report = run(log_every_steps=100, keep_checkpoints=5, threads=None)
+    assert report.steps == 4
 
 
 def test_other_inputs_are_named(

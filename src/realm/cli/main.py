@@ -50,15 +50,16 @@ def build_app() -> typer.Typer:
 def _run() -> int:
     """Return the exit code."""
     try:
-        return build_app()(sys.argv[1:] or ["--help"], standalone_mode=False) or 0
+        arguments = sys.argv[1:] or ["--help"]
+        return build_app()(arguments, prog_name="realm", standalone_mode=False) or 0
     except RealmError as error:
         return _fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except OSError as error:
         return _fail(
-            f"{error.strerror or error}: {error.filename or 'a file'}; "
-            "nothing finished before is lost, the same command resumes"
+            f"{error.filename or 'a file'}: {error.strerror or error}; free space or mend the "
+            "permissions. Nothing finished before is lost, the same command resumes"
         )
     except Exception as error:
         message = _usage(error)

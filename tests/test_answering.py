@@ -1,0 +1,363 @@
+"""Answers are words of the article, with their place, their probability and their passage."""
+
+import itertools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from realm.answering import Answerer, AnsweringLengths, answered_as_json
+from realm.checkpoint.checkpoints import Model, checkpoint_folder, save_checkpoint, tower_hash
+from realm.checkpoint.sources import write_sources
+from realm.config import IndexConfig
+from realm.corpus.store import PassageStore
+from realm.errors import AnsweringError, ArtifactError, ConfigError, CorpusError
+from realm.index.builder import EmbedderVersion, build_index
+from realm.index.snapshot import snapshot_folder
+from realm.model.realm import Budget, span_logits
+from realm.retrieval.reading import span_inputs
+from realm.tokenizer import SPECIAL_TOKENS, WordpieceTokenizer
+
+Make = Callable[..., Any]
+
+LENGTHS = AnsweringLengths(question=24, joint=96)
+QUESTIONS = ["where was fermat born", "who changed graph theory", "what is a street named after"]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def model(tokenizer: WordpieceTokenizer, make_towers: Make, make_reader: Make) -> Model:
+    """Two towers and a reader, untrained."""
+    return Model(tokenizer=tokenizer, towers=make_towers(share=False), reader=make_reader(widths=5))
+
+
+@pytest.fixture
+def answerer(model: Model, store: PassageStore, make_snapshot: Make) -> Answerer:
+    return Answerer(model, store, make_snapshot(model.towers), lengths=LENGTHS)
+
+
+@pytest.fixture
+def run(model: Model, store: PassageStore, tmp_path: Path) -> Path:
+    """A fine-tuned run as `finetune` leaves it."""
+    folder = tmp_path / "runs" / "qa"
+    save_checkpoint(
+        checkpoint_folder(folder, 3),
+        model,
+        settings={"question_wordpieces": 24, "joint_wordpieces": 96},
+        inputs={},
+    )
+    write_sources(folder, store)
+    tower = model.need_towers().passage
+    build_index(
+        tower,
+        store,
+        snapshot_folder(folder, 0),
+        version=EmbedderVersion(model_hash=tower_hash(tower)),
+        config=IndexConfig(),
+    )
+    return folder
+
+
+def one_passage(make_store: Make, text: str, *, name: str = "x") -> PassageStore:
+    return make_store([{"id": name, "title": "", "text": text}], max_wordpieces=100)
+
+
+# what is answered
+
+
+def test_an_answer_is_a_stretch_of_its_article(
+    answerer: Answerer, articles: list[dict[str, str]]
+) -> None:
+    texts = {article["id"]: article["text"] for article in articles}
+    for answered in answerer.answer(QUESTIONS, num_passages=6, num_answers=20):
+        assert len(answered.answers) == 20
+        for answer in answered.answers:
+            passage = answer.passage
+            assert answer.text
+            assert texts[passage.article_id][answer.start : answer.end] == answer.text
+            assert (
+                passage.text[answer.start - passage.start : answer.end - passage.start]
+                == answer.text
+            )
+            assert passage.row in answered.read_rows
+
+
+TRICKY = (
+    "a\u00c0\u00e9 \u00df\u0301\u0130\u0131\ufb01\u65e5\u672c"  # accents, ligature, CJK
+    "\U0001d518\U0001f469\u200d\n\t.\u200b\u00ad"  # beyond 16 bits, joiners, spaces
+)
+counter = itertools.count()
+
+
+@settings(
+    max_examples=15,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(
+    texts=st.lists(
+        st.text(
+            st.one_of(
+                st.characters(exclude_categories=["Cs"]),
+                st.sampled_from(TRICKY),
+            ),
+            min_size=1,
+            max_size=60,
+        ),
+        min_size=1,
+        max_size=3,
+    )
+)
+def test_whatever_the_script_an_answer_is_a_stretch_of_its_article(
+    make_store: Make, model: Model, make_snapshot: Make, texts: list[str]
+) -> None:
+    articles = [
+        {"id": str(number), "title": text[:5], "text": text} for number, text in enumerate(texts)
+    ]
+    try:
+        store = make_store(articles)
+    except CorpusError:  # nothing in it but spaces
+        return
+    snapshot = make_snapshot(model.towers, store, name=f"index{next(counter)}")
+    answerer = Answerer(model, store, snapshot, lengths=LENGTHS)
+    (answered,) = answerer.answer(["where was fermat born"], num_answers=50)
+    assert answered.answers
+    for answer in answered.answers:
+        assert texts[int(answer.passage.article_id)][answer.start : answer.end] == answer.text
+        assert answer.text.strip()
+    assert sum(answer.probability for answer in answered.answers) <= 1 + 1e-5
+
+
+def test_probabilities_are_the_softmax_over_all_spans_read(
+    answerer: Answerer, model: Model, store: PassageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reader logit + the passage's score, over every span of every passage together."""
+    monkeypatch.setattr("realm.answering.NUM_SPANS", 10_000)
+    (answered,) = answerer.answer(QUESTIONS[:1], num_passages=3, num_answers=10_000)
+    (rows, scores), *_ = answerer.retriever.retrieve(QUESTIONS[:1], 3)
+    ids = store.tokenizer.encode(QUESTIONS[0]).ids
+    inputs = span_inputs(store, ids, rows, LENGTHS.joint)
+    expected: dict[str, float] = {}
+    with torch.no_grad():
+        logits = span_logits(model.need_reader(), inputs, Budget(pad_id=0, batch_tokens=512))
+        flat = torch.cat([part.flatten() + s for part, s in zip(logits, scores, strict=True)])
+        probabilities = iter(flat.softmax(dim=0).tolist())
+    for row, part in zip(rows, logits, strict=True):
+        offsets = store.tokenizer.encode(store.text(row)).offsets
+        for start, width in itertools.product(range(part.shape[0]), range(part.shape[1])):
+            p = next(probabilities)
+            if start + width < part.shape[0]:
+                text = store.text(row)[offsets[start][0] : offsets[start + width][1]]
+                expected[text.casefold()] = expected.get(text.casefold(), 0.0) + p
+            else:
+                assert p == 0.0
+    assert sum(expected.values()) == pytest.approx(1.0, abs=1e-5)
+    found = {answer.text.casefold(): answer.probability for answer in answered.answers}
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-7)
+    weights = dict(zip(rows, torch.tensor(scores).softmax(dim=0).tolist(), strict=True))
+    for answer in answered.answers:
+        assert answer.passage_probability == pytest.approx(weights[answer.passage.row], rel=1e-4)
+
+
+def test_probabilities_fall_and_sum_to_at_most_one(answerer: Answerer) -> None:
+    for answered in answerer.answer(QUESTIONS, num_passages=8, num_answers=500):
+        found = [answer.probability for answer in answered.answers]
+        assert found == sorted(found, reverse=True)
+        assert 0.1 < sum(found) <= 1 + 1e-5
+        assert len({answer.text.casefold() for answer in answered.answers}) == len(found)
+
+
+def test_the_same_string_is_summed_whatever_its_case(
+    make_store: Make, model: Model, make_snapshot: Make
+) -> None:
+    store = one_passage(make_store, "Euler EULER euler")
+    answerer = Answerer(model, store, make_snapshot(model.towers, store), lengths=LENGTHS)
+    (answered,) = answerer.answer(QUESTIONS[:1], num_answers=10)
+    found = {answer.text.casefold(): answer.probability for answer in answered.answers}
+    assert set(found) == {"euler", "euler euler", "euler euler euler"}
+    assert sum(found.values()) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_as_many_answers_as_asked_for(answerer: Answerer) -> None:
+    for number in (1, 3):
+        (answered,) = answerer.answer(QUESTIONS[:1], num_answers=number)
+        assert len(answered.answers) == number
+
+
+# what is retrieved and read
+
+
+def test_the_best_passages_are_read_and_more_are_retrieved_for_recall(answerer: Answerer) -> None:
+    (answered,) = answerer.answer(QUESTIONS[:1], num_passages=2, num_retrieved=7)
+    assert len(answered.passage_rows) == 7
+    assert answered.read_rows == answered.passage_rows[:2]
+    (fewer,) = answerer.answer(QUESTIONS[:1], num_passages=4, num_retrieved=1)
+    assert len(fewer.passage_rows) == len(fewer.read_rows) == 4
+
+
+def test_no_more_passages_are_read_than_there_are(answerer: Answerer, store: PassageStore) -> None:
+    (answered,) = answerer.answer(QUESTIONS[:1], num_passages=10_000)
+    assert sorted(answered.read_rows) == list(range(len(store)))
+
+
+def test_a_batch_is_answered_as_one_by_one(answerer: Answerer) -> None:
+    together = answerer.answer(QUESTIONS)
+    for question, answered in zip(QUESTIONS, together, strict=True):
+        (alone,) = answerer.answer([question])
+        assert answered.question == question
+        assert answered.read_rows == alone.read_rows
+        for one, other in zip(answered.answers, alone.answers, strict=True):
+            assert (one.text, one.start, one.passage) == (other.text, other.start, other.passage)
+            assert one.probability == pytest.approx(other.probability, rel=1e-4)
+
+
+def test_no_question_no_answer(answerer: Answerer) -> None:
+    assert answerer.answer([]) == []
+
+
+def test_a_retriever_of_another_scale_adds_nothing_to_the_reader(
+    answerer: Answerer, store: PassageStore
+) -> None:
+    """BM25's scores are no log probabilities: its passages are read side by side."""
+
+    class Fixed:
+        name = "fixed"
+        score_weight = 0.0
+
+        def retrieve(self, questions: list[str], k: int) -> list[tuple[list[int], list[float]]]:
+            return [(list(range(k)), [100.0 * row for row in range(k)]) for _ in questions]
+
+    answerer.retriever = Fixed()
+    (answered,) = answerer.answer(QUESTIONS[:1], num_passages=4, num_answers=50)
+    assert {answer.passage_probability for answer in answered.answers} == {0.25}
+    assert len({answer.passage.row for answer in answered.answers}) > 1
+    assert answered.passage_rows == (0, 1, 2, 3)
+    assert len(store) > 4
+
+
+# what is refused
+
+
+@pytest.mark.parametrize("question", ["", "   \n", "😀 ☃"])
+def test_a_question_without_a_word_is_refused(answerer: Answerer, question: str) -> None:
+    with pytest.raises(AnsweringError, match="expected some words"):
+        answerer.answer([*QUESTIONS, question])
+
+
+def test_a_question_that_is_too_long_is_refused(answerer: Answerer) -> None:
+    fits = " ".join(["fermat"] * 22)
+    assert answerer.answer([fits])
+    with pytest.raises(AnsweringError, match=r"has 23 wordpieces .* at most 22; shorten"):
+        answerer.answer([f"{fits} born"])
+
+
+def test_a_snapshot_of_other_passages_is_refused(
+    model: Model, make_store: Make, make_snapshot: Make
+) -> None:
+    other = one_passage(make_store, "Fermat was born in Toulouse.")
+    with pytest.raises(ArtifactError, match="was built from passages"):
+        Answerer(model, other, make_snapshot(model.towers))
+
+
+def test_passages_of_another_vocabulary_are_refused(
+    model: Model, store: PassageStore, make_snapshot: Make
+) -> None:
+    snapshot = make_snapshot(model.towers)
+    other = WordpieceTokenizer.from_vocabulary([*SPECIAL_TOKENS, "fermat"])
+    changed = Model(tokenizer=other, towers=model.towers, reader=model.reader)
+    with pytest.raises(ConfigError, match="another tokenizer"):
+        Answerer(changed, store, snapshot)
+
+
+def test_a_model_without_a_reader_is_refused(
+    model: Model, store: PassageStore, make_snapshot: Make
+) -> None:
+    with pytest.raises(ConfigError, match="has no reader"):
+        without = Model(tokenizer=model.tokenizer, towers=model.towers)
+        Answerer(without, store, make_snapshot(model.towers))
+
+
+# a run on disk
+
+
+def test_a_run_answers_from_the_passages_it_was_trained_with(
+    run: Path, store: PassageStore
+) -> None:
+    answerer = Answerer.load(run)
+    assert answerer.corpus_fingerprint == store.fingerprint
+    assert answerer.lengths == LENGTHS
+    assert answerer.model_name == "qa"
+    manifest = json.loads((checkpoint_folder(run, 3) / "manifest.json").read_text())
+    assert answerer.model_fingerprint == manifest["fingerprint"]
+    assert not (run / "other-passages").exists()
+    assert answerer.answer(QUESTIONS[:1])[0].answers
+
+
+def test_a_checkpoint_of_a_run_answers_too(run: Path) -> None:
+    before = sorted(path.name for path in checkpoint_folder(run, 3).iterdir())
+    (found,) = Answerer.load(checkpoint_folder(run, 3)).answer(QUESTIONS[:1])
+    (expected,) = Answerer.load(run).answer(QUESTIONS[:1])
+    assert found == expected
+    assert sorted(path.name for path in checkpoint_folder(run, 3).iterdir()) == before
+
+
+def test_other_passages_are_embedded_once_and_kept(run: Path, make_store: Make) -> None:
+    other = one_passage(make_store, "Fermat was born in Toulouse. Euler was born in Basel.")
+    calls: list[tuple[int, int]] = []
+
+    def progress(done: int, total: int) -> None:
+        calls.append((done, total))
+
+    first = Answerer.load(run, passages=other.folder, progress=progress)
+    assert calls == [(len(other), len(other))]
+    assert first.corpus_fingerprint == other.fingerprint
+    again = Answerer.load(run, passages=other.folder, progress=progress)
+    assert len(calls) == 1
+    assert again.answer(QUESTIONS[:1]) == first.answer(QUESTIONS[:1])
+    assert len(list((run / "other-passages").iterdir())) == 1
+
+
+def test_other_passages_are_embedded_anew_when_the_run_has_learnt_more(
+    run: Path, model: Model, make_store: Make
+) -> None:
+    other = one_passage(make_store, "Fermat was born in Toulouse. Euler was born in Basel.")
+    Answerer.load(run, passages=other.folder)
+    towers = model.need_towers()
+    with torch.no_grad():
+        towers.passage.projection.bias.add_(0.5)
+    settings = {"question_wordpieces": 24, "joint_wordpieces": 96}
+    save_checkpoint(checkpoint_folder(run, 4), model, settings=settings, inputs={})
+    calls: list[int] = []
+    Answerer.load(run, passages=other.folder, progress=lambda done, _: calls.append(done))
+    assert calls == [len(other)]
+
+
+def test_a_run_whose_passages_are_unknown_asks_for_them(run: Path) -> None:
+    (run / "sources.json").unlink()
+    with pytest.raises(ArtifactError, match="--passages"):
+        Answerer.load(run)
+
+
+def test_answers_as_json_say_where_they_stand(
+    answerer: Answerer, articles: list[dict[str, str]]
+) -> None:
+    texts = {article["id"]: article["text"] for article in articles}
+    (answered,) = answerer.answer(QUESTIONS[:1])
+    found = json.loads(json.dumps(answered_as_json(answered)))
+    assert found["question"] == QUESTIONS[0]
+    for item, answer in zip(found["answers"], answered.answers, strict=True):
+        passage = item["passage"]
+        text = texts[passage["article_id"]]
+        assert text[item["start"] : item["end"]] == item["text"] == answer.text
+        assert text[passage["start"] : passage["end"]] == passage["text"]
+        assert item["probability"] == answer.probability
+        assert passage["id"] == answer.passage.id
+        assert passage["probability"] == answer.passage_probability
