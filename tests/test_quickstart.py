@@ -1,0 +1,174 @@
+"""The quickstart: stages in order, resumed where it was stopped, done the second time."""
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from realm import encyclopedia, quickstart
+from realm.checkpoint.folders import MINILM_PACKAGE
+from realm.cli import quickstart_display
+from realm.config import (
+    EncoderConfig,
+    FinetuneConfig,
+    IctConfig,
+    MlmConfig,
+    PretrainConfig,
+    RefreshConfig,
+    SplitConfig,
+)
+from realm.errors import ArtifactError
+from realm.quickstart import Quickstart
+from realm.storage import MANIFEST
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec(MINILM_PACKAGE) is None,
+    reason=f"{MINILM_PACKAGE} is not installed (extra `demo`): nothing for the quickstart to start",
+)
+
+STAGES = ["split", "mask", "before", "ict", "mlm", "pretrain", "finetune", "after"]
+FOLDERS = ["passages", "examples", "start-index", "ict", "mlm", "pretrain", "finetune"]
+NUM_ARTICLES = 24
+ENCODER = EncoderConfig(num_layers=1)
+TRAIN: dict[str, Any] = {"steps": 2, "batch_size": 4, "threads": 1, "held_out": 0.1}
+
+
+@pytest.fixture(scope="module")
+def _tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Cut the encyclopedia, its questions, the encoder and every training short."""
+    folder = tmp_path_factory.mktemp("encyclopedia")
+    for name, count in (("articles", NUM_ARTICLES), ("train", 8), ("test", 6)):
+        whole = encyclopedia.articles_file() if name == "articles" else None
+        whole = whole or encyclopedia.questions_file("train" if name == "train" else "test")
+        lines = whole.read_text(encoding="utf-8").splitlines(keepends=True)
+        (folder / f"{name}.jsonl").write_text("".join(lines[:count]), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encyclopedia, "articles_file", lambda: folder / "articles.jsonl")
+        patch.setattr(encyclopedia, "questions_file", lambda split: folder / f"{split}.jsonl")
+        patch.setattr(quickstart, "SPLIT", SplitConfig(max_wordpieces=64))
+        patch.setattr(quickstart, "ICT", IctConfig(encoder=ENCODER, projection_size=16, **TRAIN))
+        patch.setattr(
+            quickstart, "MLM", MlmConfig(encoder=ENCODER, window=24, head_init="random", **TRAIN)
+        )
+        refresh = RefreshConfig(every_steps=1, max_staleness_steps=2)
+        joint = PretrainConfig(num_candidates=3, num_eval_examples=4, refresh=refresh, **TRAIN)
+        patch.setattr(quickstart, "PRETRAIN", joint)
+        finetune = FinetuneConfig(num_passages=2, retriever_beam=10, span_hidden=8, **TRAIN)
+        patch.setattr(quickstart, "FINETUNE", finetune)
+        yield
+
+
+@pytest.fixture(scope="module")
+def stopped(_tiny: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a quickstart that was stopped as joint pre-training began."""
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path_factory.mktemp("quickstart") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quickstart, "pretrain", stop)
+        with pytest.raises(KeyboardInterrupt):
+            quickstart_display.run_quickstart(out, rebuild=False)
+    return out
+
+
+@pytest.fixture(scope="module")
+def times_when_stopped(stopped: Path) -> dict[str, int]:
+    return times(stopped)
+
+
+@pytest.fixture(scope="module")
+def shown(stopped: Path, times_when_stopped: dict[str, int]) -> str:
+    """Return what the second call prints, which goes on to the end."""
+    import contextlib
+    import io
+
+    assert times_when_stopped
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
+        quickstart_display.run_quickstart(stopped, rebuild=False)
+    return out.getvalue()
+
+
+def times(out: Path) -> dict[str, int]:
+    """Return when each finished folder was finished."""
+    return {path.parent.name: path.stat().st_mtime_ns for path in out.glob(f"*/{MANIFEST}")}
+
+
+def test_a_stopped_quickstart_keeps_what_is_finished(times_when_stopped: dict[str, int]) -> None:
+    assert sorted(times_when_stopped) == sorted(FOLDERS[:5])
+
+
+def test_the_stages_run_in_order_and_say_what_they_are_for(stopped: Path, shown: str) -> None:
+    stages = Quickstart(stopped).stages()
+    assert [stage.name for stage in stages] == STAGES
+    headings = [f"{n}/8 {stage.name}  {stage.meaning}" for n, stage in enumerate(stages, 1)]
+    places = [shown.index(heading) for heading in headings]
+    assert places == sorted(places)
+
+
+def test_a_stopped_quickstart_goes_on_where_it_was(
+    stopped: Path, shown: str, times_when_stopped: dict[str, int]
+) -> None:
+    assert "all stages in" in shown
+    now = times(stopped)
+    assert sorted(now) == sorted(FOLDERS)
+    assert {name: now[name] for name in times_when_stopped} == times_when_stopped
+
+
+def test_it_ends_with_what_changed_evidence_and_what_comes_next(stopped: Path, shown: str) -> None:
+    assert "6 test questions" in shown
+    assert "answer recall@5" in shown
+    assert "(2 index refreshes)" in shown
+    assert shown.count("p(z|x)=") >= 3
+    assert "p(y|z,x)" in shown
+    assert f'realm ask "Who wrote War and Peace?" --model {stopped / "finetune"}' in shown
+    measured = Quickstart(stopped).measured
+    assert measured.keys() == {"before", "after"}
+    assert {"recall@5", "exact_match", "f1"} <= measured["after"].keys()
+    assert (stopped / "report.json").is_file()
+
+
+def test_a_second_run_is_already_done_and_computes_no_stage(
+    stopped: Path, shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = times(stopped)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Quickstart, "stages", lambda _: pytest.fail("ran a stage again"))
+        quickstart_display.run_quickstart(stopped, rebuild=False)
+    told = capsys.readouterr().out
+    assert told.startswith(f"already done: everything is in {stopped}\n")
+    assert told.partition("\n")[2].strip() == shown.partition("minutes\n")[2].strip()
+    assert times(stopped) == before
+
+
+def test_rebuild_removes_its_own_folders_and_nothing_else(
+    _tiny: None, stopped: Path, tmp_path: Path, shown: str
+) -> None:
+    import shutil
+
+    assert shown
+    out = tmp_path / "out"
+    shutil.copytree(stopped, out)
+    (out / "passages" / MANIFEST).unlink()  # somebody's own folder, as far as anyone can tell
+    (out / "ict" / MANIFEST).unlink()  # an unfinished run
+    (out / ".mlm.partial").mkdir()
+    (out / "notes.txt").write_text("mine", encoding="utf-8")
+    (out / "thesis").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quickstart, "split", lambda *_, **__: pytest.exit)
+        with pytest.raises(ArtifactError, match="passages"):
+            quickstart_display.run_quickstart(out, rebuild=True)
+    assert sorted(path.name for path in out.iterdir()) == ["notes.txt", "passages", "thesis"]
+
+
+def test_ctrl_d_ends_the_questions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def end(*_: object) -> str:
+        raise EOFError
+
+    monkeypatch.setattr("builtins.input", end)
+    monkeypatch.setattr(quickstart_display.display, "is_interactive", lambda: True)
+    quickstart_display.offer_to_ask(Quickstart(tmp_path))
