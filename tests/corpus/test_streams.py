@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from realm.corpus.streams import read_blocks, read_lines
@@ -58,6 +58,7 @@ def test_an_empty_or_foreign_file_is_refused(tmp_path: Path, suffix: str) -> Non
 @given(st.lists(st.binary(max_size=12)), st.integers(0, 10))
 def test_lines_do_not_depend_on_blocks(blocks: list[bytes], limit: int) -> None:
     data = b"".join(blocks)
+    assume(not data.startswith(b"\xef\xbb\xbf"))  # a mark is dropped, see the next test
     lines = data.split(b"\n")[: None if data.rpartition(b"\n")[2] else -1]
     expected = [
         (number, line.removesuffix(b"\r") if len(line) <= limit else None)
