@@ -1,6 +1,9 @@
 """The quickstart: stages in order, resumed where it was stopped, done the second time."""
 
+import contextlib
 import importlib.util
+import io
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,9 +86,6 @@ def times_when_stopped(stopped: Path) -> dict[str, int]:
 @pytest.fixture(scope="module")
 def shown(stopped: Path, times_when_stopped: dict[str, int]) -> str:
     """Return what the second call prints, which goes on to the end."""
-    import contextlib
-    import io
-
     assert times_when_stopped
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
@@ -145,8 +145,9 @@ def test_a_second_run_is_already_done_and_computes_no_stage(
     assert times(stopped) == before
 
 
+@pytest.mark.usefixtures("_tiny")
 def test_rebuild_removes_its_own_folders_and_nothing_else(
-    _tiny: None, stopped: Path, tmp_path: Path, shown: str
+    stopped: Path, tmp_path: Path, shown: str
 ) -> None:
     import shutil
 
@@ -158,10 +159,8 @@ def test_rebuild_removes_its_own_folders_and_nothing_else(
     (out / ".mlm.partial").mkdir()
     (out / "notes.txt").write_text("mine", encoding="utf-8")
     (out / "thesis").mkdir()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(quickstart, "split", lambda *_, **__: pytest.exit)
-        with pytest.raises(ArtifactError, match="passages"):
-            quickstart_display.run_quickstart(out, rebuild=True)
+    with pytest.raises(ArtifactError, match="passages exists and is not a folder that realm"):
+        quickstart_display.run_quickstart(out, rebuild=True)
     assert sorted(path.name for path in out.iterdir()) == ["notes.txt", "passages", "thesis"]
 
 

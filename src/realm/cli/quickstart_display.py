@@ -1,12 +1,13 @@
 """realm quickstart: every stage live, then what changed, evidence, and how to go on."""
 
+import shutil
 import time
 from pathlib import Path
 
 from realm.cli import display
 from realm.errors import AnsweringError
 from realm.quickstart import Quickstart
-from realm.storage import scratch_folder
+from realm.storage import MANIFEST, REQUEST, read_json, scratch_folder
 
 
 def run_quickstart(out: Path, *, rebuild: bool) -> None:
@@ -105,11 +106,21 @@ def _percent(value: float) -> str:
 
 def _remove(quickstart: Quickstart) -> None:
     """Remove the quickstart's own folders, and nothing else that may stand in `out`."""
-    import shutil
-
-    own = [quickstart.passages, quickstart.examples, quickstart.out / "start-index"]
-    for folder in [*own, *quickstart.runs.values()]:
-        shutil.rmtree(folder, ignore_errors=True)
+    kinds = {
+        quickstart.passages: "passages",
+        quickstart.examples: "examples",
+        quickstart.out / "start-index": "index",
+        **dict.fromkeys(quickstart.runs.values(), "run"),
+    }
+    for folder, kind in kinds.items():
+        if _is_ours(folder, kind):
+            shutil.rmtree(folder)
         shutil.rmtree(scratch_folder(folder), ignore_errors=True)
     for file in (quickstart.measured_file, quickstart.out / "report.json"):
         file.unlink(missing_ok=True)
+
+
+def _is_ours(folder: Path, kind: str) -> bool:
+    """Return whether a stage made or began this folder; what somebody put there says no kind."""
+    notes = [folder / name for name in (MANIFEST, REQUEST) if (folder / name).is_file()]
+    return any(read_json(note).get("kind") == kind for note in notes)

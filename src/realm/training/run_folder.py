@@ -1,14 +1,13 @@
 """The folder of a training run: is it new, to be resumed, finished, or another run's?"""
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from realm.checkpoint.checkpoints import list_checkpoints
 from realm.errors import ArtifactError
-from realm.storage import MANIFEST, REQUEST, Request, is_done, read_json, write_json
+from realm.storage import MANIFEST, REQUEST, Request, is_done, read_json, remove, write_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +48,7 @@ def prepare_run(run: Path, request: Request, *, rebuild: bool = False) -> TrainR
             )
         return None
     if is_unfinished(run):
-        shutil.rmtree(run)
+        remove(run)
     if is_done(run, request, rebuild=rebuild):
         content = read_json(run / MANIFEST)["content"]
         return TrainReport(
