@@ -3,7 +3,6 @@
 import contextlib
 import importlib.util
 import io
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from realm.config import (
 )
 from realm.errors import ArtifactError
 from realm.quickstart import Quickstart
-from realm.storage import MANIFEST
+from realm.storage import MANIFEST, REQUEST, write_json
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec(MINILM_PACKAGE) is None,
@@ -34,7 +33,7 @@ pytestmark = pytest.mark.skipif(
 STAGES = ["split", "mask", "before", "ict", "mlm", "pretrain", "finetune", "after"]
 FOLDERS = ["passages", "examples", "start-index", "ict", "mlm", "pretrain", "finetune"]
 NUM_ARTICLES = 24
-ENCODER = EncoderConfig(num_layers=1)
+ENCODER = EncoderConfig(init="scratch:1x32")
 TRAIN: dict[str, Any] = {"steps": 2, "batch_size": 4, "threads": 1, "held_out": 0.1}
 
 
@@ -146,22 +145,27 @@ def test_a_second_run_is_already_done_and_computes_no_stage(
 
 
 @pytest.mark.usefixtures("_tiny")
-def test_rebuild_removes_its_own_folders_and_nothing_else(
-    stopped: Path, tmp_path: Path, shown: str
-) -> None:
-    import shutil
+def test_rebuild_removes_its_own_folders_and_nothing_else(tmp_path: Path) -> None:
+    def make(folder: str, note: str, kind: str) -> None:
+        (tmp_path / folder).mkdir()
+        write_json(tmp_path / folder / note, {"kind": kind})
 
-    assert shown
-    out = tmp_path / "out"
-    shutil.copytree(stopped, out)
-    (out / "passages" / MANIFEST).unlink()  # somebody's own folder, as far as anyone can tell
-    (out / "ict" / MANIFEST).unlink()  # an unfinished run
-    (out / ".mlm.partial").mkdir()
-    (out / "notes.txt").write_text("mine", encoding="utf-8")
-    (out / "thesis").mkdir()
+    for folder in ("mlm", "pretrain", "finetune"):
+        make(folder, MANIFEST, "run")
+    make("ict", REQUEST, "run")  # unfinished
+    make(".index.partial", REQUEST, "index")
+    make(".mlm.partial", REQUEST, "run")
+    make("start-index", MANIFEST, "passages")  # of another kind
+    make("thesis", MANIFEST, "run")  # of another name
+    (tmp_path / "passages").mkdir()
+    for mine in ("passages/page-1.txt", "notes.txt"):
+        (tmp_path / mine).write_text("mine", encoding="utf-8")
+    write_json(tmp_path / "measured.json", {"before": {}, "after": {}})
     with pytest.raises(ArtifactError, match="passages exists and is not a folder that realm"):
-        quickstart_display.run_quickstart(out, rebuild=True)
-    assert sorted(path.name for path in out.iterdir()) == ["notes.txt", "passages", "thesis"]
+        quickstart_display.run_quickstart(tmp_path, rebuild=True)
+    left = {".index.partial", "start-index", "thesis", "passages", "notes.txt"}
+    assert {path.name for path in tmp_path.iterdir()} == left
+    assert (tmp_path / "passages" / "page-1.txt").is_file()
 
 
 def test_ctrl_d_ends_the_questions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -488,6 +488,36 @@ def test_a_full_disk_loses_nothing(
     assert call(*command).out.startswith("already done: ")
 
 
+def test_a_disk_that_fills_up_while_a_checkpoint_is_written_loses_nothing(
+    world: World, call: Run, tmp_path: Path
+) -> None:
+    """The library that writes the weights has an error of its own for it."""
+    from safetensors import SafetensorError
+
+    from realm.checkpoint import checkpoints
+
+    real, written = checkpoints.save_file, list[Path]()
+
+    def save_file(tensors: dict[str, Any], path: Path) -> None:
+        written.append(path)
+        if len(written) > 2:  # step 2 has model and optimizer, step 4 has neither
+            path.write_bytes(b"half")
+            raise SafetensorError("I/O error: No space left on device (os error 28)")
+        real(tensors, path)
+
+    command = world.command("ict", tmp_path / "ict")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoints, "save_file", save_file)
+        told = call(*command).message
+    assert "No space left on device" in told
+    assert "Free space" in told
+    assert world.visible(tmp_path / "ict" / "checkpoints") == ["step-2"]
+    assert "resumed from 2" in call(*command).out
+    ended = [run / "checkpoints" / "step-4" for run in (tmp_path / "ict", world / "ict")]
+    once, twice = ((path / "model.safetensors").read_bytes() for path in ended)
+    assert once == twice
+
+
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """Return a disk of 48 KiB."""
