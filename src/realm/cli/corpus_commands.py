@@ -57,6 +57,7 @@ def split(
     config: options.Config = None,
     sets: options.Sets = None,
     rebuild: options.Rebuild = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Cut articles into passages of whole sentences: the knowledge corpus Z.
 
@@ -69,7 +70,7 @@ def split(
     from realm.cli import display
     from realm.corpus.split import split as split_articles
 
-    with display.progress("splitting", "articles") as advance:
+    with display.progress("splitting", "articles", quiet=quiet) as advance:
         report = split_articles(
             inputs,
             out,
@@ -86,7 +87,8 @@ def split(
         f"{done}{report.num_articles:,} articles, {report.num_passages:,} passages, "
         f"{report.num_wordpieces:,} wordpieces in {out}"
     )
-    display.show_next(f"realm mask {shlex.quote(str(out))} --out examples/")
+    if not quiet:
+        display.show_next(f"realm mask {shlex.quote(str(out))} --out examples/")
 
 
 def mask(
@@ -103,6 +105,7 @@ def mask(
     config: options.Config = None,
     sets: options.Sets = None,
     rebuild: options.Rebuild = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Make masked sentences of passages: what is asked in pre-training.
 
@@ -117,7 +120,7 @@ def mask(
     from realm.masking.examples import mask as mask_passages
 
     store = PassageStore.open(passages)
-    with display.progress("masking", "passages") as advance:
+    with display.progress("masking", "passages", quiet=quiet) as advance:
         report = mask_passages(store, out, config=settings, rebuild=rebuild, progress=advance)
     display.show_skipped(report.skipped)
     kinds = ", ".join(f"{name} {count:,}" for name, count in report.spans_by_label.items())
@@ -126,8 +129,9 @@ def mask(
         f"{done}{report.num_examples:,} masked examples from {report.num_passages:,} passages "
         f"({kinds}) in {out}"
     )
-    where = shlex.quote(str(passages))
-    display.show_next(f"realm ict {where} --out runs/ict")
-    display.show_next(
-        f"realm mlm {where} --examples {shlex.quote(str(out))} --out runs/mlm", word="and"
-    )
+    if not quiet:
+        where = shlex.quote(str(passages))
+        display.show_next(f"realm ict {where} --out runs/ict")
+        display.show_next(
+            f"realm mlm {where} --examples {shlex.quote(str(out))} --out runs/mlm", word="and"
+        )

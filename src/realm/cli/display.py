@@ -61,7 +61,10 @@ WHOLE_NUMBERS = {"index/staleness_steps", "tokens_per_second"}
 
 @contextmanager
 def progress(label: str, unit: str, *, quiet: bool = False) -> Generator[OnProgress]:
-    """Show a bar with rate and ETA on a terminal, nothing when piped; yield what to call."""
+    """Show a bar with rate and ETA on a terminal, nothing when piped; yield what to call.
+
+    The bar stands only while there is something to do: from the first call to the last item.
+    """
     is_shown = err.is_terminal and not quiet
     columns = (
         SpinnerColumn(),
@@ -74,12 +77,18 @@ def progress(label: str, unit: str, *, quiet: bool = False) -> Generator[OnProgr
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=err, disable=not is_shown, transient=True) as bars:
-        task = bars.add_task(label, total=None, rate="")
+        task = bars.add_task(label, total=None, rate="", visible=False)
         started = time.monotonic()
 
         def advance(done: int, total: int) -> None:
             rate = done / max(1e-9, time.monotonic() - started)
-            bars.update(task, completed=done, total=total or None, rate=f"{rate:,.0f} {unit}/s")
+            bars.update(
+                task,
+                completed=done,
+                total=total or None,
+                rate=f"{rate:,.0f} {unit}/s",
+                visible=not total or done < total,
+            )
 
         yield advance
 

@@ -22,7 +22,9 @@ Sets = Annotated[
 Rebuild = Annotated[
     bool, typer.Option("--rebuild", help="Replace what --out holds, whatever it was made from.")
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No bars, no hints, no line for each step.")
+]
 TensorBoard = Annotated[
     bool, typer.Option("--tensorboard", help="Also write TensorBoard events (extra: track).")
 ]

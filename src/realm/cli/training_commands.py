@@ -134,6 +134,7 @@ def index(
     config: options.Config = None,
     sets: options.Sets = None,
     rebuild: options.Rebuild = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Embed every passage, for searches of your own from Python (realm.index.snapshot).
 
@@ -153,7 +154,7 @@ def index(
     tower = load_model(checkpoint).need_towers().passage
     store = PassageStore.open(passages)
     done = "already done: " if (out / MANIFEST).is_file() and not rebuild else ""
-    with display.progress("embedding", "passages") as advance:
+    with display.progress("embedding", "passages", quiet=quiet) as advance:
         snapshot = build_index(
             tower,
             store,
