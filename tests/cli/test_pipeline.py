@@ -100,8 +100,9 @@ def test_a_changed_input_is_refused_and_rebuild_accepts_it(
     assert call(*command).out.startswith("already done: ")
 
 
-def test_quiet_prints_only_the_result(world: World, call: Run, tmp_path: Path) -> None:
-    result = call(*world.command("ict", tmp_path / "ict"), "--quiet")
+@pytest.mark.parametrize("verb", ["split", "ict", "index"])
+def test_quiet_prints_only_the_result(world: World, call: Run, tmp_path: Path, verb: str) -> None:
+    result = call(*world.command(verb, tmp_path / "out"), "--quiet")
     assert result.code == 0
     assert result.err == ""
     assert len(result.out.splitlines()) == 1
@@ -260,17 +261,17 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
 def test_colours_stand_on_a_terminal_only_and_not_with_no_color(world: World) -> None:
     plain, coloured = (_on_terminal(world, {"NO_COLOR": value}) for value in ("1", ""))
     for shown in (plain, coloured):
-        assert "left out" in shown
+        assert "40 articles, 80 passages" in shown
     assert COLOUR.search(coloured)
     assert not COLOUR.search(plain)
 
 
 def _on_terminal(world: World, variables: dict[str, str]) -> str:
-    """Return what `realm mask` writes to a terminal."""
+    """Return what `realm split` writes to a terminal, its bar included."""
     leader, follower = pty.openpty()
     environment = {**os.environ, **variables, "TERM": "xterm-256color", "COLUMNS": "100"}
-    out = world / f"mask-{len(variables['NO_COLOR'])}"
-    command = [sys.executable, "-m", "realm", *map(str, world.command("mask", out))]
+    out = world / f"split-{len(variables['NO_COLOR'])}"
+    command = [sys.executable, "-m", "realm", *map(str, world.command("split", out))]
     with subprocess.Popen(command, stdout=follower, stderr=follower, env=environment) as process:
         os.close(follower)
         shown = b""
