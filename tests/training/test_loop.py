@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from realm.checkpoint.checkpoints import Model, list_checkpoints, load_model
+from realm.checkpoint.run_folder import TrainReport, prepare_run
 from realm.config import OptimizerConfig, TrainConfig
 from realm.errors import ArtifactError
 from realm.model.encoder import build_encoder
@@ -17,7 +18,6 @@ from realm.storage import Request
 from realm.tokenizer import WordpieceTokenizer
 from realm.training import loop
 from realm.training.loop import train
-from realm.training.run_folder import TrainReport, prepare_run
 from realm.training.runlog import read_metrics
 
 REQUEST = Request(kind="run", settings={"stage": "count"})

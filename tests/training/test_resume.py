@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from realm.checkpoint.checkpoints import find_checkpoint
+from realm.checkpoint.run_folder import TrainReport
 from realm.config import (
     EncoderConfig,
     FinetuneConfig,
@@ -28,7 +29,6 @@ from realm.training.finetune import finetune
 from realm.training.ict import ict
 from realm.training.mlm import mlm
 from realm.training.pretrain import pretrain
-from realm.training.run_folder import TrainReport
 from realm.training.runlog import read_metrics
 
 # Refreshes at 2, 4, ...; saves at 3, 6, 9, 10; measurements at 0, 4, 8, 10: every order occurs.

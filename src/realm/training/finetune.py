@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model, tower_hash
+from realm.checkpoint.run_folder import TrainReport, prepare_run, resume_point, start_run
 from realm.checkpoint.sources import check_vocabulary, run_of, write_sources
 from realm.config import FinetuneConfig, IndexConfig
 from realm.corpus.store import PassageStore
@@ -20,7 +21,6 @@ from realm.records import Progress, Question
 from realm.storage import MANIFEST, Request, fingerprint_of, read_json
 from realm.training.finetune_job import FinetuneJob
 from realm.training.loop import OnMetrics, train
-from realm.training.run_folder import TrainReport, prepare_run, resume_point, start_run
 
 
 def finetune(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from realm.checkpoint.checkpoints import Model, load_model
 from realm.checkpoint.pretrained import load_pretrained
+from realm.checkpoint.run_folder import TrainReport, prepare_run, resume_point
 from realm.config import IctConfig
 from realm.corpus.store import PassageStore
 from realm.errors import CorpusError
@@ -26,7 +27,6 @@ from realm.model.likelihood import inverse_cloze_loss
 from realm.storage import Request
 from realm.training.corpus_groups import split_rows
 from realm.training.loop import OnMetrics, train
-from realm.training.run_folder import TrainReport, prepare_run, resume_point
 from realm.training.sampling import batch_at, sample, step_rng
 
 NUM_EVAL_PASSAGES = 512

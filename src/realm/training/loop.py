@@ -17,6 +17,7 @@ from realm.checkpoint.checkpoints import (
     remove_old_checkpoints,
     save_checkpoint,
 )
+from realm.checkpoint.run_folder import TrainReport, resume_point, start_run
 from realm.config import TrainConfig
 from realm.model.bert import set_dropout
 from realm.storage import MANIFEST, Request, read_json, write_json
@@ -28,7 +29,6 @@ from realm.training.optimizer import (
     set_learning_rate,
     warmup_steps,
 )
-from realm.training.run_folder import TrainReport, resume_point, start_run
 from realm.training.runlog import RunLog
 
 OnMetrics = Callable[[int, int, Mapping[str, float]], None]

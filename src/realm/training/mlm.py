@@ -16,6 +16,7 @@ import torch
 
 from realm.checkpoint.checkpoints import load_model
 from realm.checkpoint.pretrained import load_pretrained
+from realm.checkpoint.run_folder import TrainReport, prepare_run, resume_point
 from realm.config import MlmConfig
 from realm.corpus.store import PassageStore
 from realm.errors import ConfigError
@@ -25,7 +26,6 @@ from realm.training.examples import check_examples
 from realm.training.head import init_head
 from realm.training.loop import OnMetrics, train
 from realm.training.mlm_job import MlmJob
-from realm.training.run_folder import TrainReport, prepare_run, resume_point
 
 
 def mlm(

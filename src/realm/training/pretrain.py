@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model
+from realm.checkpoint.run_folder import TrainReport, prepare_run, resume_point, start_run
 from realm.checkpoint.sources import check_vocabulary, write_sources
 from realm.config import IndexConfig, PretrainConfig
 from realm.corpus.store import PassageStore
@@ -38,7 +39,6 @@ from realm.training.measures import (
     step_measures,
 )
 from realm.training.packing import pack
-from realm.training.run_folder import TrainReport, prepare_run, resume_point, start_run
 
 CPU = torch.device("cpu")
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from realm.checkpoint.run_folder import is_unfinished, prepare_run, resume_point, start_run
 from realm.errors import ArtifactError
 from realm.storage import MANIFEST, REQUEST, Request, write_json
-from realm.training.run_folder import is_unfinished, prepare_run, resume_point, start_run
 
 
 def request(*, steps: int = 3, passages: str = "p1") -> Request:

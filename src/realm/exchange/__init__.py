@@ -1,0 +1,1 @@
+"""Other systems' formats: published REALM weights in, runs out."""
