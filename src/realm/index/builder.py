@@ -1,6 +1,6 @@
-"""Embed every passage with Embed_doc and publish the snapshot."""
+"""Embed every passage with Embed_doc and publish the snapshot; or publish vectors as they come."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -56,10 +56,54 @@ def build_index(
     was_training = tower.training
     tower.eval()
     try:
-        _publish(tower, store, out, request, config=config, progress=progress)
+        publish_vectors(
+            lambda rows: _embed_rows(tower, store, rows, config=config, progress=progress),
+            out,
+            request,
+            num_passages=len(store),
+            dim=tower.dim,
+        )
     finally:
         tower.train(was_training)
     return Snapshot.open(out)
+
+
+def publish_vectors(
+    vectors: Callable[[range], Float[Tensor, "rows dim"]],
+    out: Path,
+    request: Request,
+    *,
+    num_passages: int,
+    dim: int,
+) -> None:
+    """Publish a snapshot of the vectors that `vectors` returns for each run of rows, in 32 bits.
+
+    Args:
+        vectors: called for one shard at a time; shards that a killed build finished are kept.
+        out: the snapshot's folder.
+        request: of kind index, with `step` and `shard_rows` among the settings and the
+            fingerprints of `passages` and `embedder` among the inputs.
+        num_passages: rows in all.
+        dim: width of a vector.
+    """
+    size = int(request.settings["shard_rows"])
+    shards = [range(i, min(i + size, num_passages)) for i in range(0, num_passages, size)]
+    with publish(out, request, resume=True) as scratch:
+        norms = [
+            _finished(scratch, number, len(rows), dim)
+            or _write_shard(scratch, number, vectors(rows))
+            for number, rows in enumerate(shards)
+        ]
+        content = {
+            "step": request.settings["step"],
+            "model_hash": request.inputs["embedder"],
+            "dim": dim,
+            "num_passages": num_passages,
+            "shard_rows": [len(rows) for rows in shards],
+            "max_norm": max(norm for norm, _ in norms),
+            "max_rounding": max(rounding for _, rounding in norms),
+        }
+        write_json(scratch / EXTRA, content)
 
 
 def embed_sequences(
@@ -84,35 +128,6 @@ def autocast_to(kind: Literal["bfloat16", "none"], device: torch.device) -> Any:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=kind == "bfloat16")
 
 
-def _publish(
-    tower: Embedder | MeanEmbedder,
-    store: PassageStore,
-    out: Path,
-    request: Request,
-    *,
-    config: IndexConfig,
-    progress: Progress | None,
-) -> None:
-    size = config.shard_rows
-    shards = [range(i, min(i + size, len(store))) for i in range(0, len(store), size)]
-    with publish(out, request, resume=True) as scratch:
-        norms = [
-            _finished(scratch, number, len(rows), tower.dim)
-            or _write_shard(tower, store, scratch, number, rows, config=config, progress=progress)
-            for number, rows in enumerate(shards)
-        ]
-        content = {
-            "step": request.settings["step"],
-            "model_hash": request.inputs["embedder"],
-            "dim": tower.dim,
-            "num_passages": len(store),
-            "shard_rows": [len(rows) for rows in shards],
-            "max_norm": max(norm for norm, _ in norms),
-            "max_rounding": max(rounding for _, rounding in norms),
-        }
-        write_json(scratch / EXTRA, content)
-
-
 def _finished(scratch: Path, number: int, num_rows: int, dim: int) -> tuple[float, float] | None:
     """Return what `_write_shard` returned, if it came to its end before the build was killed."""
     scan, exact = (scratch / name for name in shard_names(number))
@@ -127,23 +142,20 @@ def _finished(scratch: Path, number: int, num_rows: int, dim: int) -> tuple[floa
     return _norms(scans[everything], exacts[everything])
 
 
-def _write_shard(
+def _embed_rows(
     tower: Embedder | MeanEmbedder,
     store: PassageStore,
-    scratch: Path,
-    number: int,
     rows: range,
     *,
     config: IndexConfig,
     progress: Progress | None,
-) -> tuple[float, float]:
-    """Embed one shard; return (largest norm, largest rounding)."""
+) -> Float[Tensor, "rows dim"]:
     tokenizer = store.tokenizer
     sequences = [
         tokenizer.passage_input(
             store.title_wordpieces(row).tolist(),
             store.wordpieces(row).tolist(),
-            config.passage_wordpieces,
+            min(config.passage_wordpieces, tower.max_length),
         )
         for row in rows
     ]
@@ -160,6 +172,13 @@ def _write_shard(
         done += len(group)
         if progress:
             progress(done, len(store))
+    return exact
+
+
+def _write_shard(
+    scratch: Path, number: int, exact: Float[Tensor, "rows dim"]
+) -> tuple[float, float]:
+    """Write one shard, whole or absent; return (largest norm, largest rounding)."""
     scan = exact.to(torch.bfloat16)
     scan_name, exact_name = shard_names(number)
     for name, tensor in ((exact_name, exact), (scan_name, scan)):

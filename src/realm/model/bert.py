@@ -22,6 +22,9 @@ KEPT_SETTINGS = (
     "initializer_range",
 )
 """What defines a BERT; everything else in a config.json is about running it."""
+PADDING_ROW = "pad_token_id"
+"""Row of the wordpiece embeddings that starts at zero and never learns: BERT's own is 0, that of
+published REALM weights is 1, which is not their [PAD]. Kept only where it is not 0."""
 
 
 def build_bert(settings: dict[str, Any], *, dropout: float = 0.0) -> BertModel:
@@ -32,7 +35,7 @@ def build_bert(settings: dict[str, Any], *, dropout: float = 0.0) -> BertModel:
         dropout: of hidden states and attention, used in training mode only.
     """
     config = BertConfig(
-        **{name: settings[name] for name in KEPT_SETTINGS if name in settings},
+        **{name: settings[name] for name in (*KEPT_SETTINGS, PADDING_ROW) if name in settings},
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
         attn_implementation="sdpa",  # pyright: ignore[reportCallIssue] - goes to the base class
@@ -42,7 +45,15 @@ def build_bert(settings: dict[str, Any], *, dropout: float = 0.0) -> BertModel:
 
 def bert_settings(bert: BertModel) -> dict[str, Any]:
     """Return what `build_bert` needs to build an equal module."""
-    return {name: getattr(bert.config, name) for name in KEPT_SETTINGS}
+    kept: dict[str, Any] = {name: getattr(bert.config, name) for name in KEPT_SETTINGS}
+    if bert.config.pad_token_id:
+        kept[PADDING_ROW] = bert.config.pad_token_id
+    return kept
+
+
+def max_length(bert: BertModel) -> int:
+    """Return how many wordpieces the position embeddings reach."""
+    return int(bert.config.max_position_embeddings)
 
 
 def set_dropout(module: nn.Module, rate: float) -> None:

@@ -9,22 +9,38 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import BertModel
 
-from realm.model.bert import bert_settings, build_bert, hidden_states, mean_over_tokens, pooled
+from realm.model.bert import (
+    bert_settings,
+    build_bert,
+    hidden_states,
+    max_length,
+    mean_over_tokens,
+    pooled,
+)
 from realm.model.inputs import Inputs, TokenSequence, group_by_length, pad
 
 Pooling = Literal["pooler", "mean"]
+NORM_EPS = 1e-3
+"""Of the released code's layer norm; the Hugging Face port used 1e-12."""
 
 
 class Embedder(nn.Module):
     """One tower: LayerNorm(W BERT(text) + b), width `projection_size`.
 
     The paper writes W BERT_CLS; the released code takes BERT's *pooled* output (dense and tanh on
-    [CLS]), a bias, a layer norm with eps 1e-3 and dropout. That is `pooling="pooler"`.
+    [CLS]), a bias, a layer norm with `norm_eps` and dropout. That is `pooling="pooler"`.
     `pooling="mean"` averages the last hidden states, for encoders trained that way. Scores are
     plain inner products: no temperature, no normalisation to unit length.
     """
 
-    def __init__(self, bert: BertModel, *, projection_size: int, pooling: Pooling) -> None:
+    def __init__(
+        self,
+        bert: BertModel,
+        *,
+        projection_size: int,
+        pooling: Pooling,
+        norm_eps: float = NORM_EPS,
+    ) -> None:
         super().__init__()
         self.bert = bert
         self.pooling: Pooling = pooling
@@ -32,7 +48,7 @@ class Embedder(nn.Module):
         self.projection = nn.Linear(width, projection_size)
         nn.init.xavier_uniform_(self.projection.weight)
         nn.init.zeros_(self.projection.bias)
-        self.norm = nn.LayerNorm(projection_size, eps=1e-3)
+        self.norm = nn.LayerNorm(projection_size, eps=norm_eps)
         self.dropout = nn.Dropout(0.0)
 
     def features(self, inputs: Inputs) -> Float[Tensor, "rows width"]:
@@ -51,6 +67,11 @@ class Embedder(nn.Module):
     def dim(self) -> int:
         """Width of the embeddings."""
         return self.projection.out_features
+
+    @property
+    def max_length(self) -> int:
+        """Longest text in wordpieces, [CLS] and [SEP] included."""
+        return max_length(self.bert)
 
     @torch.no_grad()
     def init_score_scale(self, scale: float) -> None:
@@ -93,6 +114,11 @@ class MeanEmbedder(nn.Module):
         """Width of the vectors."""
         return int(self.bert.config.hidden_size)
 
+    @property
+    def max_length(self) -> int:
+        """Longest text in wordpieces, [CLS] and [SEP] included."""
+        return max_length(self.bert)
+
 
 class Towers(nn.Module):
     """Embed_input and Embed_doc side by side; one module when shared.
@@ -117,6 +143,7 @@ class Towers(nn.Module):
             "bert": bert_settings(self.query.bert),
             "projection_size": self.query.dim,
             "pooling": self.query.pooling,
+            "norm_eps": self.query.norm.eps,
             "share_towers": self.shared,
         }
 
@@ -151,6 +178,7 @@ def build_tower(settings: dict[str, Any]) -> Embedder:
         build_bert(settings["bert"]),
         projection_size=int(settings["projection_size"]),
         pooling=cast("Pooling", settings["pooling"]),
+        norm_eps=float(settings.get("norm_eps", NORM_EPS)),
     )
 
 

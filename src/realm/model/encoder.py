@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import BertModel
+from transformers.activations import ACT2FN
 
 from realm.model.bert import bert_settings, build_bert, hidden_states
 from realm.model.inputs import Inputs
@@ -14,12 +15,19 @@ from realm.model.inputs import Inputs
 class MlmHead(nn.Module):
     """BERT's masked-language-model head without its decoder, which is tied to the embeddings."""
 
-    def __init__(self, width: int, vocab_size: int, *, layer_norm_eps: float = 1e-12) -> None:
+    def __init__(
+        self,
+        width: int,
+        vocab_size: int,
+        *,
+        layer_norm_eps: float = 1e-12,
+        hidden_act: str = "gelu",
+    ) -> None:
         super().__init__()
         self.dense = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width, eps=layer_norm_eps)
         self.bias = nn.Parameter(torch.zeros(vocab_size))
-        self.activation = nn.GELU()
+        self.activation = ACT2FN[hidden_act]
 
     def forward(
         self, hidden: Float[Tensor, "masks width"], embeddings: Float[Tensor, "vocab width"]
@@ -39,6 +47,7 @@ class Encoder(nn.Module):
             int(bert.config.hidden_size),
             int(bert.config.vocab_size),
             layer_norm_eps=float(bert.config.layer_norm_eps),
+            hidden_act=str(bert.config.hidden_act),
         )
 
     @property

@@ -10,6 +10,9 @@ from transformers import BertModel
 from realm.model.bert import bert_settings, build_bert, hidden_states
 from realm.model.inputs import Inputs
 
+NORM_EPS = 1e-3
+"""Of the released code's layer norm over span features."""
+
 
 class Reader(nn.Module):
     """Scores every span of at most `max_answer_wordpieces` inside the passage.
@@ -19,13 +22,20 @@ class Reader(nn.Module):
     caller, before the softmax over the spans of all passages together.
     """
 
-    def __init__(self, bert: BertModel, *, span_hidden: int, max_answer_wordpieces: int) -> None:
+    def __init__(
+        self,
+        bert: BertModel,
+        *,
+        span_hidden: int,
+        max_answer_wordpieces: int,
+        norm_eps: float = NORM_EPS,
+    ) -> None:
         super().__init__()
         self.bert = bert
         self.max_answer_wordpieces = max_answer_wordpieces
         self.span_hidden = span_hidden
         self.projection = nn.Linear(int(bert.config.hidden_size), 2 * span_hidden)
-        self.norm = nn.LayerNorm(span_hidden, eps=1e-3)
+        self.norm = nn.LayerNorm(span_hidden, eps=norm_eps)
         self.score = nn.Linear(span_hidden, 1)
         for layer in (self.projection, self.score):
             nn.init.trunc_normal_(layer.weight, std=0.02)
@@ -38,6 +48,7 @@ class Reader(nn.Module):
             "bert": bert_settings(self.bert),
             "span_hidden": self.span_hidden,
             "max_answer_wordpieces": self.max_answer_wordpieces,
+            "norm_eps": self.norm.eps,
         }
 
     def forward(
@@ -73,4 +84,5 @@ def build_reader(settings: dict[str, Any]) -> Reader:
         build_bert(settings["bert"]),
         span_hidden=int(settings["span_hidden"]),
         max_answer_wordpieces=int(settings["max_answer_wordpieces"]),
+        norm_eps=float(settings.get("norm_eps", NORM_EPS)),
     )
