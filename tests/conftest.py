@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 MakeStore = Callable[..., Any]
 MakeExample = Callable[..., MaskedExample]
 MakeModel = Callable[..., Any]
+KilledAfter = Callable[[int, Callable[[], object]], bool]
 
 PLACES = (
     ("Fermat", "1607", "Toulouse", "a lawyer", "number theory"),
@@ -58,6 +60,37 @@ def small_world() -> list[dict[str, str]]:
         }
         for number, (name, year, town, trade, field) in enumerate(PLACES)
     ]
+
+
+@pytest.fixture(scope="session")
+def killed_after() -> KilledAfter:
+    """Run an action in a child that dies without notice before its n-th call to the file system."""
+
+    def run(num_events: int, action: Callable[[], object]) -> bool:
+        """Return whether it died before the action came to its end."""
+        child = os.fork()
+        if child:
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            assert code in {0, 9}, "the action failed"
+            return code == 9
+        seen = 0
+
+        def hook(event: str, _: object) -> None:
+            nonlocal seen
+            if event == "open" or event.startswith("os."):
+                seen += 1
+                if seen > num_events:
+                    os._exit(9)
+
+        code = 1
+        try:
+            sys.addaudithook(hook)
+            action()
+            code = 0
+        finally:
+            os._exit(code)
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -3,15 +3,20 @@
 import errno
 import json
 import os
+import re
+import shutil
+import signal
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from realm import storage
 from realm.errors import ArtifactError
 from realm.storage import (
     EXTRA,
@@ -20,15 +25,19 @@ from realm.storage import (
     Request,
     fingerprint,
     fingerprint_of,
+    folders,
     is_done,
+    locked,
     open_folder,
     publish,
     read_json,
     remove,
+    replaced_folder,
     scratch_folder,
     write_json,
 )
 
+KilledAfter = Callable[[int, Callable[[], object]], bool]
 REQUESTED = Request(kind="index", settings={"dim": 4, "names": ("a", "b")}, inputs={"z": "ab" * 32})
 
 
@@ -81,33 +90,9 @@ def test_equal_content_has_an_equal_fingerprint_wherever_it_lies(tmp_path: Path)
     assert fingerprint(tmp_path / "a") == fingerprint(tmp_path / "b" / "c")
 
 
-def killed_after(num_events: int, action: Callable[[], None]) -> bool:
-    """Run `action` in a child that dies without notice before its n-th call to the file system."""
-    child = os.fork()
-    if child:
-        _, status = os.waitpid(child, 0)
-        return os.waitstatus_to_exitcode(status) == 9
-    seen = 0
-
-    def hook(event: str, _: object) -> None:
-        nonlocal seen
-        if event == "open" or event.startswith("os."):
-            seen += 1
-            if seen > num_events:
-                os._exit(9)
-
-    code = 1
-    try:
-        sys.addaudithook(hook)
-        action()
-        code = 0
-    finally:
-        os._exit(code)
-
-
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_writer_killed_at_any_point_leaves_a_whole_folder_or_none(
-    *, resume: bool, tmp_path: Path
+    *, resume: bool, tmp_path: Path, killed_after: KilledAfter
 ) -> None:
     """... and the next one publishes what an undisturbed one would have."""
     make(tmp_path / "undisturbed")
@@ -125,7 +110,9 @@ def test_a_writer_killed_at_any_point_leaves_a_whole_folder_or_none(
     assert 20 < num_events < 900
 
 
-def test_removing_killed_at_any_point_leaves_a_whole_folder_or_none(tmp_path: Path) -> None:
+def test_removing_killed_at_any_point_leaves_a_whole_folder_or_none(
+    tmp_path: Path, killed_after: KilledAfter
+) -> None:
     make(tmp_path / "undisturbed")
     expected = files_of(tmp_path / "undisturbed")
     for num_events in range(1_000):
@@ -199,7 +186,7 @@ def test_a_full_disk_publishes_nothing_and_touches_nothing_else(
             with Path("/dev/full").open("wb") as stream:
                 stream.write(b"x" * 100_000)
         elif place == "manifest":
-            monkeypatch.setattr(storage, "write_json", refuse)
+            monkeypatch.setattr(folders, "write_json", refuse)
         elif place == "fsync":
             monkeypatch.setattr(os, "fsync", refuse)
     monkeypatch.undo()
@@ -306,12 +293,143 @@ def test_what_differs_is_named_with_both_values(tmp_path: Path) -> None:
     assert "--rebuild" in told
 
 
-def test_rebuild_removes_an_equal_or_different_folder_of_the_same_kind(tmp_path: Path) -> None:
-    for request in (REQUESTED, Request(kind="index", settings={"dim": 5})):
-        make(tmp_path / "out")
-        assert not is_done(tmp_path / "out", request, rebuild=True)
-        assert not (tmp_path / "out").exists()
-        assert not list(tmp_path.iterdir())
+OTHER = Request(kind="index", settings={"dim": 5})
+
+
+def rebuild(folder: Path, request: Request = OTHER, *, resume: bool = False) -> bool:
+    """Stand for a stage with --rebuild; return whether there was something to do."""
+    if is_done(folder, request, rebuild=True):
+        return False
+    with publish(folder, request, resume=resume, replace=True) as scratch:
+        write_content(scratch)
+        (scratch / "new.bin").write_bytes(b"new")
+    return True
+
+
+@pytest.mark.parametrize("request_", [REQUESTED, OTHER])
+def test_rebuild_keeps_the_old_folder_until_the_new_one_is_whole(
+    request_: Request, tmp_path: Path
+) -> None:
+    make(tmp_path / "out")
+    before = files_of(tmp_path / "out")
+    assert not is_done(tmp_path / "out", request_, rebuild=True)
+    with publish(tmp_path / "out", request_, replace=True) as scratch:
+        write_content(scratch)
+        (scratch / "new.bin").write_bytes(b"new")
+        assert files_of(tmp_path / "out") == before
+        open_folder(tmp_path / "out", "index")
+    assert open_folder(tmp_path / "out", "index")["settings"] == json.loads(
+        json.dumps(request_.as_json()["settings"])
+    )
+    assert (tmp_path / "out" / "new.bin").is_file()
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt, OSError(28, "full")])
+def test_a_rebuild_that_fails_loses_nothing(
+    *, error: BaseException, resume: bool, tmp_path: Path
+) -> None:
+    make(tmp_path / "out")
+    before = files_of(tmp_path / "out")
+    with (
+        pytest.raises((ZeroDivisionError, KeyboardInterrupt, ArtifactError)),
+        publish(tmp_path / "out", OTHER, resume=resume, replace=True),
+    ):
+        raise error
+    assert files_of(tmp_path / "out") == before
+    assert is_done(tmp_path / "out", REQUESTED)
+    assert scratch_folder(tmp_path / "out").exists() == resume
+    assert rebuild(tmp_path / "out", resume=resume)
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_an_exchange_that_fails_half_way_leaves_the_old_or_the_new_folder(
+    failing: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Renames 1 and 2 after the last write are the exchange; 2 is tried again at once."""
+    make(tmp_path / "out")
+    real, seen = Path.rename, []
+
+    def rename(self: Path, target: Path) -> Path:
+        seen.append(target)
+        if len(seen) == failing:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+        return real(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", rename)
+        with pytest.raises(ArtifactError, match=r"cannot move .*Permission denied"):
+            rebuild(tmp_path / "out")
+    assert open_folder(tmp_path / "out", "index")["settings"]["dim"] == 3 + failing
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_rebuild_killed_at_any_point_leaves_the_old_folder_or_the_new_one(
+    *, resume: bool, tmp_path: Path, killed_after: KilledAfter
+) -> None:
+    """Between the two renames none has the name: then the next call finishes the exchange."""
+    make(tmp_path / "old")
+    rebuild(tmp_path / "new")
+    old, new = files_of(tmp_path / "old"), files_of(tmp_path / "new")
+    states = set()
+    for num_events in range(1_000):
+        folder = tmp_path / str(num_events) / "out"
+        make(folder)
+        was_killed = killed_after(num_events, lambda out=folder: rebuild(out, resume=resume))
+        names = {p.name for p in folder.parent.iterdir()}
+        kept = bool(names & {".out.replaced", ".out.removed"})  # in the exchange
+        found = files_of(folder)
+        assert found in ([old, new, {}] if kept else [old, new])
+        states.add((len(found), kept))
+        if not found and num_events % 2:
+            open_folder(folder, "index")  # a reader finishes it as well
+            assert files_of(folder) == new
+        else:
+            assert rebuild(folder, resume=resume) != kept
+        assert files_of(folder) == new
+        assert {p.name for p in folder.parent.iterdir()} == {"out"}
+        if not was_killed:
+            break
+    assert 30 < num_events < 900
+    assert states == {(len(old), False), (0, True), (len(new), True), (len(new), False)}
+
+
+def test_a_rebuild_that_was_killed_after_its_end_is_not_done_again(tmp_path: Path) -> None:
+    for settings_, again in (({"dim": 5}, False), ({"dim": 6}, True)):
+        make(replaced_folder(tmp_path / "out"))
+        rebuild(tmp_path / "new") if not (tmp_path / "new").exists() else None
+        shutil.copytree(tmp_path / "new", tmp_path / "out", dirs_exist_ok=True)
+        request = Request(kind="index", settings=settings_)
+        assert is_done(tmp_path / "out", request, rebuild=True) != again
+        assert not replaced_folder(tmp_path / "out").exists()
+        assert not is_done(tmp_path / "out", OTHER, rebuild=True)  # asked once more
+
+
+def test_what_came_into_the_place_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    make(tmp_path / "out")
+    with (
+        pytest.raises(ArtifactError, match="never changed"),
+        publish(tmp_path / "out", OTHER, replace=True),
+    ):
+        remove(tmp_path / "out")
+        make_of("passages", tmp_path / "out")
+    assert open_folder(tmp_path / "out", "passages")
+    for folder in ("theirs", "passages"):
+        make_of("passages", tmp_path / "passages") if folder == "passages" else None
+        (tmp_path / "theirs").mkdir(exist_ok=True)
+        with (
+            pytest.raises(ArtifactError, match="never changed"),
+            publish(tmp_path / folder, OTHER, replace=True),
+        ):
+            pytest.fail("started")
+
+
+def make_of(kind: str, folder: Path) -> None:
+    make(folder.with_name("aside"), request=Request(kind=kind))
+    folder.with_name("aside").rename(folder)
 
 
 def test_rebuild_never_removes_a_folder_of_another_kind_or_of_somebody_else(tmp_path: Path) -> None:
@@ -432,3 +550,167 @@ def test_json_is_whole_or_as_it_was(tmp_path: Path) -> None:
         read_json(tmp_path / "y.json")
     with pytest.raises(ArtifactError, match="cannot read"):
         read_json(tmp_path)
+
+
+# One writer at a time
+
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from realm.storage import Request, publish
+
+request = Request(kind="index", settings={"dim": 4, "names": ("a", "b")}, inputs={"z": "ab" * 32})
+with publish(Path(sys.argv[1]), request, resume=True, replace=True) as scratch:
+    (scratch / "one.bin").write_bytes(b"one.bin" * 100)
+    print("half", flush=True)
+    time.sleep(300)
+"""
+
+
+@contextmanager
+def writer(folder: Path) -> Generator[subprocess.Popen[str]]:
+    """Yield a process that has written half of a folder; it is killed at the end."""
+    source = Path(__file__).parents[1] / "src"
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, folder],
+        env={**os.environ, "PYTHONPATH": str(source)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "half\n"
+            yield process
+        finally:
+            process.send_signal(signal.SIGKILL)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_second_writer_ends_at_once_and_the_first_one_is_not_disturbed(
+    *, resume: bool, tmp_path: Path
+) -> None:
+    with writer(tmp_path / "out") as first:
+        before = files_of(tmp_path)
+        with pytest.raises(ArtifactError) as error:
+            make(tmp_path / "out", resume=resume)
+        assert files_of(tmp_path) == before
+        told = rf"{tmp_path / 'out'} is being written by process {first.pid} on \S+ since 20"
+        assert re.match(told, str(error.value))
+        assert "wait for it, or choose another --out" in str(error.value)
+        make(tmp_path / "other")  # beside it
+    assert (tmp_path / ".out.lock").is_file()  # left by the kill, keeps nobody out
+    log = []
+    with publish(tmp_path / "out", REQUESTED, resume=True) as scratch:
+        write_content(scratch, log=log)
+    assert log == ["two.bin", "sub/three.bin"]
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "other")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "out"]
+
+
+def test_the_old_folder_is_read_while_another_process_makes_it_anew_and_after_its_kill(
+    tmp_path: Path,
+) -> None:
+    make(tmp_path / "out", request=OTHER)
+    before = files_of(tmp_path / "out")
+    with writer(tmp_path / "out"):
+        assert is_done(tmp_path / "out", OTHER)
+        assert files_of(tmp_path / "out") == before
+        assert not is_done(tmp_path / "out", OTHER, rebuild=True)
+        with pytest.raises(ArtifactError, match="is being written by process"):
+            rebuild(tmp_path / "out")
+    assert files_of(tmp_path / "out") == before
+    assert rebuild(tmp_path / "out", REQUESTED, resume=True)
+    assert is_done(tmp_path / "out", REQUESTED)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_second_thread_is_kept_out_and_the_same_one_may_come_again(tmp_path: Path) -> None:
+    with locked(tmp_path / "out"), ThreadPoolExecutor() as pool:
+        with pytest.raises(ArtifactError, match=rf"written by process {os.getpid()} on"):
+            pool.submit(make, tmp_path / "out").result()
+        make(tmp_path / "out")
+        make(tmp_path / "out" / "in")
+        with pytest.raises(ArtifactError, match="is being written by"):  # still held
+            pool.submit(make, tmp_path / "out").result()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_lock_is_not_taken_on_a_file_that_its_last_owner_has_just_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a third one, with a new file, would write as well."""
+    fcntl = pytest.importorskip("fcntl")
+    real, tries = fcntl.flock, []
+
+    def flock(handle: int, how: int) -> None:
+        tries.append(handle)
+        if len(tries) == 1:
+            (tmp_path / ".out.lock").unlink()
+        real(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with locked(tmp_path / "out"), ThreadPoolExecutor() as pool:
+        assert len(tries) == 2
+        with pytest.raises(ArtifactError, match="is being written by"):
+            pool.submit(make, tmp_path / "out").result()
+
+
+def test_of_many_writers_one_is_at_work(tmp_path: Path) -> None:
+    """Each holds the lock for a moment, again and again, and looks for others."""
+    source = Path(__file__).parents[1] / "src"
+    code = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from realm.errors import ArtifactError\n"
+        "from realm.storage import locked\n"
+        "here, times = Path(sys.argv[1]), 0\n"
+        "end = time.monotonic() + 60\n"
+        "while times < 100 and time.monotonic() < end:\n"
+        "    try:\n"
+        "        with locked(here / 'out'):\n"
+        "            (here / 'alone').mkdir()\n"
+        "            (here / 'alone').rmdir()\n"
+        "            times += 1\n"
+        "    except ArtifactError:\n"
+        "        pass\n"
+        "sys.exit(times < 100)\n"
+    )
+    command = [sys.executable, "-c", code, tmp_path]
+    environment = {**os.environ, "PYTHONPATH": str(source)}
+    started = [subprocess.Popen(command, env=environment) for _ in range(3)]
+    assert [process.wait(timeout=90) for process in started] == [0, 0, 0]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("lack", ["module", "file system"])
+def test_where_there_are_no_locks_a_folder_is_made_without(
+    lack: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    if lack == "module":
+        monkeypatch.setitem(sys.modules, "fcntl", None)
+    else:
+        monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", refuse)
+    make(tmp_path / "out")
+    assert rebuild(tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_the_lock_of_another_user_is_respected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their file cannot be written, but it can be locked."""
+    real = os.open
+
+    def refuse(path: Path, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_RDWR and Path(path).name == ".out.lock":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path, flags, mode)
+
+    with locked(tmp_path / "out"), ThreadPoolExecutor() as pool, monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        with pytest.raises(ArtifactError, match="is being written by process"):
+            pool.submit(make, tmp_path / "out").result()

@@ -31,6 +31,8 @@ class AnsweringLengths:
 
     question: int = 64
     joint: int = 352
+    num_passages: int = 5
+    """Passages read for each question, unless the caller says otherwise (paper: 5)."""
 
 
 class Answerer:
@@ -90,6 +92,7 @@ class Answerer:
             lengths=AnsweringLengths(
                 question=int(settings["question_wordpieces"]),
                 joint=int(settings["joint_wordpieces"]),
+                num_passages=_num_passages(settings),
             ),
             name=run.name,
             fingerprint=str(manifest["fingerprint"]),
@@ -104,7 +107,7 @@ class Answerer:
         self,
         questions: Sequence[str],
         *,
-        num_passages: int = 5,
+        num_passages: int | None = None,
         num_retrieved: int | None = None,
         num_answers: int = 5,
     ) -> list[AnsweredQuestion]:
@@ -112,7 +115,8 @@ class Answerer:
 
         Args:
             questions: one or many; many are faster together.
-            num_passages: passages to read for each (paper: 5).
+            num_passages: passages to read for each; None: 5 (paper), or what an imported model
+                was published with.
             num_retrieved: passages to retrieve, at least `num_passages` (for recall).
             num_answers: distinct strings to return.
 
@@ -122,6 +126,7 @@ class Answerer:
         pieces = [self._check(question) for question in questions]
         if not pieces:
             return []
+        num_passages = num_passages or self.lengths.num_passages
         wanted = max(num_passages, num_retrieved or 0)
         retrieved = self.retriever.retrieve(questions, wanted)
         answered: list[AnsweredQuestion] = []
@@ -219,6 +224,12 @@ class Answerer:
                 )
             )
         return tuple(answers)
+
+
+def _num_passages(settings: dict[str, Any]) -> int:
+    """Return how many passages an imported model was published to read; the paper's otherwise."""
+    published = settings.get("defaults", {}).get("evaluate", {})
+    return int(published.get("num_passages", AnsweringLengths().num_passages))
 
 
 def answered_as_json(answered: AnsweredQuestion) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What a run is told: one frozen model per stage, from TOML files and --set key=value."""
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
@@ -270,9 +270,10 @@ class FinetuneConfig(TrainConfig):
     retriever_beam: int = Field(default=5_000, ge=1)
     """Passages in the early retriever loss (released: 5000); at most the corpus."""
     span_hidden: int = Field(default=256, ge=8)
-    """Width of the reader's hidden layer over spans (released: 256)."""
+    """Width of the reader's hidden layer over spans (released: 256). A model that comes with a
+    reader keeps its own."""
     max_answer_wordpieces: int = Field(default=10, ge=1)
-    """Longest answer span (released: 10)."""
+    """Longest answer span (released: 10). A model that comes with a reader keeps its own."""
     question_wordpieces: int = Field(default=64, ge=8, le=512)
     """Longest question with [CLS] and [SEP]; training cuts longer ones, answering refuses them."""
     joint_wordpieces: int = Field(default=352, ge=16, le=512)
@@ -310,17 +311,29 @@ class EvaluateConfig(Config):
 
 
 def load_config(
-    cls: type[C], *, section: str, file: Path | None = None, overrides: Sequence[str] = ()
+    cls: type[C],
+    *,
+    section: str,
+    file: Path | None = None,
+    overrides: Sequence[str] = (),
+    defaults: Mapping[str, Any] | None = None,
 ) -> C:
     """Return settings of one stage: defaults, then `[section]` of a TOML file, then key=value.
+
+    Args:
+        cls: the stage's settings.
+        section: name of its table.
+        file: TOML file, None for none.
+        overrides: key=value pairs; they win.
+        defaults: what an imported model was published with; wins over the class's own defaults.
 
     Raises:
         ConfigError: unknown sections or keys, wrong types, impossible values; the message lists
             what exists.
     """
-    table: dict[str, Any] = {}
+    table: dict[str, Any] = dict(defaults or {})
     if file is not None:
-        table = _read_section(file, section)
+        table |= _read_section(file, section)
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:

@@ -1,10 +1,11 @@
 """Wordpieces with character offsets, and the joined inputs of BERT."""
 
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers import normalizers, pre_tokenizers
@@ -53,15 +54,28 @@ class WordpieceTokenizer:
         if not path.is_file():
             raise ConfigError(f"found no tokenizer at {path}")
         if path.suffix == ".txt":
-            return cls.from_vocabulary(_read_vocabulary(path))
+            return cls.from_vocabulary(read_vocabulary(path))
         try:
             return cls(FastTokenizer.from_file(str(path)))
         except Exception as error:  # the library raises bare Exception
             raise ConfigError(f"{path} is not a tokenizer.json: {error}") from error
 
     @classmethod
-    def from_vocabulary(cls, tokens: Sequence[str]) -> "WordpieceTokenizer":
-        """Build an uncased tokenizer from a list of wordpieces (`##` marks continuations).
+    def from_vocabulary(
+        cls,
+        tokens: Sequence[str],
+        *,
+        lowercase: bool = True,
+        strip_accents: bool | None = None,
+        split_chinese: bool = True,
+    ) -> "WordpieceTokenizer":
+        """Build BERT's tokenizer from a list of wordpieces (`##` marks continuations).
+
+        Args:
+            tokens: the vocabulary; the place of a wordpiece is its id.
+            lowercase: as BERT's uncased models.
+            strip_accents: None: as `lowercase`.
+            split_chinese: each Chinese character is a word.
 
         Raises:
             ConfigError: a wordpiece stands twice, or a special token is missing.
@@ -71,7 +85,9 @@ class WordpieceTokenizer:
             twice = next(token for n, token in enumerate(tokens) if vocabulary[token] != n)
             raise ConfigError(f"found the wordpiece {twice!r} twice; expected each once")
         fast = FastTokenizer(WordPiece(vocabulary, unk_token="[UNK]"))  # noqa: S106
-        fast.normalizer = normalizers.BertNormalizer(lowercase=True)
+        fast.normalizer = normalizers.BertNormalizer(
+            lowercase=lowercase, strip_accents=strip_accents, handle_chinese_chars=split_chinese
+        )
         fast.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         present = [token for token in SPECIAL_TOKENS if token in vocabulary]
         fast.add_special_tokens(present)
@@ -85,6 +101,35 @@ class WordpieceTokenizer:
     def fingerprint(self) -> str:
         """Hash of everything that decides the wordpieces."""
         return hashlib.sha256(self._fast.to_str().encode()).hexdigest()
+
+    def vocabulary(self) -> list[str]:
+        """Return the wordpieces in the order of their ids: the lines of a vocab.txt.
+
+        Raises:
+            ConfigError: an id stands for no wordpiece, so that no vocab.txt can hold them.
+        """
+        by_id = {number: token for token, number in self._fast.get_vocab().items()}
+        if missing := next((n for n in range(len(by_id)) if n not in by_id), None):
+            raise ConfigError(f"the tokenizer has no wordpiece {missing}; expected one for each id")
+        return [by_id[number] for number in range(len(by_id))]
+
+    @property
+    def normalisation(self) -> dict[str, bool | None]:
+        """How texts are changed before they are cut, as `from_vocabulary` takes it.
+
+        Raises:
+            ConfigError: not BERT's normaliser.
+        """
+        told: dict[str, Any] = json.loads(self._fast.to_str())["normalizer"] or {}
+        if told.get("type") != "BertNormalizer":
+            raise ConfigError(
+                f"the tokenizer normalises by {told.get('type')}, expected BERT's way"
+            )
+        return {
+            "lowercase": told["lowercase"],
+            "strip_accents": told["strip_accents"],
+            "split_chinese": told["handle_chinese_chars"],
+        }
 
     def encode(self, text: str) -> Wordpieces:
         """Return the wordpieces of `text`; special tokens written in it stay ordinary text."""
@@ -174,8 +219,14 @@ def _encodable(text: str) -> str:
     return text
 
 
-def _read_vocabulary(path: Path) -> list[str]:
-    """Return the lines of a vocab.txt; a line separator other than a newline is a wordpiece."""
+def read_vocabulary(path: Path) -> list[str]:
+    """Return the lines of a vocab.txt; a line separator other than a newline is a wordpiece.
+
+    Lines may end as on Windows, as in the published open-QA checkpoints.
+
+    Raises:
+        ConfigError: the file is missing or no text.
+    """
     try:
         lines = path.read_bytes().decode().removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:

@@ -268,3 +268,8 @@ def test_the_quick_look_takes_no_text_for_empty(
     looked.clear()
     holds_answer(store, range(24), asking("Basel"))
     assert len(looked) == 3
+
+
+def test_occurrences_of_a_string_may_overlap() -> None:
+    asked = Question(id="q", question="?", answers=("gold gold",))
+    assert answer_spans("gold gold gold", asked) == [(0, 9), (5, 14)]

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from realm.checkpoint.checkpoints import Model, list_checkpoints, load_model
-from realm.checkpoint.run_folder import TrainReport, prepare_run
+from realm.checkpoint.run_folder import TrainReport, open_run
 from realm.config import OptimizerConfig, TrainConfig
 from realm.errors import ArtifactError
 from realm.model.encoder import build_encoder
@@ -222,9 +222,9 @@ def test_a_run_killed_just_before_its_manifest_ends_without_a_step(
     lines = read_metrics(tmp_path / "run")
     assert report.metrics["loss"] == next(x["loss"] for x in reversed(lines) if "loss" in x)
     assert report.metrics["eval/loss"] == 1.0
-    again = prepare_run(tmp_path / "run", REQUEST)
-    assert again is not None
-    assert again.metrics == report.metrics
+    with open_run(tmp_path / "run", REQUEST) as again:
+        assert again is not None
+        assert again.metrics == report.metrics
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used_once_it_is_gone(
@@ -257,3 +257,26 @@ def test_the_manifest_tells_what_it_cost(tokenizer: WordpieceTokenizer, tmp_path
     assert content["steps"] == 7
     assert content["seconds"] > 0
     assert content["peak_memory_bytes"] > 1e6
+
+
+def test_the_seconds_of_a_resumed_run_are_those_of_all_its_processes(
+    tokenizer: WordpieceTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As far as their steps were kept: killed at 6, resumed at 4."""
+    clock = iter(range(10_000))
+    monkeypatch.setattr(loop.time, "monotonic", lambda: float(next(clock)))
+    _, whole = run_all(tokenizer, tmp_path / "whole")
+
+    def kill(step: int, steps: int, metrics: Mapping[str, float]) -> None:
+        del steps
+        if step == 6 and "loss" in metrics:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run_all(tokenizer, tmp_path / "run", on_metrics=kill)
+    first = json.loads((tmp_path / "run" / loop.SECONDS).read_text())["seconds"]
+    _, resumed = run_all(tokenizer, tmp_path / "run")
+    assert resumed.seconds == pytest.approx(whole.seconds, abs=1)  # one reading of the clock more
+    assert 0 < first < resumed.seconds
+    content = json.loads((tmp_path / "run" / "manifest.json").read_text())["content"]
+    assert content["seconds"] == resumed.seconds

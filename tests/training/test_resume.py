@@ -142,7 +142,11 @@ def test_another_run_in_the_same_folder_is_refused_or_replaces_it(
     stage(tmp_path / "run", short)
     with pytest.raises(ArtifactError, match=r"setting seed \(found 0, now 1\)"):
         stage(tmp_path / "run", {**short, "seed": 1})
+    with pytest.raises(Killed):
+        stage(tmp_path / "run", {**short, "seed": 1}, rebuild=True, on_metrics=kill_at(1, "loss"))
+    assert stage(tmp_path / ".run.replaced", short).already_done  # nothing is lost yet
     report = stage(tmp_path / "run", {**short, "seed": 1}, rebuild=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
     assert (report.resumed_from, report.already_done) == (0, False)
     assert stage(tmp_path / "run", {**short, "seed": 1}).already_done
 

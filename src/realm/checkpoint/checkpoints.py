@@ -31,6 +31,7 @@ from realm.storage import (
     MANIFEST,
     Request,
     fingerprint,
+    mend,
     open_folder,
     publish,
     read_json,
@@ -120,6 +121,7 @@ def save_checkpoint(
     settings: Mapping[str, Any],
     inputs: Mapping[str, str],
     state: TrainingState | None = None,
+    replace: bool = False,
 ) -> None:
     """Publish a checkpoint folder.
 
@@ -129,9 +131,10 @@ def save_checkpoint(
         settings: the run's resolved settings.
         inputs: fingerprints of what the run was made from.
         state: what a resume needs; None for a model that is not trained further.
+        replace: a checkpoint may stand there, until the new one is whole.
     """
     request = Request(kind="checkpoint", settings=settings, inputs=inputs)
-    with publish(folder, request) as scratch:
+    with publish(folder, request, replace=replace) as scratch:
         _write(_flat_state(model), scratch / "model.safetensors")
         described = {name: part.settings for name, part in model.modules.items()}
         (scratch / "model.json").write_text(json.dumps(described, indent=2), encoding="utf-8")
@@ -199,6 +202,8 @@ def find_checkpoint(folder: Path) -> Path:
     """
     if (folder / "model.json").is_file():
         return folder
+    if not folder.exists():
+        mend(folder)  # somebody was killed while replacing it
     if not folder.is_dir():
         raise ArtifactError(f"found no folder {folder}; expected a run, or one of its checkpoints")
     found = list_checkpoints(folder)

@@ -2,19 +2,16 @@
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers import BertModel
 
 from realm.checkpoint.folders import pretrained_folder
+from realm.checkpoint.stored import StoredWeights
 from realm.config import EncoderConfig
-from realm.errors import ArtifactError, ConfigError
+from realm.errors import ConfigError
 from realm.model.bert import KEPT_SETTINGS, build_bert
 from realm.model.encoder import Encoder
 from realm.storage import fingerprint_of, read_json
@@ -73,7 +70,9 @@ def load_pretrained(config: EncoderConfig, *, tokenizer: WordpieceTokenizer) -> 
     kept = {name: settings[name] for name in KEPT_SETTINGS if name in settings}
     layers = int(kept["num_hidden_layers"])
     kept["num_hidden_layers"] = _num_layers(config, layers)
-    weights, head = _bert_names(_read_weights(folder), int(kept["num_hidden_layers"]))
+    stored = StoredWeights.open(folder)
+    found = {name: stored.tensor(name) for name in stored}
+    weights, head = _bert_names(found, int(kept["num_hidden_layers"]))
     _check_weights(config.init, kept, weights, tokenizer)
     return Pretrained(
         settings=kept,
@@ -143,20 +142,6 @@ def _check_weights(
 def _neutral_pooler(width: int) -> dict[str, Tensor]:
     """Return a pooler that only applies tanh: masked-language models come without one."""
     return {"pooler.dense.weight": torch.eye(width), "pooler.dense.bias": torch.zeros(width)}
-
-
-def _read_weights(folder: Path) -> dict[str, Tensor]:
-    try:
-        if (folder / "model.safetensors").is_file():
-            return load_file(folder / "model.safetensors")
-        if (folder / "pytorch_model.bin").is_file():
-            loaded: dict[str, Tensor] = torch.load(
-                folder / "pytorch_model.bin", map_location="cpu", weights_only=True
-            )
-            return loaded
-    except (SafetensorError, UnpicklingError, RuntimeError, OSError, EOFError) as error:
-        raise ArtifactError(f"the weights in {folder} cannot be read: {error}") from error
-    raise ConfigError(f"{folder} has no model.safetensors or pytorch_model.bin")
 
 
 def _bert_names(

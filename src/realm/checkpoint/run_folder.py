@@ -1,13 +1,33 @@
-"""The folder of a training run: is it new, to be resumed, finished, or another run's?"""
+"""The folder of a training run: is it new, to be resumed, finished, or another run's?
+
+A run is written in place, so that it can be resumed. The one that it replaces is kept aside, as
+`.NAME.replaced`, from its start to its end.
+"""
 
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from realm.checkpoint.checkpoints import list_checkpoints
-from realm.errors import ArtifactError
-from realm.storage import MANIFEST, REQUEST, Request, is_done, read_json, remove, write_json
+from realm.errors import ArtifactError, RealmError
+from realm.storage import (
+    MANIFEST,
+    REQUEST,
+    Request,
+    is_done,
+    locked,
+    mend,
+    read_json,
+    remove,
+    replaced_folder,
+    scratch_folder,
+    set_aside,
+    sync,
+    write_json,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,56 +43,52 @@ class TrainReport:
     """The last values measured."""
 
 
-def prepare_run(run: Path, request: Request, *, rebuild: bool = False) -> TrainReport | None:
-    """Return a report when the run is already finished, None when it is to start or to go on.
+@contextmanager
+def open_run(
+    run: Path, request: Request, *, rebuild: bool = False
+) -> Generator[TrainReport | None]:
+    """Yield a report when the run is already finished, None when it is to start or to go on.
 
-    With `rebuild`, what stands in the folder is removed. Nothing is written yet (`start_run`),
-    so that settings that turn out to be impossible leave no folder behind.
+    Nobody else may write the run meanwhile. Nothing is written yet (`start_run`), so that settings
+    that turn out to be impossible leave no folder behind. With `rebuild`, what stands there is
+    set aside. It comes back if the new run does not start, and is removed once that is finished;
+    asked again before, the new run goes on.
 
     Raises:
-        ArtifactError: the folder belongs to a run with other settings or inputs.
+        ArtifactError: the folder belongs to a run with other settings or inputs, or to a process
+            that is writing it.
     """
-    if is_unfinished(run) and not rebuild:
-        found = read_json(run / REQUEST)
-        wanted = json.loads(json.dumps(request.as_json()))
-        if found != wanted:
-            keys = sorted(
-                f"{part}.{name}"
-                for part in ("settings", "inputs")
-                for name in found[part].keys() | wanted[part].keys()
-                if found[part].get(name) != wanted[part].get(name)
-            )
-            raise ArtifactError(
-                f"{run} holds an unfinished run with other {', '.join(keys) or 'format version'}; "
-                "run it with the same settings to resume, choose another --out, or pass --rebuild"
-            )
-        return None
-    if is_unfinished(run):
-        remove(run)
-    if is_done(run, request, rebuild=rebuild):
-        content = read_json(run / MANIFEST)["content"]
-        return TrainReport(
-            run=run,
-            steps=int(content["steps"]),
-            seconds=float(content["seconds"]),
-            resumed_from=int(content["steps"]),
-            already_done=True,
-            metrics=content["metrics"],
-        )
-    return None
+    if (run / MANIFEST).is_file() and is_done(run, request, rebuild=rebuild):
+        yield _report(run)
+        return
+    with locked(run):
+        try:
+            yield _look(run, request, rebuild=rebuild)
+        except BaseException as error:
+            mend(run)
+            if isinstance(error, RealmError) and (old := replaced_folder(run)).exists():
+                error.args = (f"{error}. What {run} is to replace is kept in {old}",)
+            raise
+        mend(run)
 
 
 def start_run(run: Path, request: Request) -> None:
     """Create a run's folder unless it is there; from here on the run can be resumed.
+
+    It appears with its request in it, so that a kill leaves no folder that nobody knows.
 
     Raises:
         ArtifactError: the folder cannot be written.
     """
     if (run / REQUEST).is_file():
         return
+    new = scratch_folder(run)
     try:
-        run.mkdir(parents=True, exist_ok=True)
-        write_json(run / REQUEST, request.as_json())
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
+        write_json(new / REQUEST, request.as_json())
+        new.rename(run)
+        sync(run.parent)
     except OSError as error:
         raise ArtifactError(
             f"cannot write {run}: {error.strerror or error}; free space, fix the permissions, or "
@@ -89,3 +105,44 @@ def resume_point(run: Path) -> Path | None:
     """Return the newest checkpoint that a run can go on from."""
     found = list_checkpoints(run)
     return found[-1] if found else None
+
+
+def _look(run: Path, request: Request, *, rebuild: bool) -> TrainReport | None:
+    old = replaced_folder(run)
+    if not run.exists():
+        mend(run)  # somebody was killed before the new run started
+    if not is_unfinished(run):
+        if is_done(run, request, rebuild=rebuild):
+            return _report(run)
+        if run.exists():
+            set_aside(run)
+        return None
+    found = read_json(run / REQUEST)
+    wanted = json.loads(json.dumps(request.as_json()))
+    if rebuild and found.get("kind") == request.kind and not (old.exists() and found == wanted):
+        remove(run) if old.exists() else set_aside(run)  # what was finished is kept
+    elif found != wanted:
+        keys = sorted(
+            f"{part}.{name}"
+            for part in ("settings", "inputs")
+            for name in found[part].keys() | wanted[part].keys()
+            if found[part].get(name) != wanted[part].get(name)
+        )
+        raise ArtifactError(
+            f"{run} holds an unfinished run with other {', '.join(keys) or 'format version'}; "
+            "run it with the same settings to resume, choose another --out, or pass --rebuild"
+        )
+    return None
+
+
+def _report(run: Path) -> TrainReport:
+    """Return how a finished run ended."""
+    content = read_json(run / MANIFEST)["content"]
+    return TrainReport(
+        run=run,
+        steps=int(content["steps"]),
+        seconds=float(content["seconds"]),
+        resumed_from=int(content["steps"]),
+        already_done=True,
+        metrics=content["metrics"],
+    )

@@ -60,9 +60,16 @@ def evaluate(
 
     Example: realm evaluate questions.jsonl --model runs/qa --set limit=500
     """
+    from realm.checkpoint.defaults import stage_defaults
     from realm.config import EvaluateConfig, load_config
 
-    settings = load_config(EvaluateConfig, section="evaluate", file=config, overrides=sets or [])
+    settings = load_config(
+        EvaluateConfig,
+        section="evaluate",
+        file=config,
+        overrides=sets or [],
+        defaults=stage_defaults(model, "evaluate"),
+    )
     from realm.answering import Answerer
     from realm.cli import display
     from realm.evaluation.evaluate import evaluate as measure
@@ -96,7 +103,10 @@ def ask(
     model: Run,
     passages: options.Passages = None,
     num_answers: Annotated[int, typer.Option("--answers", min=1, help="Answers to show.")] = 3,
-    num_passages: Annotated[int, typer.Option("--read", min=1, help="Passages to read.")] = 5,
+    num_passages: Annotated[
+        int | None,
+        typer.Option("--read", min=1, help="Passages to read: 5, or what an imported model says."),
+    ] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Answer a question with its evidence: the exact words, and where they stand.

@@ -31,7 +31,12 @@ def run() -> None:
 
 def build_app() -> typer.Typer:
     """Return the command line with all its verbs."""
-    from realm.cli import answering_commands, corpus_commands, training_commands
+    from realm.cli import (
+        answering_commands,
+        corpus_commands,
+        exchange_commands,
+        training_commands,
+    )
 
     app = typer.Typer(
         name="realm",
@@ -42,7 +47,7 @@ def build_app() -> typer.Typer:
     )
     app.callback()(_realm)
     answering_commands.register_quickstart(app)
-    for part in (corpus_commands, training_commands, answering_commands):
+    for part in (corpus_commands, training_commands, answering_commands, exchange_commands):
         part.register(app)
     return app
 

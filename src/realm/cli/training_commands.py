@@ -184,9 +184,16 @@ def pretrain(
     Example: realm pretrain examples/ passages/ --embedder runs/ict \
     --encoder runs/mlm --out runs/pretrain --set refresh.every_steps=100
     """
+    from realm.checkpoint.defaults import stage_defaults
     from realm.config import PretrainConfig, load_config
 
-    settings = load_config(PretrainConfig, section="pretrain", file=config, overrides=sets or [])
+    settings = load_config(
+        PretrainConfig,
+        section="pretrain",
+        file=config,
+        overrides=sets or [],
+        defaults=stage_defaults(embedder, "pretrain") | stage_defaults(encoder, "pretrain"),
+    )
     from realm.cli import display
     from realm.corpus.store import PassageStore
     from realm.masking.store import ExampleStore
@@ -228,9 +235,16 @@ def finetune(
 
     Example: realm finetune questions.jsonl passages/ --model runs/pretrain --out runs/qa
     """
+    from realm.checkpoint.defaults import stage_defaults
     from realm.config import FinetuneConfig, load_config
 
-    settings = load_config(FinetuneConfig, section="finetune", file=config, overrides=sets or [])
+    settings = load_config(
+        FinetuneConfig,
+        section="finetune",
+        file=config,
+        overrides=sets or [],
+        defaults=stage_defaults(model, "finetune"),
+    )
     from realm.cli import display
     from realm.corpus.store import PassageStore
     from realm.evaluation.questions import read_questions

@@ -80,6 +80,40 @@ def split_articles(
     ]
 
 
+def keep_whole(
+    articles: Sequence[Article], tokenizer: WordpieceTokenizer, config: SplitConfig
+) -> list[ArticlePassages]:
+    """Return each article as one passage, whatever its length: for texts that come ready cut.
+
+    Nothing is left out, so that passages stay row by row with what they came with.
+    """
+    titles = tokenizer.encode_ids([article.title for article in articles])
+    texts = tokenizer.encode_ids([article.text for article in articles])
+    return [
+        ArticlePassages(
+            article_id=article.id,
+            passages=[
+                CutPassage(
+                    passage=Passage(
+                        row=0,
+                        id=f"{article.id}#0",
+                        article_id=article.id,
+                        title=article.title,
+                        text=article.text,
+                        start=0,
+                        end=len(article.text),
+                        sentences=tuple(sentence_spans(article.text, config.language)),
+                    ),
+                    wordpieces=ids,
+                    title_wordpieces=title[: config.max_wordpieces // 4],
+                )
+            ],
+            num_too_short=0,
+        )
+        for article, ids, title in zip(articles, texts, titles, strict=True)
+    ]
+
+
 def _read_sentences(
     articles: Sequence[Article], tokenizer: WordpieceTokenizer, language: str
 ) -> list[_Pack]:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from realm.config import SplitConfig
 from realm.corpus.articles import check_input, find_articles, no_articles
-from realm.corpus.reading import NUM_PLACES, Found, OnError
+from realm.corpus.reading import NUM_PLACES, Found, OnError, Place
 from realm.corpus.shards import SKIPPED, TOKENIZER, open_shard, read_manifest, shard_path
 from realm.corpus.workers import Task, cut_groups, split_here, split_in_processes
 from realm.errors import ConfigError, CorpusError
-from realm.records import Progress, Skipped
+from realm.records import Article, Progress, Skipped
 from realm.storage import Request, fingerprint, is_done, publish, write_json
 from realm.tokenizer import WordpieceTokenizer
 
@@ -67,8 +67,7 @@ def split(
         ArtifactError: `out` was made from other inputs or settings, or cannot be written.
         ConfigError: `num_processes` is less than 1.
     """
-    if num_processes < 1:
-        raise ConfigError(f"found {num_processes} worker processes, expected 1 or more")
+    _check_processes(num_processes)
     if not inputs:
         raise CorpusError(no_articles(inputs, Skipped()))
     for path in inputs:
@@ -82,7 +81,7 @@ def split(
     )
     if is_done(out, request, rebuild=rebuild):
         return _read_report(out)
-    with publish(out, request, resume=True) as scratch:
+    with publish(out, request, resume=True, replace=rebuild) as scratch:
         for stale in scratch.glob(".*.partial"):
             stale.unlink()
         tokenizer.save(scratch / TOKENIZER)
@@ -95,15 +94,76 @@ def split(
             Task(folder=scratch, number=number, articles=articles, config=config)
             for number, articles in enumerate(_group(found))
         )
-        if num_processes == 1:
-            num_shards = split_here(tasks, tokenizer, progress)
-        else:
-            num_shards = split_in_processes(tasks, num_processes, progress)
+        num_shards = _write_shards(tasks, tokenizer, num_processes, progress)
         report = _finish(scratch, num_shards, skipped)
         if not report.num_passages:
             shutil.rmtree(scratch)  # nothing in it to go on from
             raise CorpusError(no_articles(inputs, report.skipped))
     return report
+
+
+def store_whole(
+    articles: Iterable[Article],
+    out: Path,
+    *,
+    source: str,
+    source_fingerprint: str,
+    config: SplitConfig,
+    tokenizer: WordpieceTokenizer,
+    num_processes: int = 1,
+    progress: Progress | None = None,
+) -> SplitReport:
+    """Publish articles as passages, one each and in their order: texts that come ready cut.
+
+    A killed call goes on after its finished shards, as long as the source is the same.
+
+    Args:
+        articles: read once, never held together.
+        out: The passages folder; if it was made from the same source, nothing is done.
+        source: Name of the file that they come from.
+        source_fingerprint: Hash of that file.
+        config: Language of the sentences, room for the titles.
+        tokenizer: Fills the passages; saved in the folder.
+        num_processes: Worker processes; with 1 this process works alone, tokenising in threads.
+        progress: Called with the number of passages stored so far, and 0.
+
+    Raises:
+        ArtifactError: `out` was made from something else, or cannot be written.
+        ConfigError: `num_processes` is less than 1.
+    """
+    _check_processes(num_processes)
+    request = Request(
+        kind="passages",
+        settings=config.as_dict(),
+        inputs={source: source_fingerprint, "tokenizer": tokenizer.fingerprint},
+    )
+    if is_done(out, request):
+        return _read_report(out)
+    with publish(out, request, resume=True) as scratch:
+        tokenizer.save(scratch / TOKENIZER)
+        found = (Found(article, Place(source, row)) for row, article in enumerate(articles, 1))
+        tasks = (
+            Task(folder=scratch, number=number, articles=some, config=config, whole=True)
+            for number, some in enumerate(_group(found))
+        )
+        num_shards = _write_shards(tasks, tokenizer, num_processes, progress)
+        return _finish(scratch, num_shards, Skipped())
+
+
+def _check_processes(num_processes: int) -> None:
+    if num_processes < 1:
+        raise ConfigError(f"found {num_processes} worker processes, expected 1 or more")
+
+
+def _write_shards(
+    tasks: Iterable[Task],
+    tokenizer: WordpieceTokenizer,
+    num_processes: int,
+    progress: Progress | None,
+) -> int:
+    if num_processes == 1:
+        return split_here(tasks, tokenizer, progress)
+    return split_in_processes(tasks, num_processes, progress)
 
 
 def _group(found: Iterable[Found]) -> Iterator[list[Found]]:

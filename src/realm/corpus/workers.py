@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from realm.config import SplitConfig
 from realm.corpus.articles import to_article
-from realm.corpus.passages import split_articles
+from realm.corpus.passages import keep_whole, split_articles
 from realm.corpus.reading import NUM_PLACES, TOO_SHORT, Found
 from realm.corpus.shards import (
     TOKENIZER,
@@ -44,6 +44,8 @@ class Task:
     number: int
     articles: list[Found]
     config: SplitConfig
+    whole: bool = False
+    """Keep each article as one passage."""
 
     @property
     def path(self) -> Path:
@@ -158,11 +160,12 @@ def _split_shard(task: Task, tokenizer: WordpieceTokenizer, advance: Callable[[i
     skipped = Skipped(keep=NUM_PLACES)
     num_articles = num_passages = num_wordpieces = 0
     batches: list[pa.RecordBatch] = []
+    cutter = keep_whole if task.whole else split_articles
     for some in _batch(task.articles):
         readable = [
             (found.place, article) for found in some if (article := to_article(found, skipped))
         ]
-        cut = split_articles([article for _, article in readable], tokenizer, task.config)
+        cut = cutter([article for _, article in readable], tokenizer, task.config)
         for (place, _), pieces in zip(readable, cut, strict=True):
             for _ in range(pieces.num_too_short):
                 skipped.add(TOO_SHORT, str(place))

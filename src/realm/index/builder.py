@@ -62,6 +62,7 @@ def build_index(
             request,
             num_passages=len(store),
             dim=tower.dim,
+            replace=rebuild,
         )
     finally:
         tower.train(was_training)
@@ -75,6 +76,7 @@ def publish_vectors(
     *,
     num_passages: int,
     dim: int,
+    replace: bool = False,
 ) -> None:
     """Publish a snapshot of the vectors that `vectors` returns for each run of rows, in 32 bits.
 
@@ -85,10 +87,11 @@ def publish_vectors(
             fingerprints of `passages` and `embedder` among the inputs.
         num_passages: rows in all.
         dim: width of a vector.
+        replace: what stands in `out` stays until the new one is whole, and goes then.
     """
     size = int(request.settings["shard_rows"])
     shards = [range(i, min(i + size, num_passages)) for i in range(0, num_passages, size)]
-    with publish(out, request, resume=True) as scratch:
+    with publish(out, request, resume=True, replace=replace) as scratch:
         norms = [
             _finished(scratch, number, len(rows), dim)
             or _write_shard(scratch, number, vectors(rows))

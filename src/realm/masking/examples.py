@@ -91,7 +91,7 @@ def mask(
     skipped = Skipped()
     labels: Counter[str] = Counter()
     num_passages = 0
-    with publish(out, request) as partial:
+    with publish(out, request, replace=rebuild) as partial:
         with ExampleWriter(partial, source.tokenizer) as writer:
             for examples in _masked_passages(source, config, tagger, skipped, progress):
                 num_passages += bool(examples)

@@ -79,7 +79,12 @@ def pooled(bert: BertModel, hidden: Float[Tensor, "rows length width"]) -> Tenso
     return cast("Tensor", pooler(hidden))
 
 
+def widened(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Return the values in 32 bits, where autocast left fewer; 64 stay 64."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def mean_over_tokens(hidden: Float[Tensor, "rows length width"], inputs: Inputs) -> Tensor:
     """Return the mean hidden state over real wordpieces."""
     weights = inputs.token_is_real.to(torch.float32)[:, :, None]
-    return (hidden.float() * weights).sum(dim=1) / weights.sum(dim=1)
+    return (widened(hidden) * weights).sum(dim=1) / weights.sum(dim=1)

@@ -1,6 +1,7 @@
 """Embed_input and Embed_doc: text to vector (section 3.2)."""
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, cast
 
@@ -16,6 +17,7 @@ from realm.model.bert import (
     max_length,
     mean_over_tokens,
     pooled,
+    widened,
 )
 from realm.model.inputs import Inputs, TokenSequence, group_by_length, pad
 
@@ -61,7 +63,7 @@ class Embedder(nn.Module):
     def forward(self, inputs: Inputs) -> Float[Tensor, "rows dim"]:
         """Return one embedding per row, in 32 bits."""
         projected = self.projection(self.features(inputs))
-        return self.dropout(self.norm(projected.float()))
+        return self.dropout(self.norm(widened(projected)))
 
     @property
     def dim(self) -> int:
@@ -72,6 +74,13 @@ class Embedder(nn.Module):
     def max_length(self) -> int:
         """Longest text in wordpieces, [CLS] and [SEP] included."""
         return max_length(self.bert)
+
+    def projection_scale(self, norm_eps: float) -> float:
+        """Return by what to multiply W and b so that a layer norm with another eps gives the same.
+
+        LayerNorm with eps e of x is LayerNorm with eps s^2 e of s x.
+        """
+        return math.sqrt(norm_eps / self.norm.eps)
 
     @torch.no_grad()
     def init_score_scale(self, scale: float) -> None:
@@ -107,7 +116,7 @@ class MeanEmbedder(nn.Module):
     def forward(self, inputs: Inputs) -> Float[Tensor, "rows width"]:
         """Return one vector per row, in 32 bits."""
         mean = mean_over_tokens(hidden_states(self.bert, inputs), inputs)
-        return nn.functional.normalize(mean.float(), dim=-1)
+        return nn.functional.normalize(mean, dim=-1)
 
     @property
     def dim(self) -> int:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import BertModel
 from transformers.activations import ACT2FN
 
-from realm.model.bert import bert_settings, build_bert, hidden_states
+from realm.model.bert import bert_settings, build_bert, hidden_states, widened
 from realm.model.inputs import Inputs
 
 
@@ -79,7 +79,7 @@ class Encoder(nn.Module):
         targets: Int[Tensor, " masks"],
     ) -> tuple[Float[Tensor, " masks"], Int[Tensor, " masks"]]:
         """Return (log p(target), most probable wordpiece) of each mask, in 32 bits."""
-        logits = self(inputs, mask_rows, mask_positions).float()
+        logits = widened(self(inputs, mask_rows, mask_positions))
         gold = logits.gather(-1, targets[:, None])[:, 0]
         return gold - logits.logsumexp(dim=-1), logits.argmax(dim=-1)
 

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers import BertModel
 
-from realm.model.bert import bert_settings, build_bert, hidden_states
+from realm.model.bert import bert_settings, build_bert, hidden_states, widened
 from realm.model.inputs import Inputs
 
 NORM_EPS = 1e-3
@@ -70,7 +70,7 @@ class Reader(nn.Module):
         padded_ends = nn.functional.pad(ends, (0, 0, 0, widths - 1))
         per_width = [padded_ends[:, w : w + starts.shape[1]] for w in range(widths)]
         hidden = torch.relu(starts[:, :, None] + torch.stack(per_width, dim=2))
-        logits = self.score(self.norm(hidden)).squeeze(-1).float()
+        logits = widened(self.score(self.norm(hidden)).squeeze(-1))
         padded_in = nn.functional.pad(in_passage, (0, widths - 1))
         end_is_in = torch.stack(
             [padded_in[:, w : w + in_passage.shape[1]] for w in range(widths)], dim=2

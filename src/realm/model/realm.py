@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from realm.model.bert import widened
 from realm.model.embedder import Towers, embed_in_groups
 from realm.model.encoder import Encoder
 from realm.model.inputs import TokenSequence, group_by_length, pad
@@ -77,7 +78,7 @@ def mask_logits(
         joint = torch.tensor(group)
         rows, masks = batch.mask_is_real[joint // num_candidates].nonzero(as_tuple=True)
         positions = batch.mask_positions[joint[rows] // num_candidates, masks]
-        all_logits.append(encoder(inputs, rows, positions).float())
+        all_logits.append(widened(encoder(inputs, rows, positions)))
         owners.append(joint[rows])
         places.append(masks)
     return torch.cat(all_logits), torch.cat(owners), torch.cat(places)

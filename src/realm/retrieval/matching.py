@@ -40,15 +40,15 @@ does not take the four letters i for one another."""
 def answer_spans(text: str, question: Question) -> list[tuple[int, int]]:
     """Return the character spans of every occurrence of every answer in a text, in order.
 
+    Occurrences of a string may overlap ("gold gold" stands twice in "gold gold gold"); matches of
+    a pattern do not.
+
     Raises:
         CorpusError: an answer pattern is no regex.
     """
-    spans = {
-        match.span()
-        for regex in _regexes(question.answers, question.answer_patterns)
-        for match in regex.finditer(text)
-        if match.group()
-    }
+    words, patterns = _regexes(question.answers, question.answer_patterns)
+    spans = {match.span(1) for regex in words for match in regex.finditer(text)}
+    spans |= {m.span() for regex in patterns for m in regex.finditer(text) if m.group()}
     return sorted(spans)
 
 
@@ -81,7 +81,7 @@ def holds_answer(
         CorpusError: an answer pattern is no regex.
     """
     held = np.zeros(len(rows), dtype=bool)
-    if not len(rows) or not _regexes(question.answers, question.answer_patterns):
+    if not len(rows) or not any(_regexes(question.answers, question.answer_patterns)):
         return held
     for place in _likely(store, rows, question):
         held[place] = bool(answer_spans(store.text(rows[place]), question))
@@ -89,10 +89,14 @@ def holds_answer(
 
 
 @lru_cache(maxsize=4_096)
-def _regexes(answers: tuple[str, ...], patterns: tuple[str, ...]) -> tuple[re.Pattern[str], ...]:
-    words = [rf"(?<!\w){_flexible(answer)}(?!\w)" for answer in answers if answer.strip()]
+def _regexes(
+    answers: tuple[str, ...], patterns: tuple[str, ...]
+) -> tuple[tuple[re.Pattern[str], ...], tuple[re.Pattern[str], ...]]:
+    """Return the regexes of answer strings (the words in group 1) and those of answer patterns."""
+    words = [rf"(?<!\w)(?=({_flexible(answer)})(?!\w))" for answer in answers if answer.strip()]
+    compiled = tuple(re.compile(word, re.IGNORECASE) for word in words)
     try:
-        return tuple(re.compile(pattern, re.IGNORECASE) for pattern in (*words, *patterns))
+        return compiled, tuple(re.compile(pattern, re.IGNORECASE) for pattern in patterns)
     except re.error as error:
         raise CorpusError(
             f"found answer pattern {error.pattern!r}, expected a regex of Python's: {error}"

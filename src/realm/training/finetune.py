@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model, tower_hash
-from realm.checkpoint.run_folder import TrainReport, prepare_run, resume_point, start_run
+from realm.checkpoint.run_folder import TrainReport, open_run, resume_point, start_run
 from realm.checkpoint.sources import check_vocabulary, run_of, write_sources
 from realm.config import FinetuneConfig, IndexConfig
 from realm.corpus.store import PassageStore
@@ -69,24 +69,27 @@ def finetune(
             "start": fingerprint_of([read_json(s / MANIFEST)["fingerprint"] for s in sources]),
         },
     )
-    if (report := prepare_run(out, request, rebuild=rebuild)) is not None:
-        return report
-    if (checkpoint := resume_point(out)) is not None:
-        model = load_model(checkpoint)
-        towers, reader = model.need_towers(), model.need_reader()
-    else:
-        start = load_model(sources[0])
-        other = load_model(sources[1]) if encoder is not None else start
-        for model in (start, other):
-            check_vocabulary(model, store)
-        torch.manual_seed(config.seed)
-        towers = start.need_towers().untied()
-        reader = _new_reader(other, config)
-    start_run(out, request)
-    write_sources(out, store)
-    snapshot = _snapshot(out, run, towers.passage, store, config, progress)
-    job = FinetuneJob(questions, store, snapshot, towers, reader, config)
-    return train(job, out, request, config=config, on_metrics=on_metrics, tensorboard=tensorboard)
+    with open_run(out, request, rebuild=rebuild) as report:
+        if report is not None:
+            return report
+        if (checkpoint := resume_point(out)) is not None:
+            model = load_model(checkpoint)
+            towers, reader = model.need_towers(), model.need_reader()
+        else:
+            start = load_model(sources[0])
+            other = load_model(sources[1]) if encoder is not None else start
+            for model in (start, other):
+                check_vocabulary(model, store)
+            torch.manual_seed(config.seed)
+            towers = start.need_towers().untied()
+            reader = _new_reader(other, config)
+        start_run(out, request)
+        write_sources(out, store)
+        snapshot = _snapshot(out, run, towers.passage, store, config, progress)
+        job = FinetuneJob(questions, store, snapshot, towers, reader, config)
+        return train(
+            job, out, request, config=config, on_metrics=on_metrics, tensorboard=tensorboard
+        )
 
 
 def _snapshot(
@@ -113,7 +116,12 @@ def _snapshot(
 
 
 def _new_reader(source: Model, config: FinetuneConfig) -> Reader:
-    """Return a reader over the encoder's BERT, its MLM head dropped."""
+    """Return a reader over the encoder's BERT, its MLM head dropped.
+
+    A start without an encoder (a fine-tuned or imported one) goes on with the reader that it has.
+    """
+    if source.encoder is None and source.reader is not None:
+        return source.reader
     encoder = source.need_encoder()
     bert = build_bert(encoder.settings["bert"])
     bert.load_state_dict(encoder.bert.state_dict())

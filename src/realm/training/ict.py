@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from realm.checkpoint.checkpoints import Model, load_model
 from realm.checkpoint.pretrained import load_pretrained
-from realm.checkpoint.run_folder import TrainReport, prepare_run, resume_point
+from realm.checkpoint.run_folder import TrainReport, open_run, resume_point
 from realm.config import IctConfig
 from realm.corpus.store import PassageStore
 from realm.errors import CorpusError
@@ -55,14 +55,17 @@ def ict(
         settings={"stage": "ict", **config.identity()},
         inputs={"passages": store.fingerprint, "encoder": pretrained.fingerprint},
     )
-    if (report := prepare_run(out, request, rebuild=rebuild)) is not None:
-        return report
-    if (checkpoint := resume_point(out)) is not None:
-        towers = load_model(checkpoint).need_towers()
-    else:
-        towers = start_towers(store, config)
-    job = IctJob(store, towers, config)
-    return train(job, out, request, config=config, on_metrics=on_metrics, tensorboard=tensorboard)
+    with open_run(out, request, rebuild=rebuild) as report:
+        if report is not None:
+            return report
+        if (checkpoint := resume_point(out)) is not None:
+            towers = load_model(checkpoint).need_towers()
+        else:
+            towers = start_towers(store, config)
+        job = IctJob(store, towers, config)
+        return train(
+            job, out, request, config=config, on_metrics=on_metrics, tensorboard=tensorboard
+        )
 
 
 def start_towers(store: PassageStore, config: IctConfig) -> Towers:

@@ -31,6 +31,8 @@ from realm.training.optimizer import (
 )
 from realm.training.runlog import RunLog
 
+SECONDS = "seconds.json"
+"""How long all processes together worked on a run, up to its newest checkpoint."""
 OnMetrics = Callable[[int, int, Mapping[str, float]], None]
 """Called with (step, steps, metrics of the step)."""
 
@@ -78,14 +80,14 @@ def train(
     on_metrics: OnMetrics | None = None,
     tensorboard: bool = False,
 ) -> TrainReport:
-    """Run a job to its end, from its newest checkpoint if there is one.
+    """Run a job to its end, from its newest checkpoint if there is one; within `open_run`.
 
     Every random number is a function of (seed, step), so that on a CPU a run that was killed and
     resumed equals one that was not, bit for bit.
 
     Args:
         job: what a step does.
-        run: the run's folder, looked at by `prepare_run`.
+        run: the run's folder, held by `open_run`.
         request: what the run was asked for; becomes its manifest.
         config: steps, cadence, optimiser.
         on_metrics: called after every logged step.
@@ -102,7 +104,7 @@ def train(
         job.restore(state.values)
         first = state.step
     log = RunLog(run, resume_step=first, tensorboard=tensorboard)
-    started = time.monotonic()
+    started = time.monotonic() - _seconds_before(run, first)
     last = dict(log.last)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     warmup = warmup_steps(config.optimizer, config.steps)
@@ -136,6 +138,7 @@ def train(
             _measure(job, done, log, config, last, on_metrics)
         if done % config.save_every_steps == 0 or done == config.steps:
             _save(job, run, request, optimizer, done, keep=config.keep_checkpoints)
+            write_json(run / SECONDS, {"seconds": time.monotonic() - started})
     log.close()
     return _finish(run, request, config, last, started=started, first=first)
 
@@ -143,6 +146,12 @@ def train(
 def peak_memory_bytes() -> int:
     """Return the largest resident size of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _seconds_before(run: Path, first: int) -> float:
+    """Return how long earlier processes worked on the steps before `first`."""
+    known = run / SECONDS
+    return float(read_json(known)["seconds"]) if first and known.is_file() else 0.0
 
 
 def _set_training(job: Job, dropout: float) -> None:

@@ -16,7 +16,7 @@ import torch
 
 from realm.checkpoint.checkpoints import load_model
 from realm.checkpoint.pretrained import load_pretrained
-from realm.checkpoint.run_folder import TrainReport, prepare_run, resume_point
+from realm.checkpoint.run_folder import TrainReport, open_run, resume_point
 from realm.config import MlmConfig
 from realm.corpus.store import PassageStore
 from realm.errors import ConfigError
@@ -72,15 +72,18 @@ def mlm(
             **({"examples": examples.fingerprint} if examples else {}),
         },
     )
-    if (report := prepare_run(out, request, rebuild=rebuild)) is not None:
-        return report
-    if (checkpoint := resume_point(out)) is not None:
-        encoder = load_model(checkpoint).need_encoder()
-        job = MlmJob(store, examples, encoder, config)
-    else:
-        torch.manual_seed(config.seed)
-        encoder = pretrained.build_encoder()
-        job = MlmJob(store, examples, encoder, config)
-        if not pretrained.head and pretrained.weights and config.head_init == "ridge":
-            init_head(encoder, store, job.train_rows, config)
-    return train(job, out, request, config=config, on_metrics=on_metrics, tensorboard=tensorboard)
+    with open_run(out, request, rebuild=rebuild) as report:
+        if report is not None:
+            return report
+        if (checkpoint := resume_point(out)) is not None:
+            encoder = load_model(checkpoint).need_encoder()
+            job = MlmJob(store, examples, encoder, config)
+        else:
+            torch.manual_seed(config.seed)
+            encoder = pretrained.build_encoder()
+            job = MlmJob(store, examples, encoder, config)
+            if not pretrained.head and pretrained.weights and config.head_init == "ridge":
+                init_head(encoder, store, job.train_rows, config)
+        return train(
+            job, out, request, config=config, on_metrics=on_metrics, tensorboard=tensorboard
+        )

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model
-from realm.checkpoint.run_folder import TrainReport, prepare_run, resume_point, start_run
+from realm.checkpoint.run_folder import TrainReport, open_run, resume_point, start_run
 from realm.checkpoint.sources import check_vocabulary, write_sources
 from realm.config import IndexConfig, PretrainConfig
 from realm.corpus.store import PassageStore
@@ -86,34 +86,39 @@ def pretrain(
             **{name: _fingerprint(path) for name, path in sources.items()},
         },
     )
-    if (report := prepare_run(out, request, rebuild=rebuild)) is not None:
-        return report
-    if (checkpoint := resume_point(out)) is not None:
-        model = load_model(checkpoint)
-        towers, reading = model.need_towers(), model.need_encoder()
-    else:
-        start = {name: load_model(path) for name, path in sources.items()}
-        for model in start.values():
-            check_vocabulary(model, store)
-        towers, reading = start["embedder"].need_towers(), start["encoder"].need_encoder()
-        if config.share_towers is False:
-            towers = towers.untied()
-        if config.share_towers is True and not towers.shared:
-            raise ConfigError(
-                f"share_towers=true, but {embedder} has two towers; expected one made with "
-                "share_towers=true"
-            )
-    refresher = Refresher(
-        out,
-        store,
-        config=config.refresh,
-        index=IndexConfig(passage_wordpieces=config.passage_wordpieces, autocast=config.autocast),
-        progress=progress,
-    )
-    job = PretrainJob(examples, towers, reading, refresher, config)
-    start_run(out, request)
-    write_sources(out, store)
-    return train(job, out, request, config=config, on_metrics=on_metrics, tensorboard=tensorboard)
+    with open_run(out, request, rebuild=rebuild) as report:
+        if report is not None:
+            return report
+        if (checkpoint := resume_point(out)) is not None:
+            model = load_model(checkpoint)
+            towers, reading = model.need_towers(), model.need_encoder()
+        else:
+            start = {name: load_model(path) for name, path in sources.items()}
+            for model in start.values():
+                check_vocabulary(model, store)
+            towers, reading = start["embedder"].need_towers(), start["encoder"].need_encoder()
+            if config.share_towers is False:
+                towers = towers.untied()
+            if config.share_towers is True and not towers.shared:
+                raise ConfigError(
+                    f"share_towers=true, but {embedder} has two towers; expected one made with "
+                    "share_towers=true"
+                )
+        refresher = Refresher(
+            out,
+            store,
+            config=config.refresh,
+            index=IndexConfig(
+                passage_wordpieces=config.passage_wordpieces, autocast=config.autocast
+            ),
+            progress=progress,
+        )
+        job = PretrainJob(examples, towers, reading, refresher, config)
+        start_run(out, request)
+        write_sources(out, store)
+        return train(
+            job, out, request, config=config, on_metrics=on_metrics, tensorboard=tensorboard
+        )
 
 
 def check_candidates(num_candidates: int, num_passages: int) -> None:

@@ -1,0 +1,141 @@
+"""realm import, realm export."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from realm.cli import options
+
+PANEL = "Exchange"
+
+
+class Target(StrEnum):
+    """Who is to load an export."""
+
+    safetensors = "safetensors"
+    hf_realm = "hf-realm"
+    sentence_transformers = "sentence-transformers"
+
+
+class Towers(StrEnum):
+    """How many towers a scorer must have."""
+
+    one = "one"
+    two = "two"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    app.command("import", rich_help_panel=PANEL)(import_)
+    app.command("export", rich_help_panel=PANEL)(export)
+
+
+def import_(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="Folder with config.json, weights and vocab.txt in the layout of transformers 4 "
+            "(and block_records.npy, for open-QA); with --download also a hub id."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Run folder to write.")],
+    download: Annotated[
+        bool,
+        typer.Option(
+            "--download", help="Fetch SOURCE from the Hugging Face hub (open-QA: some 20 GB)."
+        ),
+    ] = False,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(help="vocab.txt or tokenizer.json, where SOURCE has none."),
+    ] = None,
+    block_records: Annotated[
+        Path | None, typer.Option(help="The passages, where they do not lie in SOURCE.")
+    ] = None,
+    without_passages: Annotated[
+        bool,
+        typer.Option(
+            "--without-passages", help="Import embedder and reader of an open-QA model alone."
+        ),
+    ] = False,
+    towers: Annotated[
+        Towers | None, typer.Option(help="Refuse a scorer with more or fewer towers.")
+    ] = None,
+    processes: Annotated[int, typer.Option(help="Worker processes; the output is the same.")] = 1,
+    rebuild: options.Rebuild = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Convert published REALM or ORQA weights into a run that every verb takes.
+
+    Example: realm import realm-orqa-nq-openqa/ --out runs/nq
+    """
+    from realm.cli import display
+    from realm.exchange.fetching import find_source
+    from realm.exchange.importing import import_weights
+
+    folder = find_source(source, download=download)
+    with display.progress("reading passages", "passages", quiet=quiet) as advance:
+        report = import_weights(
+            folder,
+            out,
+            tokenizer=tokenizer,
+            block_records=block_records,
+            with_passages=not without_passages,
+            num_towers=towers.value if towers else None,
+            num_processes=processes,
+            rebuild=rebuild,
+            progress=advance,
+        )
+    passages = f", {report.num_passages:,} passages" if report.num_passages else ""
+    done = "already done: " if report.already_done else ""
+    display.out.print(f"{done}{report.kind}: {', '.join(report.parts)}{passages}; run in {out}")
+    if not quiet:
+        display.show_next(_next(report.parts, out, has_passages=report.num_passages > 0))
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="Run, or one of its checkpoints.")],
+    to: Annotated[
+        Target,
+        typer.Option(
+            help="safetensors: the model alone, for --model; hf-realm: the layout of transformers "
+            "4.16 to 4.57; sentence-transformers: the retriever for that package."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
+    passages: options.Passages = None,
+    rebuild: options.Rebuild = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write a run's model for others: one folder, nothing else needed to load it.
+
+    Example: realm export runs/qa --to sentence-transformers --out retriever/
+    """
+    from realm.cli import display
+    from realm.exchange.exporting import export_run
+
+    with display.progress("embedding", "passages", quiet=quiet) as advance:
+        report = export_run(
+            run, out, to=to.value, passages=passages, rebuild=rebuild, progress=advance
+        )
+    done = "already done: " if report.already_done else ""
+    display.out.print(f"{done}{', '.join(report.holds)} in {report.folder}")
+
+
+def _next(parts: tuple[str, ...], out: Path, *, has_passages: bool) -> str:
+    """Return the command that a new run invites to."""
+    if has_passages:
+        return f'realm ask "..." --model {out}'
+    if {"embedder", "reader"} <= set(parts):
+        return f'realm ask "..." --model {out} --passages passages/'
+    if "embedder" in parts:
+        return (
+            f"realm pretrain EXAMPLES PASSAGES --embedder {out} --encoder RUN --out runs/pretrain"
+        )
+    if "encoder" in parts:
+        return (
+            f"realm pretrain EXAMPLES PASSAGES --embedder RUN --encoder {out} --out runs/pretrain"
+        )
+    return f"realm finetune QUESTIONS PASSAGES --model RUN --encoder {out} --out runs/qa"

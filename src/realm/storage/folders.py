@@ -1,0 +1,203 @@
+"""A stage's folder: is it done, write it, publish it, open it."""
+
+import json
+import shutil
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from realm.errors import ArtifactError
+from realm.storage.files import MANIFEST, REQUEST, fingerprint, read_json, sync, write_json
+from realm.storage.locking import locked
+from realm.storage.replacing import exchange, mend, scratch_folder
+
+FORMAT_VERSION = 1
+"""Raised when an older release could no longer read what we write."""
+EXTRA = "extra.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a folder is made from; two equal requests give equal folders."""
+
+    kind: str
+    """passages, examples, index, checkpoint, run or report."""
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    inputs: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Name of each input -> its fingerprint."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the request as it stands in the manifest."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "kind": self.kind,
+            "settings": dict(self.settings),
+            "inputs": dict(self.inputs),
+        }
+
+
+@contextmanager
+def publish(
+    folder: Path, request: Request, *, resume: bool = False, replace: bool = False
+) -> Generator[Path]:
+    """Yield a scratch folder that becomes `folder`, manifest last, in one rename.
+
+    With `resume`, a scratch folder that a killed writer left behind is handed out again, as
+    long as it was started from an equal request: the stage continues from its finished shards.
+    Without, what a failed writer left is removed. With `replace`, a finished folder of the same
+    kind may stand there; it stays until the new one is whole, then the two are exchanged. Write
+    `extra.json` into the scratch folder to add to the manifest's "content" entry.
+
+    Raises:
+        ArtifactError: `folder` exists (published folders are never changed), or somebody else is
+            writing it, or a file cannot be read or written (a full disk: what was there before
+            stays as it was).
+    """
+    partial = scratch_folder(folder)
+    with locked(folder):
+        mend(folder)
+        _check_place(folder, request.kind, replace=replace)
+        try:
+            if not (resume and _continues(partial, request)):
+                shutil.rmtree(partial, ignore_errors=True)  # left by a crashed writer
+                partial.mkdir(parents=True)
+                write_json(partial / REQUEST, request.as_json())
+            yield partial
+            _finish(partial, request)
+            _check_place(folder, request.kind, replace=replace)
+            if folder.exists():
+                exchange(partial, folder)
+            else:
+                partial.rename(folder)
+                sync(folder.parent)
+        except BaseException as error:
+            with suppress(ArtifactError):
+                mend(folder)  # interrupted in the exchange
+            if not resume:
+                shutil.rmtree(partial, ignore_errors=True)
+            if not isinstance(error, OSError):
+                raise
+            raise ArtifactError(
+                f"cannot make {folder}: {error.strerror or error} "
+                f"({error.filename or partial}); nothing was published. Free space or mend the "
+                "permissions and run the same command again"
+            ) from error
+
+
+def open_folder(folder: Path, kind: str) -> dict[str, Any]:
+    """Return the manifest of a published folder.
+
+    Raises:
+        ArtifactError: the folder is missing, unfinished, of another kind or format version.
+    """
+    if not folder.exists():
+        mend(folder)  # somebody was killed while replacing it
+    if not folder.is_dir():
+        raise ArtifactError(f"found no folder {folder}; expected a published {kind} folder there")
+    if not (folder / MANIFEST).is_file():
+        raise ArtifactError(
+            f"{folder} has no {MANIFEST}; expected a finished {kind} folder. "
+            "Run the command that makes it again, it resumes"
+        )
+    manifest = read_json(folder / MANIFEST)
+    if manifest.get("format_version") != FORMAT_VERSION:
+        raise ArtifactError(
+            f"{folder} has format version {manifest.get('format_version')!r}, this release reads "
+            f"{FORMAT_VERSION}; make it again with this release"
+        )
+    if manifest.get("kind") != kind:
+        raise ArtifactError(
+            f"{folder} holds {manifest.get('kind')!r}, expected {kind!r}; "
+            "are two arguments in the wrong order?"
+        )
+    return manifest
+
+
+def is_done(folder: Path, request: Request, *, rebuild: bool = False) -> bool:
+    """Return whether `folder` was already made from an equal request.
+
+    With `rebuild`, it is not, even if it was: a finished folder of the same kind, whatever it
+    was made from, is to be replaced (`publish(..., replace=True)`). Until then it stays. Only a
+    rebuild that was killed after its end, before the old folder was gone, is not done again.
+
+    Raises:
+        ArtifactError: it was made from other inputs or settings, or is no folder of ours.
+    """
+    was_rebuilt = mend(folder)
+    if not folder.exists():
+        return False
+    if not (folder / MANIFEST).is_file():
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+            return False
+        raise ArtifactError(
+            f"{folder} exists and is not a folder that realm finished; choose another --out"
+        )
+    manifest = read_json(folder / MANIFEST)
+    is_of_kind = manifest.get("kind") == request.kind
+    if rebuild and is_of_kind and (not was_rebuilt or _differences(manifest, request.as_json())):
+        return False  # also one that an older release wrote
+    open_folder(folder, request.kind)
+    differing = _differences(manifest, request.as_json())
+    if not differing:
+        return True
+    raise ArtifactError(
+        f"{folder} was made from other {differing}; "
+        "choose another --out, or pass --rebuild to replace it"
+    )
+
+
+def _check_place(folder: Path, kind: str, *, replace: bool) -> None:
+    """Refuse a place that is taken, unless by what is to be replaced."""
+    if not folder.exists():
+        return
+    manifest = folder / MANIFEST
+    if replace and manifest.is_file() and read_json(manifest).get("kind") == kind:
+        return
+    raise ArtifactError(
+        f"{folder} exists and published folders are never changed; "
+        "choose another --out, or pass --rebuild to replace it"
+    )
+
+
+def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Name the settings and inputs that differ, with both values, or return ''."""
+    told: list[str] = []
+    for part in ("settings", "inputs"):
+        old: dict[str, Any] = found.get(part) or {}
+        new: dict[str, Any] = json.loads(json.dumps(wanted[part]))
+        told += [
+            f"{part[:-1]} {name} (found {_short(old.get(name))}, now {_short(new.get(name))})"
+            for name in sorted(old.keys() | new.keys())
+            if old.get(name) != new.get(name)
+        ]
+    return "; ".join(told)
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:16] + "..."
+
+
+def _continues(partial: Path, request: Request) -> bool:
+    try:
+        return read_json(partial / REQUEST) == json.loads(json.dumps(request.as_json()))
+    except ArtifactError:
+        return False
+
+
+def _finish(partial: Path, request: Request) -> None:
+    extra_file = partial / EXTRA
+    content = read_json(extra_file) if extra_file.is_file() else {}
+    extra_file.unlink(missing_ok=True)
+    for stale in partial.rglob(".*.partial"):
+        stale.unlink()  # written aside by a writer that was killed before this one resumed
+    for path in sorted(partial.rglob("*")):
+        if path.is_file() or path.is_dir():
+            sync(path)
+    manifest = {**request.as_json(), "fingerprint": fingerprint(partial), "content": content}
+    write_json(partial / MANIFEST, manifest)
+    (partial / REQUEST).unlink(missing_ok=True)  # last: until here a killed writer can go on
+    sync(partial)
