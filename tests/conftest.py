@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 MakeStore = Callable[..., Any]
 MakeExample = Callable[..., MaskedExample]
 MakeModel = Callable[..., Any]
+Copied = Callable[..., Path]
+PUBLISHED = Path(__file__).parent / "exchange" / "published"
 KilledAfter = Callable[[int, Callable[[], object]], bool]
 
 PLACES = (
@@ -91,6 +94,24 @@ def killed_after() -> KilledAfter:
             os._exit(code)
 
     return run
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Copied:
+    """Copy a published checkpoint and the vocabulary into a folder, where it may be damaged."""
+
+    def copy(name: str, to: str = "source") -> Path:
+        folder = tmp_path / to
+        folder.mkdir()
+        files = ["config.json", "model.safetensors", "pytorch_model.bin", "block_records.npy"]
+        for file in (PUBLISHED / name / file for file in files):
+            if file.is_file():
+                shutil.copyfile(file, folder / file.name)
+        for file in ("vocab.txt", "tokenizer_config.json"):
+            shutil.copyfile(PUBLISHED / "openqa" / file, folder / file)
+        return folder
+
+    return copy
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,10 @@ import pytest
 from realm.config import SplitConfig
 from realm.corpus import split as module
 from realm.corpus import workers
-from realm.corpus.split import SplitReport, split
+from realm.corpus.split import SplitReport, split, store_whole
 from realm.corpus.store import PassageStore
 from realm.errors import ArtifactError, ConfigError, CorpusError
+from realm.records import Article
 from realm.storage import MANIFEST, fingerprint, scratch_folder
 from realm.tokenizer import WordpieceTokenizer
 
@@ -250,3 +251,119 @@ def test_large_articles_fill_a_shard_sooner(
     monkeypatch.setattr(module, "SHARD_CHARACTERS", 500)
     run(articles, tmp_path / "passages", tokenizer)
     assert len(list((tmp_path / "passages").glob("*.arrow"))) > 20
+
+
+# Texts that come ready cut
+
+
+WHOLE = [
+    "One two the of.",
+    "",
+    "A",
+    "  ",
+    "The of and in is. " * 60,
+    "一二 \U0001f469",
+    "\n",
+    "Was.",
+] * 5
+
+
+def store(out: Path, tokenizer: WordpieceTokenizer, **options: object) -> SplitReport:
+    known = {"source": "texts.npy", "source_fingerprint": "f", "config": CONFIG}
+    numbered = (Article(id=str(n), title="", text=text) for n, text in enumerate(WHOLE))
+    return store_whole(numbered, out, tokenizer=tokenizer, **(known | options))  # type: ignore[arg-type]
+
+
+def test_ready_texts_stay_whole_and_in_their_rows(
+    tmp_path: Path, tokenizer: WordpieceTokenizer
+) -> None:
+    """Empty, short and overlong ones too, which `split` would leave out or cut."""
+    report = store(tmp_path / "p", tokenizer)
+    passages = PassageStore.open(tmp_path / "p")
+    assert [passages.text(row) for row in range(len(passages))] == WHOLE
+    assert [passage.article_id for passage in passages] == [str(n) for n in range(len(WHOLE))]
+    assert all((p.start, p.end) == (0, len(p.text)) for p in passages)
+    for row in (0, 1, 4, 5):
+        assert passages.wordpieces(row).tolist() == tokenizer.encode(WHOLE[row]).ids
+    assert len(passages.wordpieces(4)) > CONFIG.max_wordpieces
+    assert (report.num_articles, report.num_passages) == (40, 40)
+    assert report.num_wordpieces == sum(len(tokenizer.encode(text).ids) for text in WHOLE)
+    assert report.skipped.total == 0
+    sentences = passages[4].sentences
+    assert len(sentences) == 60
+    assert {passages[4].text[s:e] for s, e in sentences} == {"The of and in is."}
+
+
+def test_ready_texts_are_the_same_bytes_from_any_number_of_processes(
+    tmp_path: Path, tokenizer: WordpieceTokenizer
+) -> None:
+    alone = store(tmp_path / "one", tokenizer)
+    assert store(tmp_path / "two", tokenizer, num_processes=2) == alone
+    assert fingerprint(tmp_path / "one") == fingerprint(tmp_path / "two")
+    assert len(list((tmp_path / "one").glob("*.arrow"))) == 7
+
+
+def test_killed_the_store_of_ready_texts_goes_on_after_its_finished_shards(
+    tmp_path: Path, tokenizer: WordpieceTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, out = store(tmp_path / "whole", tokenizer), tmp_path / "p"
+    with monkeypatch.context() as patch:
+        stop_after(3, patch)
+        with pytest.raises(KeyboardInterrupt):
+            store(out, tokenizer)
+    assert not out.exists()
+    (scratch_folder(out) / ".passages-00003.arrow.partial").write_bytes(b"half written")
+    with monkeypatch.context() as patch:
+        stop_after(4, patch)
+        assert store(out, tokenizer) == whole
+    assert fingerprint(out) == fingerprint(tmp_path / "whole")
+
+
+def test_ready_texts_of_another_source_start_anew(
+    tmp_path: Path, tokenizer: WordpieceTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "p"
+    with monkeypatch.context() as patch:
+        stop_after(3, patch)
+        with pytest.raises(KeyboardInterrupt):
+            store(out, tokenizer)
+    with monkeypatch.context() as patch:
+        stop_after(6, patch)  # of seven: none of the old ones counts
+        with pytest.raises(KeyboardInterrupt):
+            store(out, tokenizer, source_fingerprint="g")
+    assert not store(out, tokenizer, source_fingerprint="g").already_done
+    with pytest.raises(ArtifactError, match=r"input texts\.npy \(found .g., now .f.\)"):
+        store(out, tokenizer)
+
+
+def test_ready_texts_that_are_stored_are_not_read_again(
+    tmp_path: Path, tokenizer: WordpieceTokenizer
+) -> None:
+    first = store(tmp_path / "p", tokenizer)
+
+    def none() -> Iterator[Article]:
+        raise AssertionError
+        yield
+
+    again = store_whole(
+        none(),
+        tmp_path / "p",
+        source="texts.npy",
+        source_fingerprint="f",
+        config=CONFIG,
+        tokenizer=tokenizer,
+    )
+    assert again.already_done
+    assert (again.num_passages, again.num_wordpieces) == (first.num_passages, first.num_wordpieces)
+
+
+def test_ready_texts_need_a_process_and_progress_counts_them(
+    tmp_path: Path, tokenizer: WordpieceTokenizer
+) -> None:
+    with pytest.raises(ConfigError, match="found 0 worker processes"):
+        store(tmp_path / "p", tokenizer, num_processes=0)
+    assert list(tmp_path.iterdir()) == []
+    told: list[int] = []
+    store(tmp_path / "p", tokenizer, progress=lambda done, _: told.append(done))
+    assert told == sorted(told)
+    assert told[-1] == len(WHOLE)

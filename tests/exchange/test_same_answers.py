@@ -278,3 +278,10 @@ def test_a_training_step_has_the_same_losses(
         assert found == pytest.approx(question.losses, abs=2e-5, rel=2e-5), question.text
         compared += 1
     assert compared >= 3
+
+
+def test_one_passage_may_be_read(run: Path, questions: list[OldQuestion]) -> None:
+    """The old code crashes with a reader beam of one."""
+    answered = Answerer.load(run).answer([questions[0].text], num_passages=1)[0]
+    assert len(answered.read_rows) == 1
+    assert answered.answers

@@ -4,9 +4,9 @@ Opening reads names and shapes; a tensor is read when it is asked for, rows of a
 """
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, cast
 
 import torch
@@ -71,7 +71,7 @@ class StoredWeights(Mapping[str, tuple[int, ...]]):
         file = self._file_of[name]
         if file.suffix != ".safetensors":
             value = self._torch_file(file)[name]
-            return value if start == 0 and stop is None else value[start:stop]
+            return (value if start == 0 and stop is None else value[start:stop]).contiguous()
         try:
             with _open_safetensors(file) as opened:
                 if start == 0 and stop is None:
@@ -135,21 +135,32 @@ def _open_safetensors(file: Path) -> Any:  # noqa: ANN401 - the library has no t
 def _load_torch(file: Path) -> dict[str, Tensor]:
     """Return what a torch file holds: tensors by name, mapped from disk where its format allows."""
     try:
-        try:
-            found: object = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError:  # the format before torch 1.6 cannot be mapped; or it is damaged
-            found = torch.load(file, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        with warnings.catch_warnings(action="ignore"):
+            found = _load_anything(file)
+    except Exception as error:  # torch raises whatever a damaged file leads it to
         raise _damaged(file, error) from error
     if not isinstance(found, dict):
         raise ArtifactError(f"{file} holds a {type(found).__name__}, expected weights by name")
-    named = cast("dict[object, object]", found)
-    for name, value in named.items():
+    named: dict[str, Tensor] = {}
+    for name, value in cast("dict[object, object]", found).items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise ArtifactError(
                 f"{file} holds {name!r}: {type(value).__name__}, expected only weights by name"
             )
-    return cast("dict[str, Tensor]", named)
+        if value.layout != torch.strided or value.device.type != "cpu":
+            raise ArtifactError(
+                f"{file} holds {name} as a {value.layout} tensor on {value.device}, expected plain "
+                "numbers; save the checkpoint again as safetensors"
+            )
+        named[name] = value.detach()
+    return named
+
+
+def _load_anything(file: Path) -> object:
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except RuntimeError:  # the format before torch 1.6 cannot be mapped; or it is damaged
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _damaged(file: Path, error: Exception) -> ArtifactError:

@@ -36,8 +36,9 @@ def import_(
     source: Annotated[
         str,
         typer.Argument(
+            metavar="SOURCE",
             help="Folder with config.json, weights and vocab.txt in the layout of transformers 4 "
-            "(and block_records.npy, for open-QA); with --download also a hub id."
+            "(and block_records.npy, for open-QA); with --download also a hub id.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Run folder to write.")],
@@ -96,7 +97,7 @@ def import_(
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="Run, or one of its checkpoints.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run, or one of its checkpoints.")],
     to: Annotated[
         Target,
         typer.Option(

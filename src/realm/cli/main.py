@@ -9,6 +9,7 @@ import typer
 
 from realm import __version__
 from realm.errors import RealmError
+from realm.training.memory import limit_kernel_cache
 
 FAILED = 2
 INTERRUPTED = 130
@@ -54,6 +55,7 @@ def build_app() -> typer.Typer:
 
 def _run() -> int:
     """Return the exit code."""
+    limit_kernel_cache()  # read when the first kernel is made
     try:
         arguments = sys.argv[1:] or ["--help"]
         return build_app()(arguments, prog_name="realm", standalone_mode=False) or 0
@@ -85,7 +87,7 @@ def _usage(error: Exception) -> str | None:
         return None
     context: typer.Context | None = getattr(error, "ctx", None)
     command = context.command_path if context else "realm"
-    return f"{str(told()).rstrip('.')}. Look at `{command} --help`"
+    return f"{' '.join(str(told()).split()).rstrip('.')}. Look at `{command} --help`"
 
 
 def _show_version(value: bool) -> bool:

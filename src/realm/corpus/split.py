@@ -67,7 +67,7 @@ def split(
         ArtifactError: `out` was made from other inputs or settings, or cannot be written.
         ConfigError: `num_processes` is less than 1.
     """
-    _check_processes(num_processes)
+    check_processes(num_processes)
     if not inputs:
         raise CorpusError(no_articles(inputs, Skipped()))
     for path in inputs:
@@ -131,7 +131,7 @@ def store_whole(
         ArtifactError: `out` was made from something else, or cannot be written.
         ConfigError: `num_processes` is less than 1.
     """
-    _check_processes(num_processes)
+    check_processes(num_processes)
     request = Request(
         kind="passages",
         settings=config.as_dict(),
@@ -150,7 +150,12 @@ def store_whole(
         return _finish(scratch, num_shards, Skipped())
 
 
-def _check_processes(num_processes: int) -> None:
+def check_processes(num_processes: int) -> None:
+    """Refuse a number of worker processes that is none.
+
+    Raises:
+        ConfigError: less than 1.
+    """
     if num_processes < 1:
         raise ConfigError(f"found {num_processes} worker processes, expected 1 or more")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model, save_checkpoint
-from realm.checkpoint.sources import passages_of, run_of
+from realm.checkpoint.sources import check_vocabulary, passages_of, run_of
 from realm.corpus.store import PassageStore
 from realm.exchange.hf_realm import OldSettings, Searched, write_hf_realm
 from realm.exchange.sentence_transformers import write_sentence_transformers
@@ -57,18 +57,20 @@ def export_run(
     inputs = {"checkpoint": str(manifest["fingerprint"])}
     if to == "safetensors":
         return _export_model(checkpoint, out, settings, inputs, rebuild=rebuild)
-    searched = None
+    store = None
     if to == "hf-realm" and {"embedder", "reader"} <= read_json(checkpoint / "model.json").keys():
         store = PassageStore.open(passages or passages_of(run_of(run)))
         inputs["passages"] = store.fingerprint
-        model = load_model(checkpoint)
-        snapshot = open_snapshot(run_of(run), model, store, progress=progress)
-        searched = Searched(store=store, snapshot=snapshot)
     request = Request(kind="export", settings={"to": to}, inputs=inputs)
     if is_done(out, request, rebuild=rebuild):
         holds = read_json(out / MANIFEST)["content"]["holds"]
         return ExportReport(folder=out, holds=tuple(holds), already_done=True)
     model = load_model(checkpoint)
+    searched = None
+    if store is not None:
+        check_vocabulary(model, store)
+        snapshot = open_snapshot(run_of(run), model, store, progress=progress)
+        searched = Searched(store=store, snapshot=snapshot)
     with publish(out, request, replace=rebuild) as scratch:
         holds = _write(model, scratch, to, settings, searched)
         write_json(scratch / EXTRA, {"holds": holds})

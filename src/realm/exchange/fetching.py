@@ -1,5 +1,6 @@
 """Where the files of a published checkpoint are: a folder, or the hub when that was asked for."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from realm.errors import ConfigError
@@ -26,7 +27,9 @@ def find_source(source: str, *, download: bool = False) -> Path:
     Raises:
         ConfigError: there is no such folder, or the hub cannot be reached.
     """
-    folder = Path(source).expanduser()
+    folder = Path(source)
+    with suppress(RuntimeError):  # "~somebody", a user whom this machine does not know
+        folder = folder.expanduser()
     if folder.is_dir():
         return folder
     is_hub_id = source.count("/") == 1 and not source.startswith((".", "/", "~"))
@@ -43,7 +46,8 @@ def find_source(source: str, *, download: bool = False) -> Path:
     try:
         return Path(snapshot_download(source, allow_patterns=FILES))
     except Exception as error:
+        told = " ".join(str(error).split())[:120]
         raise ConfigError(
-            f"could not fetch {source} from the hub ({type(error).__name__}: {str(error)[:120]}); "
+            f"could not fetch {source} from the hub ({type(error).__name__}: {told}); "
             "download it where the hub can be reached, and pass its folder"
         ) from error

@@ -21,6 +21,7 @@ from realm.exchange.block_records import write_block_records
 from realm.exchange.layout import (
     EMBEDDER_NAMES,
     ENCODER_NAMES,
+    LARGEST,
     PASSAGE_VECTORS,
     READER_NAMES,
     Kind,
@@ -180,15 +181,17 @@ def _config(
             shapes["span_hidden_size"] = part.span_hidden
             shapes["max_span_width"] = part.max_answer_wordpieces
             shapes["reader_layer_norm_eps"] = part.norm.eps
+    num_blocks = len(searched.store) if searched else 0
+    most = num_blocks or LARGEST  # the old code fails where it is to find more than there are
     config = OldConfig(
         architectures=(kind,),
         **berts[0],
         **shapes,
         num_candidates=settings.num_candidates,
-        reader_beam_size=settings.reader_beam_size,
-        searcher_beam_size=settings.searcher_beam_size,
+        reader_beam_size=min(settings.reader_beam_size, most),
+        searcher_beam_size=min(settings.searcher_beam_size, most),
         reader_seq_len=settings.reader_seq_len,
-        num_block_records=len(searched.store) if searched else 0,
+        num_block_records=num_blocks,
     )
     return {
         **config.model_dump(mode="json"),

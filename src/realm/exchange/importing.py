@@ -27,7 +27,7 @@ from realm.checkpoint.run_folder import open_run, start_run
 from realm.checkpoint.sources import write_sources
 from realm.checkpoint.stored import StoredWeights, weight_files
 from realm.config import SplitConfig
-from realm.corpus.split import store_whole
+from realm.corpus.split import check_processes, store_whole
 from realm.corpus.store import PassageStore
 from realm.errors import ConfigError
 from realm.exchange.block_records import BlockRecords
@@ -41,6 +41,8 @@ from realm.tokenizer import WordpieceTokenizer, read_vocabulary
 
 BLOCK_RECORDS = "block_records.npy"
 PASSAGES = "passages"
+NORMALISATION = {"do_lower_case": True, "strip_accents": None, "tokenize_chinese_chars": True}
+"""What of a tokenizer_config.json decides the wordpieces, with the old tokenizer's defaults."""
 SHARD_ROWS = 65_536
 
 
@@ -103,6 +105,7 @@ def import_weights(
         CorpusError: the block records cannot be read.
         ArtifactError: a file is damaged, or `out` was made from something else.
     """
+    check_processes(num_processes)
     kind, config = read_config(source)
     vocabulary = load_vocabulary(source, tokenizer)
     wants_passages = with_passages and kind == "RealmForOpenQA"
@@ -162,14 +165,17 @@ def load_vocabulary(source: Path, tokenizer: Path | None = None) -> WordpieceTok
             f"{source} has no vocab.txt; expected the vocabulary of the checkpoint there, or pass "
             "--tokenizer vocab.txt (the published ones use that of bert-base-uncased)"
         )
-    told: dict[str, Any] = {}
-    if (source / "tokenizer_config.json").is_file():
-        told = read_json(source / "tokenizer_config.json")
+    told: dict[str, Any] = dict(NORMALISATION)
+    if (settings := source / "tokenizer_config.json").is_file():
+        told |= read_json(settings)
+    for name, usual in NORMALISATION.items():
+        if not (isinstance(told[name], bool) or (usual is None and told[name] is None)):
+            raise ConfigError(f"{settings}: found {name} = {told[name]!r}, expected true or false")
     return WordpieceTokenizer.from_vocabulary(
         read_vocabulary(source / "vocab.txt"),
-        lowercase=bool(told.get("do_lower_case", True)),
-        strip_accents=told.get("strip_accents"),
-        split_chinese=bool(told.get("tokenize_chinese_chars", True)),
+        lowercase=told["do_lower_case"],
+        strip_accents=told["strip_accents"],
+        split_chinese=told["tokenize_chinese_chars"],
     )
 
 
@@ -194,6 +200,8 @@ def _check_records(source: _Source) -> None:
         raise ConfigError(
             f"{source.folder} has no block record; expected one at least, or --without-passages"
         )
+    for _ in source.records or ():
+        pass  # damage shows here, before anything is written; to store them takes far longer
 
 
 def _write(

@@ -14,9 +14,10 @@ The port was added to transformers in 4.16 and removed in 5.0.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from transformers.activations import ACT2FN
 
 from realm.errors import ConfigError
 from realm.model.bert import PADDING_ROW
@@ -33,6 +34,8 @@ KINDS: tuple[Kind, ...] = (
     "RealmForOpenQA",
 )
 PASSAGE_VECTORS = "block_emb"
+LARGEST = 1 << 24
+"""No size of a real BERT is greater; a damaged config.json may say anything."""
 EMBEDDER_NAMES = {"bert.": "realm.", "projection.": "cls.dense.", "norm.": "cls.LayerNorm."}
 ENCODER_NAMES = {
     "bert.": "realm.",
@@ -57,22 +60,22 @@ class OldConfig(BaseModel):
     architectures: tuple[str, ...] = ()
     model_type: str = "realm"
     position_embedding_type: str = "absolute"
-    vocab_size: int = Field(default=30_522, ge=1)
-    hidden_size: int = Field(default=768, ge=1)
-    num_hidden_layers: int = Field(default=12, ge=1)
+    vocab_size: int = Field(default=30_522, ge=1, le=LARGEST)
+    hidden_size: int = Field(default=768, ge=1, le=LARGEST)
+    num_hidden_layers: int = Field(default=12, ge=1, le=1_000)
     num_attention_heads: int = Field(default=12, ge=1)
-    intermediate_size: int = Field(default=3_072, ge=1)
+    intermediate_size: int = Field(default=3_072, ge=1, le=LARGEST)
     hidden_act: str = "gelu_new"
-    max_position_embeddings: int = Field(default=512, ge=8)
-    type_vocab_size: int = Field(default=2, ge=2)
+    max_position_embeddings: int = Field(default=512, ge=8, le=LARGEST)
+    type_vocab_size: int = Field(default=2, ge=2, le=LARGEST)
     layer_norm_eps: float = Field(default=1e-12, gt=0)
     """Also of the embedder's last layer norm, where the authors' code has 1e-3."""
     initializer_range: float = Field(default=0.02, gt=0)
     pad_token_id: int = Field(default=1, ge=0)
     """A row that never learns; not the tokenizer's [PAD], which is 0."""
-    retriever_proj_size: int = Field(default=128, ge=1)
+    retriever_proj_size: int = Field(default=128, ge=1, le=LARGEST)
     num_candidates: int = Field(default=8, ge=1)
-    span_hidden_size: int = Field(default=256, ge=1)
+    span_hidden_size: int = Field(default=256, ge=1, le=LARGEST)
     max_span_width: int = Field(default=10, ge=1)
     reader_layer_norm_eps: float = Field(default=1e-3, gt=0)
     reader_beam_size: int = Field(default=5, ge=1)
@@ -140,23 +143,31 @@ def read_config(folder: Path) -> tuple[Kind, OldConfig]:
             f"{folder} has no config.json; expected a checkpoint in the old Hugging Face layout "
             "(config.json, weights, vocab.txt)"
         )
+    told = read_json(path)
+    kind = _kind(path, told)  # first: another model's settings are not to be explained
     try:
-        config = OldConfig.model_validate(read_json(path))
+        config = OldConfig.model_validate(told)
     except ValidationError as error:
-        told = "; ".join(
+        wrong = "; ".join(
             f"{'.'.join(str(part) for part in item['loc'])}: found {item['input']!r}, {item['msg']}"
             for item in error.errors()
         )
-        raise ConfigError(f"{path}: {told}") from None
-    kinds: list[Kind] = [kind for kind in KINDS if kind in config.architectures]
-    if config.model_type != "realm" or len(kinds) != 1:
-        raise ConfigError(
-            f"{path} is of a {config.model_type!r} model with architectures "
-            f"{list(config.architectures)}, expected 'realm' and one of {', '.join(KINDS)}; "
-            "a plain BERT is no REALM checkpoint, start from it with `realm ict --init FOLDER`"
-        )
+        raise ConfigError(f"{path}: {wrong}") from None
     _check(path, config)
-    return kinds[0], config
+    return kind, config
+
+
+def _kind(path: Path, told: Mapping[str, Any]) -> Kind:
+    model_type, found = told.get("model_type", "realm"), told.get("architectures")
+    names = cast("list[object]", found) if isinstance(found, list) else [found]
+    kinds: list[Kind] = [kind for kind in KINDS if kind in names]
+    if model_type != "realm" or len(kinds) != 1:
+        raise ConfigError(
+            f"{path} is of a {model_type!r} model with architectures {names!r:.200}, expected "
+            f"'realm' and one of {', '.join(KINDS)}; a plain BERT is no REALM checkpoint, start "
+            "from it with `realm ict --init FOLDER`"
+        )
+    return kinds[0]
 
 
 def _check(path: Path, config: OldConfig) -> None:
@@ -164,6 +175,16 @@ def _check(path: Path, config: OldConfig) -> None:
         raise ConfigError(
             f"{path}: found position_embedding_type={config.position_embedding_type!r}, expected "
             "'absolute': today's BERT has no relative positions, and no published REALM uses them"
+        )
+    if config.hidden_act not in ACT2FN:
+        raise ConfigError(
+            f"{path}: found hidden_act={config.hidden_act!r}, expected an activation that "
+            "transformers knows, such as 'gelu_new'"
+        )
+    if config.pad_token_id >= config.vocab_size:
+        raise ConfigError(
+            f"{path}: found pad_token_id={config.pad_token_id}, expected less than "
+            f"vocab_size={config.vocab_size}"
         )
     if config.hidden_size % config.num_attention_heads:
         raise ConfigError(

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from realm.checkpoint.checkpoints import Model
 from realm.checkpoint.stored import StoredWeights
@@ -77,17 +78,29 @@ def build_model(
             f"{tokenizer.vocab_size:,}; take both from the same checkpoint"
         )
     shared = _is_shared(folder, kind, weights, num_towers)
+    with torch.device("meta"):  # names and shapes alone: config.json may say anything
+        described = _fresh(kind, config, tokenizer, shared=shared)
+    _check(folder, kind, config, weights, _parts(kind, described, weights))
+    if kind == "RealmForOpenQA":
+        _numbers(folder, PASSAGE_VECTORS, weights.rows(PASSAGE_VECTORS, 0, 1))
     model = _fresh(kind, config, tokenizer, shared=shared)
-    parts = _parts(kind, model, weights)
-    _check(folder, kind, config, weights, parts)
-    for part in parts:
+    for part in _parts(kind, model, weights):
         state = {
-            ours: weights.tensor(name).float()
+            ours: _numbers(folder, name, weights.tensor(name))
             for ours, name in _stored_names(part, weights).items()
         }
         part.module.load_state_dict(state)
         part.module.eval()
     return model
+
+
+def _numbers(folder: Path, name: str, value: Tensor) -> Tensor:
+    if not value.is_floating_point():
+        raise ConfigError(
+            f"{folder} holds {name} as {value.dtype}, expected floating-point numbers; take the "
+            "checkpoint as it was before it was quantised"
+        )
+    return value.float()
 
 
 def _fresh(kind: Kind, config: OldConfig, tokenizer: WordpieceTokenizer, *, shared: bool) -> Model:
@@ -118,7 +131,8 @@ def _parts(kind: Kind, model: Model, weights: StoredWeights) -> list[_Part]:
             _Part("reader", "reader.", model.need_reader(), READER_NAMES),
         ]
     if towers.shared:
-        prefix = next(p for p in _SCORER if any(name.startswith(p) for name in weights))
+        found = [p for p in _SCORER if any(name.startswith(p) for name in weights)]
+        prefix = next(iter(found), _SCORER[1])
         return [_Part("embedder", prefix, towers.query, EMBEDDER_NAMES)]
     return [
         _Part("embedder", _SCORER[0], towers.query, EMBEDDER_NAMES),

@@ -21,6 +21,7 @@ from realm.checkpoint.run_folder import TrainReport, resume_point, start_run
 from realm.config import TrainConfig
 from realm.model.bert import set_dropout
 from realm.storage import MANIFEST, Request, read_json, write_json
+from realm.training.memory import limit_kernel_cache, return_free_memory
 from realm.training.optimizer import (
     build_optimizer,
     learning_rate_factor,
@@ -94,6 +95,7 @@ def train(
         tensorboard: also write TensorBoard events.
     """
     start_run(run, request)
+    limit_kernel_cache()
     if config.threads:
         torch.set_num_threads(config.threads)
     optimizer = build_optimizer(job.trained(), config.optimizer)
@@ -121,6 +123,7 @@ def train(
         norm = torch.nn.utils.clip_grad_norm_(parameters, config.optimizer.clip_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        return_free_memory()
         done = step + 1
         seconds = time.monotonic() - began
         metrics |= {

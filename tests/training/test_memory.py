@@ -1,0 +1,50 @@
+"""Training leaves no memory behind that the next step cannot use."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from realm.training.memory import KERNELS, NUM_KERNELS, limit_kernel_cache
+
+SCRIPT = """
+import ctypes, sys
+from realm.training.memory import return_free_memory
+
+def resident():
+    with open("/proc/self/statm") as stream:
+        return int(stream.read().split()[1]) * 4096
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.free.argtypes = [ctypes.c_void_p]
+blocks = [libc.malloc(100_000) for _ in range(1_000)]  # below what is mapped on its own
+for block in blocks:
+    ctypes.memset(block, 1, 100_000)
+for block in blocks[:-1]:  # the last one holds the top of the heap
+    libc.free(block)
+before = resident()
+if sys.argv[1] == "return":
+    return_free_memory()
+print(before - resident())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc, needs glibc")
+@pytest.mark.parametrize(
+    ("action", "least", "most"), [("return", 80 << 20, 1 << 40), ("keep", 0, 1 << 20)]
+)
+def test_free_pages_go_back_to_the_system(action: str, least: int, most: int) -> None:
+    code = [sys.executable, "-c", SCRIPT, action]
+    done = subprocess.run(code, capture_output=True, text=True, check=True)
+    assert least <= int(done.stdout) <= most
+
+
+def test_few_kernels_are_kept_unless_the_user_says_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(KERNELS, raising=False)
+    limit_kernel_cache()
+    assert os.environ[KERNELS] == str(NUM_KERNELS)
+    monkeypatch.setenv(KERNELS, "500")
+    limit_kernel_cache()
+    assert os.environ[KERNELS] == "500"
