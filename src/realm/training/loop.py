@@ -21,7 +21,11 @@ from realm.checkpoint.run_folder import TrainReport, resume_point, start_run
 from realm.config import TrainConfig
 from realm.model.bert import set_dropout
 from realm.storage import MANIFEST, Request, read_json, write_json
-from realm.training.memory import limit_kernel_cache, return_free_memory
+from realm.training.memory import (
+    STEPS_BETWEEN_RETURNS,
+    limit_kernel_cache,
+    return_free_memory,
+)
 from realm.training.optimizer import (
     build_optimizer,
     learning_rate_factor,
@@ -123,8 +127,9 @@ def train(
         norm = torch.nn.utils.clip_grad_norm_(parameters, config.optimizer.clip_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return_free_memory()
         done = step + 1
+        if done % STEPS_BETWEEN_RETURNS == 0:
+            return_free_memory()
         seconds = time.monotonic() - began
         metrics |= {
             "gradient_norm": float(norm),

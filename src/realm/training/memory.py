@@ -13,6 +13,9 @@ KERNELS = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 NUM_KERNELS = 64
 """Kernels that oneDNN keeps (its own default: 1024)."""
 
+STEPS_BETWEEN_RETURNS = 4
+"""Pages that are given back must be made again: after each step, short steps take a tenth longer."""
+
 
 def limit_kernel_cache() -> None:
     """Let oneDNN keep few kernels; without effect once it has run, or where the user said more."""
