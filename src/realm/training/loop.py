@@ -21,11 +21,7 @@ from realm.checkpoint.run_folder import TrainReport, resume_point, start_run
 from realm.config import TrainConfig
 from realm.model.bert import set_dropout
 from realm.storage import MANIFEST, Request, read_json, write_json
-from realm.training.memory import (
-    STEPS_BETWEEN_RETURNS,
-    limit_kernel_cache,
-    return_free_memory,
-)
+from realm.training.memory import limit_kernel_cache, return_free_memory
 from realm.training.optimizer import (
     build_optimizer,
     learning_rate_factor,
@@ -128,8 +124,7 @@ def train(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         done = step + 1
-        if done % STEPS_BETWEEN_RETURNS == 0:
-            return_free_memory()
+        return_free_memory(done)
         seconds = time.monotonic() - began
         metrics |= {
             "gradient_norm": float(norm),

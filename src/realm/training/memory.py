@@ -14,7 +14,7 @@ NUM_KERNELS = 64
 """Kernels that oneDNN keeps (its own default: 1024)."""
 
 STEPS_BETWEEN_RETURNS = 4
-"""Pages that are given back must be made again: after each step, short steps take a tenth longer."""
+"""Pages that are given back must be made again: at each step, short steps take a tenth longer."""
 
 
 def limit_kernel_cache() -> None:
@@ -22,7 +22,9 @@ def limit_kernel_cache() -> None:
     os.environ.setdefault(KERNELS, str(NUM_KERNELS))
 
 
-def return_free_memory() -> None:
-    """Give the heap's free pages back to the system, where the C library can (glibc)."""
+def return_free_memory(step: int) -> None:
+    """Give the heap's free pages back to the system at every fourth step, where glibc can."""
+    if step % STEPS_BETWEEN_RETURNS:
+        return
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
