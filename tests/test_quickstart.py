@@ -54,7 +54,7 @@ def _tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setattr(
             quickstart, "MLM", MlmConfig(encoder=ENCODER, window=24, head_init="random", **TRAIN)
         )
-        refresh = RefreshConfig(every_steps=1, max_staleness_steps=2)
+        refresh = RefreshConfig(mode="sync", every_steps=1, max_staleness_steps=2)
         joint = PretrainConfig(num_candidates=3, num_eval_examples=4, refresh=refresh, **TRAIN)
         patch.setattr(quickstart, "PRETRAIN", joint)
         finetune = FinetuneConfig(num_passages=2, retriever_beam=10, span_hidden=8, **TRAIN)

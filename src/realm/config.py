@@ -203,23 +203,61 @@ class IndexConfig(Config):
 
 
 class RefreshConfig(Config):
-    """When the index is rebuilt with the trainer's parameters (section 3.3)."""
+    """How the index follows the embedder while both are in use (section 3.3)."""
 
-    mode: Literal["sync", "off"] = "sync"
-    """sync: between two steps, deterministic; off: never (ablation)."""
+    mode: Literal["async", "sync", "off"] = "async"
+    """async: by builder processes, beside the trainer; sync: between two steps, deterministic; off:
+    never (ablation)."""
     every_steps: int = Field(default=500, ge=1)
-    """Optimizer steps between refreshes (paper: about 500)."""
+    """Optimizer steps between refreshes, or, in mode async, between published parameters (paper:
+    about 500)."""
+    drift_bound: float | None = Field(default=None, gt=0, le=1)
+    """Refresh when the rank correlation of the candidates' scores in the index with the fresh ones
+    has fallen by this much (0.1: below 0.9) instead of every `every_steps`."""
     max_staleness_steps: int = Field(default=2_000, ge=1)
-    """Stop with StaleIndexError beyond this age (30x staler costs 9.5 EM, Table 2); not in mode
+    """Beyond this age the trainer waits or stops (30x staler costs 9.5 EM, Table 2); not in mode
     off, where staleness is the point."""
+    when_stale: Literal["wait", "stop"] = "wait"
+    """Mode async: what to do beyond `max_staleness_steps`."""
+    max_wait_seconds: float = Field(default=1_800.0, gt=0)
+    """Longest wait for a builder that does not move on; then the run stops, to be resumed."""
+    builders: int = Field(default=1, ge=0)
+    """Builder processes that the trainer starts (0: started elsewhere, `realm index --follow`)."""
+    builder_threads: int = Field(default=1, ge=1)
+    """CPU threads of each of them."""
+    keep_snapshots: int = Field(default=2, ge=1)
+    """Newest snapshots kept on disk, beside those that checkpoints would resume with."""
+    shard_rows: int | None = Field(default=None, ge=1)
+    """Rows per shard (None: a sixteenth of the passages, 1,024 to 65,536). Builders share shards, a
+    killed one loses one; a rolling refresh publishes so many rows at a time."""
+    rolling: bool = False
+    """Mode async: passages are swapped in as they are embedded, not all at the end."""
+    order: Literal["oldest", "hottest", "drifted"] = "oldest"
+    """Which passages a rolling refresh embeds next: the oldest, or those that weigh most in what is
+    retrieved, or in what is retrieved and has drifted."""
+    write_back: bool = False
+    """Put the candidates' fresh vectors into the index (those of training, dropout included)."""
+    rerank_passages: int = Field(default=0, ge=0)
+    """Passages retrieved for each query and scored afresh before the candidates are chosen (0:
+    none; the index alone chooses)."""
+    audit_passages: int = Field(default=512, ge=0)
+    """Passages embedded afresh at each measurement, to tell the recall of the index (0: none)."""
 
     @model_validator(mode="after")
     def _possible(self) -> "RefreshConfig":
-        if self.mode == "sync" and self.max_staleness_steps < self.every_steps:
+        if (
+            self.mode == "sync"
+            and self.drift_bound is None
+            and self.max_staleness_steps < self.every_steps
+        ):
             raise ValueError(
                 f"max_staleness_steps ({self.max_staleness_steps}) is less than every_steps "
                 f"({self.every_steps}): every run would stop"
             )
+        if self.rolling and self.mode != "async":
+            raise ValueError(f"rolling=true needs mode async, found {self.mode}")
+        if self.order != "oldest" and not self.rolling:
+            raise ValueError(f"order={self.order} needs rolling=true")
         return self
 
 
@@ -255,6 +293,14 @@ class PretrainConfig(TrainConfig):
     batch_size: int = Field(default=8, ge=1)
     refresh: RefreshConfig = RefreshConfig()
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=3e-5)
+
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that decide what comes out; a resume may change the others."""
+        settings = super().identity()
+        for name in ("builders", "builder_threads", "when_stale", "max_wait_seconds"):
+            del settings["refresh"][name]
+        del settings["refresh"]["keep_snapshots"]
+        return settings
 
     @model_validator(mode="after")
     def _possible(self) -> "PretrainConfig":

@@ -5,6 +5,7 @@ RealmError
 ├── CorpusError          an article, passage or question cannot be read
 │   └── MaskingError     spans or taggers that cannot be used
 ├── ArtifactError        a folder on disk is missing, unfinished, damaged or made from other inputs
+│   ├── LockedError      another process is writing it
 │   └── StaleIndexError  the index is older than refresh.max_staleness_steps
 └── AnsweringError       a question cannot be answered
 
@@ -33,14 +34,21 @@ class ArtifactError(RealmError):
     """A folder on disk is missing, unfinished, damaged or made from other inputs."""
 
 
+class LockedError(ArtifactError):
+    """Another process, or another thread of this one, is writing a folder."""
+
+
 class StaleIndexError(ArtifactError):
     """The index is older than the run allows."""
 
-    def __init__(self, *, index_step: int, train_step: int, limit_steps: int) -> None:
+    def __init__(
+        self, *, index_step: int, train_step: int, limit_steps: int, reason: str = ""
+    ) -> None:
         self.index_step, self.train_step, self.limit_steps = index_step, train_step, limit_steps
         super().__init__(
             f"index was built at step {index_step:,} and training is at {train_step:,}: "
             f"{train_step - index_step:,} steps stale, limit {limit_steps:,}. "
+            f"{reason}{reason and '. '}"
             "Refresh more often (`--set refresh.every_steps=N`) or raise "
             "`refresh.max_staleness_steps`"
         )

@@ -89,7 +89,7 @@ PRETRAIN = PretrainConfig(
     eval_every_steps=6,
     save_every_steps=6,
     log_every_steps=3,
-    refresh=RefreshConfig(every_steps=6, max_staleness_steps=36),
+    refresh=RefreshConfig(mode="sync", every_steps=6, max_staleness_steps=36),
     retriever_rate=0.5,
     optimizer=OptimizerConfig(learning_rate=2e-5, warmup_steps=4),
 )

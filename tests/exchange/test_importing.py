@@ -622,7 +622,7 @@ def disk_is_full(*_: object, **__: object) -> None:
 @pytest.mark.parametrize(
     ("module", "name"),
     [
-        (builder, "_write_shard"),
+        (builder, "write_shard"),
         (importing, "write_sources"),
         (importing, "save_checkpoint"),
         (importing, "write_json"),
@@ -650,7 +650,7 @@ def test_an_unfinished_import_does_not_go_on_from_another_source(
 ) -> None:
     source = copied("openqa")
     with monkeypatch.context() as patch:
-        patch.setattr(builder, "_write_shard", disk_is_full)
+        patch.setattr(builder, "write_shard", disk_is_full)
         with pytest.raises(ArtifactError, match="No space left"):
             import_weights(source, out)
     scale(source, 2.0)

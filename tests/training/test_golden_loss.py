@@ -69,7 +69,7 @@ def test_twenty_steps_show_the_golden_loss(
         eval_every_steps=20,
         save_every_steps=20,
         threads=1,
-        refresh=RefreshConfig(every_steps=6),
+        refresh=RefreshConfig(mode="sync", every_steps=6),
         optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=4),
     )
     report = pretrain(

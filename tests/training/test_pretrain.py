@@ -22,11 +22,11 @@ from realm.config import (
 )
 from realm.corpus.store import PassageStore
 from realm.errors import ConfigError
-from realm.index.refresh import Refresher
 from realm.masking.examples import mask
 from realm.masking.store import ExampleStore
 from realm.masking.taggers import Tagger
 from realm.model.likelihood import marginal_log_likelihood
+from realm.refresh.sync import SyncRefresher
 from realm.retrieval.retriever import NULL_ROW
 from realm.tokenizer import WordpieceTokenizer
 from realm.training.pretrain import PretrainJob, check_candidates, pretrain
@@ -46,6 +46,7 @@ def config(**changed: Any) -> PretrainConfig:
         "num_eval_examples": 6,
         "threads": 1,
         "eval_every_steps": 100,
+        "refresh": RefreshConfig(mode="sync"),
         "optimizer": OptimizerConfig(learning_rate=1e-3, warmup_steps=1),
     }
     return PretrainConfig(**{**settings, **changed})
@@ -59,7 +60,7 @@ def make_job(
 
     def make(**changed: Any) -> PretrainJob:
         settings = config(**changed)
-        refresher = Refresher(
+        refresher = SyncRefresher(
             tmp_path / "job",
             store,
             config=settings.refresh,
@@ -263,7 +264,9 @@ def test_the_index_is_refreshed_in_time_and_its_age_is_counted(
     examples: ExampleStore, store: PassageStore, start: dict[str, Path], tmp_path: Path
 ) -> None:
     """Measured at step 6, so that the index is refreshed by the measuring there."""
-    settings = config(steps=8, refresh=RefreshConfig(every_steps=3), eval_every_steps=6)
+    settings = config(
+        steps=8, refresh=RefreshConfig(mode="sync", every_steps=3), eval_every_steps=6
+    )
     pretrain(examples, store, tmp_path / "run", config=settings, **start)
     assert steps_of(tmp_path / "run", "index/staleness_steps") == [0, 1, 2, 0, 1, 2, 0, 1]
     assert steps_of(tmp_path / "run", "index/refreshed") == [1, 0, 0, 1, 0, 0, 1, 0]
@@ -288,7 +291,7 @@ def test_the_loss_falls(
     settings = config(
         steps=20,
         batch_size=8,
-        refresh=RefreshConfig(every_steps=10),
+        refresh=RefreshConfig(mode="sync", every_steps=10),
         optimizer=OptimizerConfig(learning_rate=1e-2, warmup_steps=2),
     )
     pretrain(examples, store, tmp_path / "run", config=settings, **start)
@@ -346,7 +349,7 @@ def test_examples_longer_than_the_run_reads_are_refused(
 def test_the_checkpoint_says_which_snapshot_it_searched(
     examples: ExampleStore, store: PassageStore, start: dict[str, Path], tmp_path: Path
 ) -> None:
-    settings = config(steps=3, refresh=RefreshConfig(every_steps=2))
+    settings = config(steps=3, refresh=RefreshConfig(mode="sync", every_steps=2))
     pretrain(examples, store, tmp_path / "run", config=settings, **start)
     training = tmp_path / "run" / "checkpoints" / "step-3" / "training.json"
     assert json.loads(training.read_text()) == {"step": 3, "snapshot_step": 2}

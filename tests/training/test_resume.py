@@ -68,7 +68,7 @@ def pretrain_config(**changed: Any) -> PretrainConfig:
     return PretrainConfig(
         num_candidates=4,
         retriever_frozen_steps=2,
-        refresh=RefreshConfig(every_steps=2),
+        refresh=RefreshConfig(mode="sync", every_steps=2),
         num_eval_examples=8,
         **{**SHARED, **changed},
     )
@@ -191,12 +191,12 @@ def test_the_snapshot_that_the_checkpoint_used_is_opened_again_and_checked(
     with pytest.raises(Killed):
         run()
     known = json.loads((find_checkpoint(tmp_path / "run") / "training.json").read_text())
-    assert known == {"step": 3, "snapshot_step": 2}
+    assert (known["step"], known["snapshot_step"]) == (3, 2)
     index = tmp_path / "run" / "index"
     assert sorted(path.name for path in index.iterdir()) == ["step-2", "step-4"]
     scan = index / "step-2" / "scan-00000.bf16"
     scan.write_bytes(bytes(scan.stat().st_size))
-    with pytest.raises(ArtifactError, match="step-2 is damaged"):
+    with pytest.raises(ArtifactError, match=r"step-2.* is damaged"):
         run()
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from realm.cli import options
+from realm.errors import ConfigError
 
 if TYPE_CHECKING:
     from realm.training.loop import TrainReport
@@ -127,21 +128,55 @@ def mlm(
     )
 
 
-def index(
-    checkpoint: Annotated[Path, typer.Argument(help="Run or checkpoint with an embedder.")],
-    passages: PassagesArgument,
-    out: Annotated[Path, typer.Option("--out", help="Snapshot folder to write.")],
+def index(  # noqa: PLR0917
+    checkpoint: Annotated[
+        Path | None, typer.Argument(help="Run or checkpoint with an embedder.")
+    ] = None,
+    passages: Annotated[
+        Path | None, typer.Argument(help="Passages folder, from realm split.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Snapshot folder to write.")] = None,
+    follow: Annotated[
+        Path | None,
+        typer.Option(
+            "--follow",
+            help="Build snapshots for this pre-training run until it is finished, beside its "
+            "trainer, on this or another machine that sees its folder.",
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads (default: all cores).")
+    ] = None,
+    patience: Annotated[
+        float, typer.Option(min=1, help="With --follow: longest wait for a trainer, in seconds.")
+    ] = 3_600.0,
+    parent: Annotated[int | None, typer.Option(hidden=True)] = None,
     config: options.Config = None,
     sets: options.Sets = None,
     rebuild: options.Rebuild = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Embed every passage, for searches of your own from Python (realm.index.snapshot).
+    """Embed every passage, once (a snapshot) or for as long as a run trains (a builder).
 
-    The other verbs need no such folder: they embed what they search by themselves.
+    A snapshot of your own is for searches from Python (realm.index.snapshot); the other verbs
+    embed what they search by themselves.
 
     Example: realm index runs/ict passages/ --out index/
+
+    Example: realm index --follow runs/pretrain
     """
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
+    if follow is not None:
+        _follow(follow, checkpoint, patience=patience, parent=parent, quiet=quiet)
+        return
+    if checkpoint is None or passages is None or out is None:
+        raise ConfigError(
+            "expected a run, its passages and a folder to write: realm index RUN PASSAGES --out "
+            "FOLDER; or realm index --follow RUN, to build for a run that trains"
+        )
     from realm.config import IndexConfig, load_config
 
     settings = load_config(IndexConfig, section="index", file=config, overrides=sets or [])
@@ -167,12 +202,39 @@ def index(
     display.out.print(f"{done}{len(snapshot):,} passages x {tower.dim} dimensions in {out}")
 
 
-def pretrain(
+def _follow(
+    run: Path, passages: Path | None, *, patience: float, parent: int | None, quiet: bool
+) -> None:
+    """Be a builder of a run."""
+    import os
+
+    from realm.cli import display
+    from realm.refresh.following import FollowConfig, follow
+
+    def tell(sentence: str) -> None:
+        if not quiet:
+            display.err.print(sentence, markup=False)
+
+    report = follow(
+        run,
+        passages=passages,
+        config=FollowConfig(patience_seconds=patience),
+        tell=tell,
+        is_parent_alive=lambda: parent is None or os.getppid() == parent,
+    )
+    display.out.print(f"built {report.sweeps:,} snapshots; {report.reason}", markup=False)
+
+
+def pretrain(  # noqa: PLR0917
     examples: Annotated[Path, typer.Argument(help="Masked examples, from realm mask.")],
     passages: PassagesArgument,
     embedder: Annotated[Path, typer.Option(help="Run with an embedder, from realm ict.")],
     encoder: Annotated[Path, typer.Option(help="Run with an encoder, from realm mlm.")],
     out: Out,
+    refresh: Annotated[
+        str | None,
+        typer.Option(help="async, sync or off: short for --set refresh.mode=... (default: async)."),
+    ] = None,
     config: options.Config = None,
     sets: options.Sets = None,
     rebuild: options.Rebuild = False,
@@ -180,6 +242,9 @@ def pretrain(
     tensorboard: options.TensorBoard = False,
 ) -> None:
     r"""Pre-train retriever and encoder together (Eq. 1), refreshing the index as they learn.
+
+    Builders embed the passages anew beside the trainer, which never waits for them (--refresh
+    async); look on with `realm status RUN`.
 
     Example: realm pretrain examples/ passages/ --embedder runs/ict \
     --encoder runs/mlm --out runs/pretrain --set refresh.every_steps=100
@@ -191,7 +256,7 @@ def pretrain(
         PretrainConfig,
         section="pretrain",
         file=config,
-        overrides=sets or [],
+        overrides=[*(sets or []), *([f"refresh.mode={refresh}"] if refresh else [])],
         defaults=stage_defaults(embedder, "pretrain") | stage_defaults(encoder, "pretrain"),
     )
     from realm.cli import display
@@ -210,6 +275,7 @@ def pretrain(
             rebuild=rebuild,
             on_metrics=display.TrainingDisplay("pretrain", quiet=quiet),
             progress=advance,
+            tell=lambda sentence: display.err.print(sentence, style="yellow", markup=False),
             tensorboard=tensorboard,
         )
     _tell(report, quiet, "realm finetune QUESTIONS", passages, "--model", out, "--out runs/qa")

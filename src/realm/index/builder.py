@@ -1,6 +1,11 @@
-"""Embed every passage with Embed_doc and publish the snapshot; or publish vectors as they come."""
+"""Embed every passage with Embed_doc and publish the snapshot; or publish vectors as they come.
 
-from collections.abc import Callable, Iterator
+Several processes may build the same snapshot: each takes shards that nobody else has, and all
+return once it is whole.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +22,22 @@ from realm.index.snapshot import Snapshot, shard_names
 from realm.model.embedder import Embedder, MeanEmbedder
 from realm.model.inputs import TokenSequence, group_by_length, pad
 from realm.records import Progress
-from realm.storage import EXTRA, Request, is_done, publish, sync, write_json
+from realm.storage import (
+    EXTRA,
+    PATIENCE_SECONDS,
+    Request,
+    claimed,
+    fingerprint,
+    finish_together,
+    is_done,
+    publish,
+    start_together,
+    sync,
+    write_json,
+    writing,
+)
+
+POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,14 +56,27 @@ def build_index(
     version: EmbedderVersion,
     config: IndexConfig,
     rebuild: bool = False,
+    share: tuple[int, int] = (0, 1),
     progress: Progress | None = None,
 ) -> Snapshot:
     """Publish the snapshot of a passage store under one embedder, and open it.
 
-    A killed build continues after its last finished shard.
+    A killed build continues after its last finished shard. Processes that build the same snapshot
+    at the same time share its shards.
+
+    Args:
+        tower: Embed_doc.
+        store: the passages.
+        out: the snapshot's folder.
+        version: which parameters these are.
+        config: lengths, shards, dtype.
+        rebuild: replace a snapshot made from something else.
+        share: (number of this process, processes), where several build: each begins elsewhere.
+        progress: called with (passages embedded, passages), those of other processes included.
 
     Raises:
-        ArtifactError: `out` was made from something else.
+        ArtifactError: `out` was made from something else, or cannot be written, or another
+            process holds a shard and does not move on.
         CorpusError: the store is empty.
     """
     if not len(store):
@@ -55,15 +88,9 @@ def build_index(
         return Snapshot.open(out)
     was_training = tower.training
     tower.eval()
+    embed = PassageEmbedder(tower, store, config)
     try:
-        publish_vectors(
-            lambda rows: _embed_rows(tower, store, rows, config=config, progress=progress),
-            out,
-            request,
-            num_passages=len(store),
-            dim=tower.dim,
-            replace=rebuild,
-        )
+        _build_together(embed, out, request, replace=rebuild, share=share, progress=progress)
     finally:
         tower.train(was_training)
     return Snapshot.open(out)
@@ -89,24 +116,54 @@ def publish_vectors(
         dim: width of a vector.
         replace: what stands in `out` stays until the new one is whole, and goes then.
     """
-    size = int(request.settings["shard_rows"])
-    shards = [range(i, min(i + size, num_passages)) for i in range(0, num_passages, size)]
+    shards = split_into_shards(num_passages, int(request.settings["shard_rows"]))
     with publish(out, request, resume=True, replace=replace) as scratch:
-        norms = [
-            _finished(scratch, number, len(rows), dim)
-            or _write_shard(scratch, number, vectors(rows))
-            for number, rows in enumerate(shards)
+        for number, rows in enumerate(shards):
+            if not is_shard_whole(scratch, number, len(rows), dim):
+                write_shard(scratch, number, vectors(rows))
+        write_json(scratch / EXTRA, snapshot_content(scratch, request, shards, dim))
+
+
+class PassageEmbedder:
+    """Embed_doc of passages by their rows, without gradients."""
+
+    def __init__(
+        self, tower: Embedder | MeanEmbedder, store: PassageStore, config: IndexConfig
+    ) -> None:
+        self.tower = tower
+        self.store = store
+        self.config = config
+
+    def __call__(
+        self, rows: Sequence[int], on_group: Callable[[int], None] | None = None
+    ) -> Float[Tensor, "rows dim"]:
+        """Return the rows' embeddings in 32 bits; the tower should be in evaluation mode.
+
+        Args:
+            rows: of the passage store, in any order.
+            on_group: called with the number of passages just embedded.
+        """
+        store, tokenizer = self.store, self.store.tokenizer
+        sequences = [
+            tokenizer.passage_input(
+                store.title_wordpieces(row).tolist(),
+                store.wordpieces(row).tolist(),
+                min(self.config.passage_wordpieces, self.tower.max_length),
+            )
+            for row in rows
         ]
-        content = {
-            "step": request.settings["step"],
-            "model_hash": request.inputs["embedder"],
-            "dim": dim,
-            "num_passages": num_passages,
-            "shard_rows": [len(rows) for rows in shards],
-            "max_norm": max(norm for norm, _ in norms),
-            "max_rounding": max(rounding for _, rounding in norms),
-        }
-        write_json(scratch / EXTRA, content)
+        exact = torch.empty((len(rows), self.tower.dim))
+        for group, vectors in embed_sequences(
+            self.tower,
+            sequences,
+            pad_id=tokenizer.pad_id,
+            batch_tokens=self.config.batch_tokens,
+            autocast=self.config.autocast,
+        ):
+            exact[group] = vectors.cpu()
+            if on_group:
+                on_group(len(group))
+        return exact
 
 
 def embed_sequences(
@@ -131,68 +188,140 @@ def autocast_to(kind: Literal["bfloat16", "none"], device: torch.device) -> Any:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=kind == "bfloat16")
 
 
-def _finished(scratch: Path, number: int, num_rows: int, dim: int) -> tuple[float, float] | None:
-    """Return what `_write_shard` returned, if it came to its end before the build was killed."""
-    scan, exact = (scratch / name for name in shard_names(number))
-    if not scan.is_file():  # written last
-        return None
-    try:
-        scans = MappedRows.open([scan], [num_rows], dim, torch.bfloat16)
-        exacts = MappedRows.open([exact], [num_rows], dim, torch.float32)
-    except ArtifactError:
-        return None
-    everything = torch.arange(num_rows)
-    return _norms(scans[everything], exacts[everything])
+def split_into_shards(num_passages: int, size: int) -> list[range]:
+    """Return the rows of each shard."""
+    return [range(i, min(i + size, num_passages)) for i in range(0, num_passages, size)]
 
 
-def _embed_rows(
-    tower: Embedder | MeanEmbedder,
-    store: PassageStore,
-    rows: range,
-    *,
-    config: IndexConfig,
-    progress: Progress | None,
-) -> Float[Tensor, "rows dim"]:
-    tokenizer = store.tokenizer
-    sequences = [
-        tokenizer.passage_input(
-            store.title_wordpieces(row).tolist(),
-            store.wordpieces(row).tolist(),
-            min(config.passage_wordpieces, tower.max_length),
-        )
-        for row in rows
-    ]
-    exact = torch.empty((len(rows), tower.dim))
-    done = rows.start
-    for group, vectors in embed_sequences(
-        tower,
-        sequences,
-        pad_id=tokenizer.pad_id,
-        batch_tokens=config.batch_tokens,
-        autocast=config.autocast,
-    ):
-        exact[group] = vectors.cpu()
-        done += len(group)
-        if progress:
-            progress(done, len(store))
-    return exact
+def is_shard_whole(scratch: Path, number: int, num_rows: int, dim: int) -> bool:
+    """Return whether `write_shard` came to its end before the build was killed."""
+    sizes = (num_rows * dim * 2, num_rows * dim * 4)
+    for name, size in zip(shard_names(number), sizes, strict=True):
+        try:
+            if (scratch / name).stat().st_size != size:
+                return False
+        except OSError:
+            return False
+    return True
 
 
-def _write_shard(
-    scratch: Path, number: int, exact: Float[Tensor, "rows dim"]
-) -> tuple[float, float]:
-    """Write one shard, whole or absent; return (largest norm, largest rounding)."""
-    scan = exact.to(torch.bfloat16)
+def write_shard(scratch: Path, number: int, exact: Float[Tensor, "rows dim"]) -> None:
+    """Write one shard, whole or absent."""
     scan_name, exact_name = shard_names(number)
-    for name, tensor in ((exact_name, exact), (scan_name, scan)):
-        partial = scratch / f".{name}.partial"
-        tensor.view(torch.uint8).numpy().tofile(partial)
-        sync(partial)
-        partial.replace(scratch / name)
-    return _norms(scan, exact)
+    for name, tensor in ((exact_name, exact), (scan_name, exact.to(torch.bfloat16))):
+        write_matrix(scratch / name, tensor)
 
 
-def _norms(
+def write_matrix(path: Path, matrix: Shaped[Tensor, "*shape"]) -> None:
+    """Write a tensor's bytes, so that the file is whole or absent."""
+    partial = path.with_name(f".{path.name}.partial")
+    matrix.contiguous().view(torch.uint8).numpy().tofile(partial)
+    sync(partial)
+    partial.replace(path)
+
+
+def snapshot_content(
+    scratch: Path, request: Request, shards: Sequence[range], dim: int
+) -> dict[str, Any]:
+    """Return what the manifest says of finished shards, checksums among it."""
+    norms = [_norms(scratch, number, len(rows), dim) for number, rows in enumerate(shards)]
+    files = sorted(
+        path.name
+        for path in scratch.iterdir()
+        if not path.name.startswith(".") and path.suffix != ".json"
+    )
+    return {
+        "step": request.settings["step"],
+        "model_hash": request.inputs["embedder"],
+        "dim": dim,
+        "num_passages": sum(len(rows) for rows in shards),
+        "shard_rows": [len(rows) for rows in shards],
+        "max_norm": max(norm for norm, _ in norms),
+        "max_rounding": max(rounding for _, rounding in norms),
+        "files": {name: fingerprint(scratch / name) for name in files},
+    }
+
+
+def _build_together(
+    embed: PassageEmbedder,
+    out: Path,
+    request: Request,
+    *,
+    replace: bool,
+    share: tuple[int, int],
+    progress: Progress | None,
+) -> None:
+    """Write the shards that nobody else writes, wait for the others', publish."""
+    dim = embed.tower.dim
+    shards = split_into_shards(len(embed.store), int(request.settings["shard_rows"]))
+    scratch = start_together(out, request, replace=replace)
+    if scratch is None:
+        return
+    first = share[0] * len(shards) // share[1]
+    order = [*range(first, len(shards)), *range(first)]
+    moved_on, num_missing = time.monotonic(), len(shards)
+    while scratch.is_dir():  # gone: another process has published it
+        missing = [n for n in order if not is_shard_whole(scratch, n, len(shards[n]), dim)]
+        if not missing:
+            finish_together(
+                out,
+                request,
+                lambda folder: snapshot_content(folder, request, shards, dim),
+                replace=replace,
+            )
+            return
+        if len(missing) < num_missing:
+            moved_on, num_missing = time.monotonic(), len(missing)
+        done = len(embed.store) - sum(len(shards[n]) for n in missing)
+        if not any(_write_if_free(embed, scratch, n, shards[n], done, progress) for n in missing):
+            _wait_for_others(out, len(missing), since=moved_on)
+
+
+def _write_if_free(
+    embed: PassageEmbedder,
+    scratch: Path,
+    number: int,
+    rows: range,
+    done: int,
+    progress: Progress | None,
+) -> bool:
+    """Embed and write one shard unless another process does; return whether it was written."""
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress:
+            progress(done, len(embed.store))
+
+    with claimed(scratch / f"shard-{number:05d}") as is_mine:
+        if not is_mine:
+            return False
+        if not is_shard_whole(scratch, number, len(rows), embed.tower.dim):  # until just now
+            vectors = embed(rows, advance)
+            with writing(scratch, scratch):
+                write_shard(scratch, number, vectors)
+        return True
+
+
+def _wait_for_others(out: Path, num_missing: int, *, since: float) -> None:
+    if time.monotonic() - since > PATIENCE_SECONDS:
+        raise ArtifactError(
+            f"{out}: another process holds the last {num_missing} shards and has finished none "
+            f"for {PATIENCE_SECONDS:.0f} seconds; stop it and run this command again, it goes on"
+        )
+    time.sleep(POLL_SECONDS)
+
+
+def _norms(scratch: Path, number: int, num_rows: int, dim: int) -> tuple[float, float]:
+    """Return the largest norm of a row of a shard's `exact`, and of `exact - scan`."""
+    scan_name, exact_name = shard_names(number)
+    everything = torch.arange(num_rows)
+    scan = MappedRows.open([scratch / scan_name], [num_rows], dim, torch.bfloat16)[everything]
+    exact = MappedRows.open([scratch / exact_name], [num_rows], dim, torch.float32)[everything]
+    return largest_norms(scan, exact)
+
+
+def largest_norms(
     scan: Shaped[Tensor, "rows dim"], exact: Float[Tensor, "rows dim"]
 ) -> tuple[float, float]:
     """Return the largest norm of a row of `exact`, and of `exact - scan`."""

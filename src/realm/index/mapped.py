@@ -59,6 +59,14 @@ class MappedRows:
             found[mine] = self._parts[number][flat[mine] - self._starts[number]]
         return found.view(*rows.shape, self.dim)
 
+    def put(self, rows: Int[Tensor, " rows"], vectors: Shaped[Tensor, "rows dim"]) -> None:
+        """Write some rows, in memory only; of a row that is given twice, the last stays."""
+        ends = torch.tensor(self._starts[1:])
+        part_of = torch.bucketize(rows, ends, right=True)
+        for number in part_of.unique().tolist():
+            mine = (part_of == number).nonzero()[:, 0]
+            self._parts[number][rows[mine] - self._starts[number]] = vectors[mine].to(self.dtype)
+
     @property
     def dim(self) -> int:
         """Width of a row."""

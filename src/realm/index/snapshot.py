@@ -3,7 +3,8 @@
 step-500/
     scan-00000.bf16     rows x dim, bfloat16: what every search reads (256 bytes a passage)
     exact-00000.f32     the same in float32: read for the widened top-k only
-    manifest.json       step, hashes of embedder and passages, checksums, written last
+    steps.i32           only of a rolling refresh: the training step of each row's parameters
+    manifest.json       step, hashes of embedder and passages, checksum of each file, written last
 """
 
 import re
@@ -20,6 +21,8 @@ from realm.index.exact import search_exactly
 from realm.index.mapped import MappedRows
 from realm.storage import MANIFEST, fingerprint, open_folder, remove
 
+STEPS = "steps.i32"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
@@ -27,7 +30,7 @@ class Snapshot:
 
     folder: Path
     step: int
-    """Training step of the embedder's parameters."""
+    """Training step of the embedder's parameters; of its oldest row in a rolling refresh."""
     model_hash: str
     passages_fingerprint: str
     scan: MappedRows
@@ -36,21 +39,20 @@ class Snapshot:
     """[passages, dim] float32."""
     max_norm: float
     max_rounding: float
+    row_steps: Int[Tensor, " passages"] | None = None
+    """Training step of each row's parameters, where they differ."""
 
     @classmethod
     def open(cls, folder: Path, *, verify: bool = False) -> "Snapshot":
-        """Map a snapshot; with `verify`, read it through and compare its checksum.
+        """Map a snapshot; with `verify`, read it through and compare its checksums.
 
         Raises:
             ArtifactError: missing, unfinished, damaged.
         """
         manifest = open_folder(folder, "index")
-        if verify and fingerprint(folder) != manifest.get("fingerprint"):
-            raise ArtifactError(
-                f"{folder} is damaged: its checksum is not the manifest's; build it again with "
-                "`realm index`"
-            )
         try:
+            if verify:
+                _verify(folder, manifest)
             return cls._map(folder, manifest["inputs"], manifest["content"])
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(
@@ -72,6 +74,7 @@ class Snapshot:
             exact=MappedRows.open(exacts, num_rows, dim, torch.float32),
             max_norm=float(content["max_norm"]),
             max_rounding=float(content["max_rounding"]),
+            row_steps=_row_steps(folder, sum(num_rows)),
         )
 
     def __len__(self) -> int:
@@ -104,6 +107,27 @@ class Snapshot:
             )
 
 
+def _verify(folder: Path, manifest: dict[str, Any]) -> None:
+    for name, expected in manifest["content"].get("files", {}).items():
+        if not (folder / name).is_file() or fingerprint(folder / name) != expected:
+            raise ArtifactError(
+                f"{folder / name} is damaged: its checksum is not the manifest's; build the index "
+                "again with `realm index`"
+            )
+    if "files" not in manifest["content"] and fingerprint(folder) != manifest.get("fingerprint"):
+        raise ArtifactError(
+            f"{folder} is damaged: its checksum is not the manifest's; build it again with "
+            "`realm index`"
+        )
+
+
+def _row_steps(folder: Path, num_rows: int) -> Int[Tensor, " passages"] | None:
+    file = folder / STEPS
+    if not file.is_file():
+        return None
+    return MappedRows.open([file], [num_rows], 1, torch.int32)[torch.arange(num_rows)][:, 0]
+
+
 def shard_names(number: int) -> tuple[str, str]:
     """Return the file names (scan, exact) of one shard."""
     return f"scan-{number:05d}.bf16", f"exact-{number:05d}.f32"
@@ -112,6 +136,15 @@ def shard_names(number: int) -> tuple[str, str]:
 def snapshot_folder(run: Path, step: int) -> Path:
     """Return where a run keeps its snapshot of this step."""
     return run / "index" / f"step-{step}"
+
+
+def list_snapshots(run: Path) -> list[tuple[int, Path]]:
+    """Return (step, folder) of a run's finished snapshots, oldest first; nothing is verified."""
+    return sorted(
+        (int(match[1]), folder)
+        for folder in (run / "index").glob("step-*")
+        if (match := re.fullmatch(r"step-(\d+)", folder.name)) and (folder / MANIFEST).is_file()
+    )
 
 
 def remove_old_snapshots(run: Path, *, keep: set[int]) -> None:

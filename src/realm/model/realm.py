@@ -54,9 +54,24 @@ def score_candidates(
 
     Always computed afresh: the snapshot selects candidates, it never scores them for training.
     """
+    return score_vectors(*candidate_vectors(towers, batch, budget), batch)
+
+
+def candidate_vectors(
+    towers: Towers, batch: CandidateBatch, budget: Budget
+) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "passages dim"]]:
+    """Return (Embed_input of the queries, Embed_doc of the distinct candidates)."""
     settings = {"pad_id": budget.pad_id, "batch_tokens": budget.batch_tokens}
     queries = embed_in_groups(towers.query, batch.queries, **settings)
-    passages = embed_in_groups(towers.passage, batch.passages, **settings)
+    return queries, embed_in_groups(towers.passage, batch.passages, **settings)
+
+
+def score_vectors(
+    queries: Float[Tensor, "batch dim"],
+    passages: Float[Tensor, "passages dim"],
+    batch: CandidateBatch,
+) -> Float[Tensor, "batch candidates"]:
+    """Return the inner products of `candidate_vectors`, -inf for candidates left out."""
     scores = torch.einsum("bd,bcd->bc", queries, passages[batch.passage_of])
     return scores.masked_fill(~batch.is_real, float("-inf"))
 

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
 from realm.corpus.store import PassageStore
-from realm.index.snapshot import Snapshot
+from realm.index.searchable import Searchable
 from realm.records import MaskedExample
 
 NULL_ROW = -1
@@ -86,7 +86,7 @@ class CandidateFinder:
 
     def find(
         self,
-        snapshot: Snapshot,
+        index: Searchable,
         queries: Float[Tensor, "batch dim"],
         examples: Sequence[MaskedExample],
     ) -> tuple[list[list[int]], Float[Tensor, "batch candidates"]]:
@@ -95,15 +95,15 @@ class CandidateFinder:
         The snapshot only selects: scores that train are computed afresh from the passages.
         Scores of the null passage and of missing candidates are nan.
         """
-        wanted = min(len(snapshot), self.num_candidates + 7)
-        scores, found = snapshot.search(queries, wanted)
+        wanted = min(len(index), self.num_candidates + 7)
+        scores, found = index.search(queries, wanted)
         rows: list[list[int]] = []
         stale = torch.full((len(examples), self.num_candidates), float("nan"))
         for number, example in enumerate(examples):
             own = [self.is_own(example, int(row)) for row in found[number]]
             chosen = choose_candidates(found[number], own, self.num_candidates)
-            if MISSING_ROW in chosen and wanted < len(snapshot):
-                chosen, known = self._search_deeper(snapshot, queries[number], example)
+            if MISSING_ROW in chosen and wanted < len(index):
+                chosen, known = self._search_deeper(index, queries[number], example)
             else:
                 known = dict(zip(found[number].tolist(), scores[number].tolist(), strict=True))
             rows.append(chosen)
@@ -126,10 +126,10 @@ class CandidateFinder:
         return share >= self.overlap_limit
 
     def _search_deeper(
-        self, snapshot: Snapshot, query: Float[Tensor, " dim"], example: MaskedExample
+        self, index: Searchable, query: Float[Tensor, " dim"], example: MaskedExample
     ) -> tuple[list[int], dict[int, float]]:
-        depth = min(len(snapshot), 8 * self.num_candidates + 64)
-        scores, found = snapshot.search(query[None], depth)
+        depth = min(len(index), 8 * self.num_candidates + 64)
+        scores, found = index.search(query[None], depth)
         own = [self.is_own(example, int(row)) for row in found[0]]
         chosen = choose_candidates(found[0], own, self.num_candidates)
         return chosen, dict(zip(found[0].tolist(), scores[0].tolist(), strict=True))

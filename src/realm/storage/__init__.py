@@ -18,23 +18,31 @@ from realm.storage.files import (
 from realm.storage.folders import (
     EXTRA,
     FORMAT_VERSION,
+    PATIENCE_SECONDS,
     Request,
+    finish_together,
     is_done,
     open_folder,
     publish,
+    start_together,
+    writing,
 )
-from realm.storage.locking import locked
+from realm.storage.locking import claimed, is_locked, locked
 from realm.storage.replacing import mend, remove, replaced_folder, scratch_folder, set_aside
 
 __all__ = [
     "EXTRA",
     "FORMAT_VERSION",
     "MANIFEST",
+    "PATIENCE_SECONDS",
     "REQUEST",
     "Request",
+    "claimed",
     "fingerprint",
     "fingerprint_of",
+    "finish_together",
     "is_done",
+    "is_locked",
     "locked",
     "mend",
     "open_folder",
@@ -44,6 +52,8 @@ __all__ = [
     "replaced_folder",
     "scratch_folder",
     "set_aside",
+    "start_together",
     "sync",
     "write_json",
+    "writing",
 ]

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,8 @@ from realm.storage.replacing import exchange, mend, scratch_folder
 FORMAT_VERSION = 1
 """Raised when an older release could no longer read what we write."""
 EXTRA = "extra.json"
+PATIENCE_SECONDS = 600.0
+"""How long one of several writers waits for another one that has not moved on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,23 @@ class Request:
             "settings": dict(self.settings),
             "inputs": dict(self.inputs),
         }
+
+
+@contextmanager
+def writing(folder: Path, partial: Path) -> Generator[None]:
+    """Say what a failure of the file system means for the folder.
+
+    Raises:
+        ArtifactError: instead of every OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ArtifactError(
+            f"cannot make {folder}: {error.strerror or error} "
+            f"({error.filename or partial}); nothing was published. Free space or mend the "
+            "permissions and run the same command again"
+        ) from error
 
 
 @contextmanager
@@ -60,30 +79,71 @@ def publish(
         mend(folder)
         _check_place(folder, request.kind, replace=replace)
         try:
-            if not (resume and _continues(partial, request)):
-                shutil.rmtree(partial, ignore_errors=True)  # left by a crashed writer
-                partial.mkdir(parents=True)
-                write_json(partial / REQUEST, request.as_json())
-            yield partial
-            _finish(partial, request)
-            _check_place(folder, request.kind, replace=replace)
-            if folder.exists():
-                exchange(partial, folder)
-            else:
-                partial.rename(folder)
-                sync(folder.parent)
-        except BaseException as error:
+            with writing(folder, partial):
+                if not (resume and _continues(partial, request)):
+                    shutil.rmtree(partial, ignore_errors=True)  # left by a crashed writer
+                    partial.mkdir(parents=True)
+                    write_json(partial / REQUEST, request.as_json())
+                yield partial
+                _finish(partial, request)
+                _put_in_place(partial, folder, request.kind, replace=replace)
+        except BaseException:
             with suppress(ArtifactError):
                 mend(folder)  # interrupted in the exchange
             if not resume:
                 shutil.rmtree(partial, ignore_errors=True)
-            if not isinstance(error, OSError):
-                raise
-            raise ArtifactError(
-                f"cannot make {folder}: {error.strerror or error} "
-                f"({error.filename or partial}); nothing was published. Free space or mend the "
-                "permissions and run the same command again"
-            ) from error
+            raise
+
+
+def start_together(folder: Path, request: Request, *, replace: bool = False) -> Path | None:
+    """Return the scratch folder that several processes fill, None if `folder` is made already.
+
+    Whoever has written or found the last part calls `finish_together`. Unlike within `publish`,
+    the folder is not kept for this process: parts are (`claimed`).
+
+    Raises:
+        ArtifactError: `folder` was made from something else, or somebody else is writing it alone,
+            or a file cannot be written.
+    """
+    partial = scratch_folder(folder)
+    with writing(folder, partial), locked(folder, wait_seconds=PATIENCE_SECONDS):
+        mend(folder)
+        if folder.exists() and not replace and is_done(folder, request):
+            return None
+        _check_place(folder, request.kind, replace=replace)
+        if not _continues(partial, request):
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            write_json(partial / REQUEST, request.as_json())
+    return partial
+
+
+def finish_together(
+    folder: Path,
+    request: Request,
+    content: Callable[[Path], Mapping[str, Any]],
+    *,
+    replace: bool = False,
+) -> None:
+    """Publish what several processes have filled, unless another one of them has already.
+
+    Args:
+        folder: see `start_together`.
+        request: see there.
+        content: called with the scratch folder by the one that publishes; returns the manifest's
+            "content" entry.
+        replace: see there.
+
+    Raises:
+        ArtifactError: see `start_together`.
+    """
+    partial = scratch_folder(folder)
+    with writing(folder, partial), locked(folder, wait_seconds=PATIENCE_SECONDS):
+        if not _continues(partial, request):
+            return  # another one has finished it
+        write_json(partial / EXTRA, content(partial))
+        _finish(partial, request)
+        _put_in_place(partial, folder, request.kind, replace=replace)
 
 
 def open_folder(folder: Path, kind: str) -> dict[str, Any]:
@@ -149,6 +209,15 @@ def is_done(folder: Path, request: Request, *, rebuild: bool = False) -> bool:
     )
 
 
+def _put_in_place(partial: Path, folder: Path, kind: str, *, replace: bool) -> None:
+    _check_place(folder, kind, replace=replace)
+    if folder.exists():
+        exchange(partial, folder)
+    else:
+        partial.rename(folder)
+        sync(folder.parent)
+
+
 def _check_place(folder: Path, kind: str, *, replace: bool) -> None:
     """Refuse a place that is taken, unless by what is to be replaced."""
     if not folder.exists():
@@ -192,8 +261,9 @@ def _finish(partial: Path, request: Request) -> None:
     extra_file = partial / EXTRA
     content = read_json(extra_file) if extra_file.is_file() else {}
     extra_file.unlink(missing_ok=True)
-    for stale in partial.rglob(".*.partial"):
-        stale.unlink()  # written aside by a writer that was killed before this one resumed
+    for ending in ("partial", "lock"):
+        for stale in partial.rglob(f".*.{ending}"):
+            stale.unlink(missing_ok=True)  # left by a writer that was killed
     for path in sorted(partial.rglob("*")):
         if path.is_file() or path.is_dir():
             sync(path)

@@ -8,15 +8,18 @@ Windows, and file systems that have no locks, go without.
 import os
 import socket
 import threading
+import time
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from realm.errors import ArtifactError
+from realm.errors import LockedError
 from realm.storage.files import hidden
+
+POLL_SECONDS = 0.1
 
 
 class _Held(threading.local):
@@ -30,17 +33,21 @@ _held = _Held()
 
 
 @contextmanager
-def locked(folder: Path) -> Generator[None]:
+def locked(folder: Path, *, wait_seconds: float = 0.0) -> Generator[None]:
     """Keep every other writer out of `folder`; whoever holds it already may take it again.
 
+    Args:
+        folder: need not exist.
+        wait_seconds: how long to wait for another writer to let it go.
+
     Raises:
-        ArtifactError: another process, or another thread of this one, is writing it.
+        LockedError: another process, or another thread of this one, is writing it.
     """
     file = hidden(folder.absolute(), "lock")
     if file in _held.files:
         yield
         return
-    handle = _take(file, folder)
+    handle = _take_in_time(file, folder, wait_seconds)
     _held.files.add(file)
     try:
         yield
@@ -50,6 +57,38 @@ def locked(folder: Path) -> Generator[None]:
             with suppress(OSError):
                 file.unlink()  # before the lock is let go: nobody else's is removed
             os.close(handle)
+
+
+@contextmanager
+def claimed(part: Path) -> Generator[bool]:
+    """Take a part of what several processes do together; yield False if another one has it."""
+    with ExitStack() as holding:
+        try:
+            holding.enter_context(locked(part))
+        except LockedError:
+            is_mine = False
+        else:
+            is_mine = True
+        yield is_mine
+
+
+def is_locked(folder: Path) -> bool:
+    """Return whether a living process holds the lock of `folder` (False where there are none)."""
+    if not hidden(folder.absolute(), "lock").exists():
+        return False
+    with claimed(folder) as is_free:
+        return not is_free
+
+
+def _take_in_time(file: Path, folder: Path, wait_seconds: float) -> int | None:
+    deadline = time.monotonic() + wait_seconds
+    while True:
+        try:
+            return _take(file, folder)
+        except LockedError:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(POLL_SECONDS)
 
 
 def _take(file: Path, folder: Path) -> int | None:
@@ -69,7 +108,7 @@ def _take(file: Path, folder: Path) -> int | None:
         except BlockingIOError:
             owner = os.pread(handle, 1_000, 0).decode(errors="replace")
             os.close(handle)
-            raise ArtifactError(
+            raise LockedError(
                 f"{folder} is being written by {owner or 'another process'}; wait for it, or "
                 "choose another --out"
             ) from None

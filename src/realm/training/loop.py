@@ -34,6 +34,8 @@ from realm.training.runlog import RunLog
 
 SECONDS = "seconds.json"
 """How long all processes together worked on a run, up to its newest checkpoint."""
+OWN = "job."
+"""Before the names of a stage's own tensors in a checkpoint."""
 OnMetrics = Callable[[int, int, Mapping[str, float]], None]
 """Called with (step, steps, metrics of the step)."""
 
@@ -64,11 +66,11 @@ class Job(Protocol):
         ...
 
     def state(self) -> Mapping[str, Any]:
-        """Return JSON values that a resume needs beside parameters and optimiser."""
+        """Return JSON values and tensors that a resume needs beside parameters and optimiser."""
         ...
 
     def restore(self, values: Mapping[str, Any]) -> None:
-        """Put back what `state` returned."""
+        """Put back what `state` returned; `step` is among the values."""
         ...
 
 
@@ -101,10 +103,7 @@ def train(
     optimizer = build_optimizer(job.trained(), config.optimizer)
     first = 0
     if (found := resume_point(run)) is not None:
-        state = load_state(found)
-        restore_optimizer(optimizer, state.tensors)
-        job.restore(state.values)
-        first = state.step
+        first = _restore(job, optimizer, load_state(found))
     log = RunLog(run, resume_step=first, tensorboard=tensorboard)
     started = time.monotonic() - _seconds_before(run, first)
     last = dict(log.last)
@@ -191,13 +190,28 @@ def _save(
     *,
     keep: int,
 ) -> None:
-    state = TrainingState(step=step, tensors=optimizer_tensors(optimizer), values=job.state())
+    told = job.state()
+    own = {f"{OWN}{name}": value for name, value in told.items() if isinstance(value, torch.Tensor)}
+    state = TrainingState(
+        step=step,
+        tensors={**optimizer_tensors(optimizer), **own},
+        values={n: value for n, value in told.items() if not isinstance(value, torch.Tensor)},
+    )
     folder = checkpoint_folder(run, step)
     if not folder.exists():
         save_checkpoint(
             folder, job.model, settings=request.settings, inputs=request.inputs, state=state
         )
     remove_old_checkpoints(run, keep=keep)
+
+
+def _restore(job: Job, optimizer: torch.optim.Optimizer, state: TrainingState) -> int:
+    """Put optimiser and job back; return the step to go on from."""
+    own = {n.removeprefix(OWN): t for n, t in state.tensors.items() if n.startswith(OWN)}
+    moments = {n: t for n, t in state.tensors.items() if not n.startswith(OWN)}
+    restore_optimizer(optimizer, moments)
+    job.restore({**state.values, **own, "step": state.step})
+    return state.step
 
 
 def _finish(

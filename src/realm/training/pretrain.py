@@ -5,7 +5,9 @@ them, and climb log p(y|x) of Eq. 1 through both towers and the encoder. Between
 is refreshed.
 """
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,23 @@ from realm.checkpoint.sources import check_vocabulary, write_sources
 from realm.config import IndexConfig, PretrainConfig
 from realm.corpus.store import PassageStore
 from realm.errors import ConfigError
-from realm.index.builder import autocast_to
-from realm.index.refresh import Refresher
+from realm.index.builder import PassageEmbedder, autocast_to
+from realm.index.live import LiveIndex
 from realm.masking.store import ExampleStore
 from realm.model.embedder import Towers, embed_in_groups
 from realm.model.encoder import Encoder
 from realm.model.likelihood import marginal_log_likelihood, token_marginal_log_likelihood
-from realm.model.realm import Budget, read_candidates, score_candidates
+from realm.model.realm import (
+    Budget,
+    CandidateBatch,
+    candidate_vectors,
+    read_candidates,
+    score_vectors,
+)
 from realm.records import MaskedExample, Progress
+from realm.refresh.audit import recall_of_index
+from realm.refresh.refresher import Refresher, open_refresher
+from realm.refresh.reranking import Reranked
 from realm.retrieval.batch import Lengths, candidate_batch
 from realm.retrieval.retriever import CandidateFinder
 from realm.storage import MANIFEST, Request, read_json
@@ -39,11 +50,12 @@ from realm.training.measures import (
     step_measures,
 )
 from realm.training.packing import pack
+from realm.training.sampling import sample
 
 CPU = torch.device("cpu")
 
 
-def pretrain(
+def pretrain(  # noqa: PLR0913
     examples: ExampleStore,
     store: PassageStore,
     out: Path,
@@ -55,6 +67,7 @@ def pretrain(
     on_metrics: OnMetrics | None = None,
     tensorboard: bool = False,
     progress: Progress | None = None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> TrainReport:
     """Train retriever and encoder together on masked examples.
 
@@ -68,7 +81,8 @@ def pretrain(
         rebuild: replace a run made from other inputs.
         on_metrics: called at logged steps.
         tensorboard: also write TensorBoard events.
-        progress: called while the index is rebuilt.
+        progress: called while the trainer builds the index.
+        tell: called with a sentence when something happens to builders or snapshots.
 
     Raises:
         ConfigError: more candidates than passages, or different vocabularies.
@@ -104,21 +118,46 @@ def pretrain(
                     f"share_towers=true, but {embedder} has two towers; expected one made with "
                     "share_towers=true"
                 )
-        refresher = Refresher(
+        refresher = open_refresher(
             out,
             store,
             config=config.refresh,
-            index=IndexConfig(
-                passage_wordpieces=config.passage_wordpieces, autocast=config.autocast
-            ),
+            index=index_config(config, len(store)),
+            num_steps=config.steps,
             progress=progress,
+            tell=tell,
         )
-        job = PretrainJob(examples, towers, reading, refresher, config)
-        start_run(out, request)
-        write_sources(out, store)
-        return train(
-            job, out, request, config=config, on_metrics=on_metrics, tensorboard=tensorboard
-        )
+        with closing(refresher):
+            job = PretrainJob(examples, towers, reading, refresher, config)
+            start_run(out, request)
+            write_sources(out, store)
+            return train(
+                job,
+                out,
+                request,
+                config=with_threads(config),
+                on_metrics=on_metrics,
+                tensorboard=tensorboard,
+            )
+
+
+def index_config(config: PretrainConfig, num_passages: int) -> IndexConfig:
+    """Return how a run's passages are embedded."""
+    shard_rows = config.refresh.shard_rows or min(65_536, max(1_024, -(-num_passages // 16)))
+    return IndexConfig(
+        passage_wordpieces=config.passage_wordpieces,
+        autocast=config.autocast,
+        shard_rows=shard_rows,
+    )
+
+
+def with_threads(config: PretrainConfig) -> PretrainConfig:
+    """Leave the builders that the trainer starts some of the machine's cores."""
+    refresh = config.refresh
+    if config.threads or refresh.mode != "async":
+        return config
+    left = (os.cpu_count() or 1) - refresh.builders * refresh.builder_threads
+    return config.model_copy(update={"threads": max(1, left)})
 
 
 def check_candidates(num_candidates: int, num_passages: int) -> None:
@@ -148,6 +187,8 @@ class PretrainJob:
         config: PretrainConfig,
     ) -> None:
         self.store = refresher.store
+        self.step_now = 0
+        self.index_config = index_config(config, len(self.store))
         self.towers = towers
         self.encoder = encoder
         self.refresher = refresher
@@ -196,16 +237,16 @@ class PretrainJob:
 
     def before_step(self, step: int) -> Mapping[str, float]:
         """Refresh the index when it is time, if the measuring before this step did not."""
+        self.step_now = step
         self.refresher.advance(self.towers.passage, step)
-        return {
-            "index/refreshed": float(self.refresher.snapshot.step == step),
-            "index/staleness_steps": float(self.refresher.staleness(step)),
-        }
+        return self.refresher.measures(step)
 
     def step(self, step: int) -> Mapping[str, float]:
         """Run one batch: select, score afresh, read, differentiate."""
         drawn = self.sampler.batch(step, self.config.batch_size)
         rows, stale = self.candidates(drawn)
+        retrieved = torch.tensor([row for chosen in rows for row in chosen if row >= 0])
+        staleness = self.refresher.index.mean_staleness(step, retrieved)
         is_frozen = step < self.config.retriever_frozen_steps
         parts: list[Mapping[str, float]] = []
         for group in self._groups(drawn, rows):
@@ -215,7 +256,8 @@ class PretrainJob:
             if not self.config.null_passage:
                 leave_out_null(batch)
             with autocast_to(self.config.autocast, CPU):
-                scores = score_candidates(self.towers, batch, self.budget)
+                queries, passages = candidate_vectors(self.towers, batch, self.budget)
+                scores = score_vectors(queries, passages, batch)
                 log_probs = read_candidates(self.encoder, batch, self.budget)
             if is_frozen:
                 scores = scores.detach()
@@ -226,7 +268,11 @@ class PretrainJob:
             )
             measured["objective"] = -float(likelihood.detach().mean())
             parts.append(measured)
-        return average(parts, sums={"tokens"})
+            self._tell_refresher([rows[i] for i in group], batch, passages, scores, stale[group])
+        measures = average(parts, sums={"tokens"})
+        if "index/rank_correlation" in measures:
+            self.refresher.drift.observe(measures["index/rank_correlation"])
+        return {**measures, "index/retrieved_staleness_steps": staleness}
 
     def objective(
         self, scores: torch.Tensor, log_probs: torch.Tensor, mask_is_real: torch.Tensor
@@ -242,7 +288,11 @@ class PretrainJob:
         return marginal_log_likelihood(scores, log_probs, mask_is_real)
 
     def candidates(self, drawn: Sequence[MaskedExample]) -> tuple[list[list[int]], torch.Tensor]:
-        """Return (candidate rows, their scores in the snapshot): selection only, no gradient."""
+        """Return (candidate rows, their scores in the index): selection only, no gradient."""
+        return self.finder.find(self._searched(), self._query_vectors(drawn), drawn)
+
+    def _query_vectors(self, drawn: Sequence[MaskedExample]) -> torch.Tensor:
+        """Return Embed_input of masked sentences, without dropout or gradients."""
         queries = [self.store.tokenizer.query_input(e.query_ids, self.lengths.query) for e in drawn]
         was_training = self.towers.training
         self.towers.eval()
@@ -254,20 +304,77 @@ class PretrainJob:
                 batch_tokens=self.budget.batch_tokens,
             )
         self.towers.train(was_training)
-        return self.finder.find(self.refresher.snapshot, vectors.float(), drawn)
+        return vectors.float()
 
     def evaluate(self, step: int) -> Mapping[str, float]:
         """Measure held-out examples with and without retrieval."""
+        self.step_now = step
         self.refresher.advance(self.towers.passage, step)
-        return measure_held_out(self.forward, self.sampler.held_out)
+        measured = measure_held_out(self.forward, self.sampler.held_out)
+        return {**measured, **self._audit()}
 
     def state(self) -> Mapping[str, Any]:
-        """Return which snapshot is in use."""
-        return {"snapshot_step": self.refresher.snapshot.step}
+        """Return which index is in use."""
+        return self.refresher.state()
 
     def restore(self, values: Mapping[str, Any]) -> None:
-        """Reopen the snapshot that was in use."""
-        self.refresher.reopen(int(values["snapshot_step"]))
+        """Search the index that was in use."""
+        self.refresher.restore(values, int(values["step"]))
+
+    def _searched(self) -> LiveIndex | Reranked:
+        """Return what is searched: the index, or the index with fresh scores on top."""
+        refresh, index = self.config.refresh, self.refresher.index
+        if not refresh.rerank_passages:
+            return index
+        return Reranked(
+            index,
+            self._embed,
+            num_passages=refresh.rerank_passages,
+            write_back_step=self.step_now if refresh.write_back else None,
+        )
+
+    def _tell_refresher(
+        self,
+        rows: Sequence[Sequence[int]],
+        batch: CandidateBatch,
+        passages: torch.Tensor,
+        scores: torch.Tensor,
+        stale: torch.Tensor,
+    ) -> None:
+        """Hand on what a group's candidates tell of the index, and their fresh vectors."""
+        chosen = torch.tensor(rows)
+        is_passage = chosen >= 0
+        drift = (scores.detach().float() - stale).abs()[is_passage]
+        self.refresher.count(chosen[is_passage], drift)
+        if self.config.refresh.write_back and not self.config.refresh.rerank_passages:
+            fresh = passages.detach()[batch.passage_of[is_passage]]
+            self.refresher.index.write(chosen[is_passage], fresh, self.step_now)
+
+    def _embed(self, rows: Sequence[int]) -> torch.Tensor:
+        """Return fresh embeddings of passages, without dropout or gradients."""
+        tower = self.towers.passage
+        was_training = tower.training
+        tower.eval()
+        vectors = PassageEmbedder(tower, self.store, self.index_config)(rows)
+        tower.train(was_training)
+        return vectors
+
+    def _audit(self) -> Mapping[str, float]:
+        """Return the recall of the index against fresh vectors, on a sample of the passages."""
+        count = min(self.config.refresh.audit_passages, len(self.store))
+        if not count or not self.sampler.held_out:
+            return {}
+        rows = sample(range(len(self.store)), count, self.config.seed)
+        queries = self._query_vectors(self.sampler.held_out)
+        recall = recall_of_index(
+            self.refresher.index,
+            queries,
+            torch.tensor(rows),
+            self._embed(rows),
+            self.config.num_candidates,
+            rerank=self.config.refresh.rerank_passages,
+        )
+        return {"eval/index_recall": recall}
 
     def _groups(
         self, drawn: Sequence[MaskedExample], rows: Sequence[Sequence[int]]

@@ -17,10 +17,10 @@ from realm.checkpoint.checkpoints import (
 from realm.config import IndexConfig, RefreshConfig
 from realm.corpus.store import PassageStore
 from realm.errors import ArtifactError, StaleIndexError
-from realm.index.refresh import Refresher
 from realm.index.snapshot import Snapshot, shard_names, snapshot_folder
 from realm.model.embedder import Embedder, Towers
 from realm.records import Progress
+from realm.refresh.sync import SyncRefresher
 from realm.tokenizer import WordpieceTokenizer
 
 INDEX = IndexConfig(autocast="none", passage_wordpieces=64)
@@ -32,12 +32,14 @@ def run(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def refresher(run: Path, store: PassageStore) -> Callable[..., Refresher]:
+def refresher(run: Path, store: PassageStore) -> Callable[..., SyncRefresher]:
     def make(
         progress: Progress | None = None, passages: PassageStore | None = None, **settings: object
-    ) -> Refresher:
-        config = RefreshConfig(**{"every_steps": 10, "max_staleness_steps": 12, **settings})
-        return Refresher(run, passages or store, config=config, index=INDEX, progress=progress)
+    ) -> SyncRefresher:
+        config = RefreshConfig(
+            **{"mode": "sync", "every_steps": 10, "max_staleness_steps": 12, **settings}
+        )
+        return SyncRefresher(run, passages or store, config=config, index=INDEX, progress=progress)
 
     return make
 
@@ -57,7 +59,7 @@ def snapshots(run: Path) -> list[int]:
 
 
 def test_sync_refreshes_at_the_start_and_every_so_many_steps(
-    run: Path, refresher: Callable[..., Refresher], tower: Embedder
+    run: Path, refresher: Callable[..., SyncRefresher], tower: Embedder
 ) -> None:
     refreshed = []
     keeper = refresher()
@@ -72,7 +74,7 @@ def test_sync_refreshes_at_the_start_and_every_so_many_steps(
 
 
 def test_a_refreshed_snapshot_has_the_vectors_of_the_parameters_of_its_step(
-    refresher: Callable[..., Refresher], tower: Embedder
+    refresher: Callable[..., SyncRefresher], tower: Embedder
 ) -> None:
     keeper = refresher()
     keeper.advance(tower, 0)
@@ -84,7 +86,7 @@ def test_a_refreshed_snapshot_has_the_vectors_of_the_parameters_of_its_step(
 
 
 def test_asked_twice_at_one_step_it_refreshes_once(
-    refresher: Callable[..., Refresher], tower: Embedder
+    refresher: Callable[..., SyncRefresher], tower: Embedder
 ) -> None:
     keeper = refresher()
     assert keeper.advance(tower, 0)
@@ -94,7 +96,7 @@ def test_asked_twice_at_one_step_it_refreshes_once(
 
 
 def test_off_keeps_the_first_one_for_ever(
-    run: Path, refresher: Callable[..., Refresher], tower: Embedder
+    run: Path, refresher: Callable[..., SyncRefresher], tower: Embedder
 ) -> None:
     keeper = refresher(mode="off")
     assert [step for step in range(0, 100, 5) if keeper.advance(tower, step)] == [0]
@@ -103,7 +105,7 @@ def test_off_keeps_the_first_one_for_ever(
 
 
 def test_training_stops_when_the_index_is_too_old(
-    refresher: Callable[..., Refresher], tower: Embedder
+    refresher: Callable[..., SyncRefresher], tower: Embedder
 ) -> None:
     """Steps between two refreshes can be missed by a resume, never by more than the limit."""
     keeper = refresher()
@@ -115,13 +117,13 @@ def test_training_stops_when_the_index_is_too_old(
     assert (e.value.index_step, e.value.train_step, e.value.limit_steps) == (0, 13, 12)
 
 
-def test_no_snapshot_before_the_first_step(refresher: Callable[..., Refresher]) -> None:
+def test_no_snapshot_before_the_first_step(refresher: Callable[..., SyncRefresher]) -> None:
     with pytest.raises(ArtifactError, match="no snapshot is open yet"):
         _ = refresher().snapshot
 
 
 def test_a_resumed_run_searches_the_snapshot_it_was_searching(
-    refresher: Callable[..., Refresher], tower: Embedder
+    refresher: Callable[..., SyncRefresher], tower: Embedder
 ) -> None:
     keeper = refresher()
     keeper.advance(tower, 0)
@@ -136,7 +138,7 @@ def test_a_resumed_run_searches_the_snapshot_it_was_searching(
 
 def test_a_resumed_run_refuses_a_snapshot_that_is_gone_damaged_or_of_another_corpus(
     run: Path,
-    refresher: Callable[..., Refresher],
+    refresher: Callable[..., SyncRefresher],
     tower: Embedder,
     articles: list[dict[str, str]],
     make_store: Callable[..., PassageStore],
@@ -160,7 +162,7 @@ def damage(run: Path, step: int) -> None:
 
 def test_snapshots_that_checkpoints_would_resume_with_are_kept(
     run: Path,
-    refresher: Callable[..., Refresher],
+    refresher: Callable[..., SyncRefresher],
     tower: Embedder,
     make_towers: Callable[..., Towers],
     tokenizer: WordpieceTokenizer,
@@ -188,7 +190,7 @@ def test_snapshots_that_checkpoints_would_resume_with_are_kept(
 
 
 def test_a_snapshot_that_a_killed_run_left_whole_is_used(
-    refresher: Callable[..., Refresher], tower: Embedder
+    refresher: Callable[..., SyncRefresher], tower: Embedder
 ) -> None:
     refresher().advance(tower, 0)
 
@@ -204,7 +206,7 @@ def test_a_snapshot_that_a_killed_run_left_whole_is_used(
 def test_a_snapshot_that_a_killed_run_left_unusable_is_built_again(
     how: str,
     run: Path,
-    refresher: Callable[..., Refresher],
+    refresher: Callable[..., SyncRefresher],
     tower: Embedder,
     articles: list[dict[str, str]],
     make_store: Callable[..., PassageStore],
@@ -226,7 +228,7 @@ def test_a_snapshot_that_a_killed_run_left_unusable_is_built_again(
 
 @pytest.mark.parametrize("training", [True, False])
 def test_the_tower_goes_on_in_the_mode_it_was_in(
-    *, training: bool, refresher: Callable[..., Refresher], tower: Embedder
+    *, training: bool, refresher: Callable[..., SyncRefresher], tower: Embedder
 ) -> None:
     tower.train(training)
     refresher().advance(tower, 0)

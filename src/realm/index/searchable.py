@@ -1,0 +1,21 @@
+"""What can be searched: a snapshot, a live index, one that re-ranks, one in parts."""
+
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@runtime_checkable
+class Searchable(Protocol):
+    """Maximum inner product search over the passages."""
+
+    def __len__(self) -> int:
+        """Return the number of passages."""
+        ...
+
+    def search(
+        self, queries: Float[Tensor, "queries dim"], k: int
+    ) -> tuple[Float[Tensor, "queries k"], Int[Tensor, "queries k"]]:
+        """Return the k best (scores, rows) of each query, best first."""
+        ...

@@ -1,0 +1,333 @@
+"""Refresh beside the trainer: it publishes parameters, builders publish vectors (section 3.3).
+
+The trainer never waits, except for its first snapshot and beyond the bound on staleness. All
+reading, verifying and writing is another thread's.
+"""
+
+import copy
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from realm.checkpoint.checkpoints import tower_hash
+from realm.config import IndexConfig, RefreshConfig
+from realm.corpus.store import PassageStore
+from realm.errors import ArtifactError, StaleIndexError
+from realm.index.builder import EmbedderVersion, build_index
+from realm.index.live import LiveIndex
+from realm.index.snapshot import Snapshot, list_snapshots, snapshot_folder
+from realm.model.embedder import Embedder
+from realm.records import Progress
+from realm.refresh.drift import Drift
+from realm.refresh.housekeeping import forget_after, remove_what_is_old
+from realm.refresh.parameters import publish_parameters
+from realm.refresh.presence import Presence, builders_of, present, state_of, trainer_file
+from realm.refresh.priority import Demand, DemandCounter, nothing_retrieved
+from realm.refresh.processes import BuilderProcesses
+from realm.refresh.watching import Ready, Watcher
+from realm.storage import remove
+
+MAX_VERSIONS = 10_000
+SECONDS_BETWEEN_MESSAGES = 30.0
+Tell = Callable[[str], None]
+
+
+class AsyncRefresher:
+    """Owns the index that a training run searches; builders make it."""
+
+    def __init__(
+        self,
+        run: Path,
+        store: PassageStore,
+        *,
+        config: RefreshConfig,
+        index: IndexConfig,
+        num_steps: int = 0,
+        progress: Progress | None = None,
+        tell: Tell = lambda _: None,
+    ) -> None:
+        """Prepare; builders start with the first `advance`.
+
+        Args:
+            run: the run's folder.
+            store: the passages.
+            config: when, how old, how many builders.
+            index: how passages are embedded.
+            num_steps: of the run, for `realm status`.
+            progress: called while the first snapshot is built.
+            tell: called with a sentence when something happens.
+        """
+        self.run = run
+        self.store = store
+        self.config = config
+        self.index_config = index
+        self.num_steps = num_steps
+        self.progress = progress
+        self.tell = tell
+        self.drift = Drift()
+        self._index: LiveIndex | None = None
+        self._demand = DemandCounter(len(store))
+        self._newest = -1
+        """Step of the newest parameters that were published, or are being."""
+        self._published_at: dict[int, float] = {}
+        self._publishing: threading.Thread | None = None
+        self._has_refreshed = False
+        self._swap_seconds = 0.0
+        self._has_failed = False
+        self._stack = ExitStack()
+        self._presence: Presence | None = None
+        self._builders = BuilderProcesses(
+            run, config.builders, threads=config.builder_threads, tell=tell
+        )
+        self._watcher = Watcher(
+            run,
+            store.fingerprint,
+            is_rolling=config.rolling,
+            tell=tell,
+            look_after=self._builders.look,
+        )
+
+    @property
+    def index(self) -> LiveIndex:
+        """The index in use.
+
+        Raises:
+            ArtifactError: `advance` was never called.
+        """
+        if self._index is None:
+            raise ArtifactError("no snapshot is open yet; expected one after the first step")
+        return self._index
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The newest snapshot in use.
+
+        Raises:
+            ArtifactError: see `index`.
+        """
+        return self.index.snapshot
+
+    def advance(self, tower: Embedder, step: int) -> bool:
+        """Publish parameters if it is time, take what is ready; return whether there was any.
+
+        Raises:
+            StaleIndexError: the index is older than the run allows, and no builder catches up.
+        """
+        if self._index is None:
+            self._begin(tower, step)
+            return True
+        if self._is_due(step):
+            self._publish(tower, step)
+        self._has_refreshed = self._take(self._watcher.take()) or self._has_refreshed
+        if self.staleness(step) > self.config.max_staleness_steps:
+            self._has_refreshed = self._wait(tower, step) or self._has_refreshed
+        self._say("training", step)
+        return self._has_refreshed
+
+    def staleness(self, step: int) -> int:
+        """Return training step minus step of the index's oldest row."""
+        return step - self.index.oldest_step()
+
+    def count(self, rows: Int[Tensor, " seen"], drift: Float[Tensor, " seen"]) -> None:
+        """Take in which passages were candidates, and how far their scores had drifted."""
+        self._demand.count(rows, drift)
+
+    def measures(self, step: int) -> dict[str, float]:
+        """Return the state of the index before a step; each refresh is told once."""
+        has_refreshed, self._has_refreshed = self._has_refreshed, False
+        oldest = self.index.oldest_step()
+        published = [at for made, at in self._published_at.items() if made <= oldest]
+        measured = {
+            "index/refreshed": float(has_refreshed),
+            "index/staleness_steps": float(self.staleness(step)),
+            "index/mean_staleness_steps": self.index.mean_staleness(step),
+            "index/swap_seconds": self._swap_seconds,
+        }
+        self._swap_seconds = 0.0
+        if published:
+            measured["index/age_seconds"] = time.monotonic() - max(published)
+        return measured
+
+    def state(self) -> dict[str, Any]:
+        """Return what `restore` needs: the snapshot, and which parameters were published."""
+        versions = sorted(self._watcher.allowed().items())[-MAX_VERSIONS:]
+        return {
+            "snapshot_step": self.snapshot.step,
+            "published": {str(step): used for step, used in versions},
+            "drift": self.drift.state(),
+        }
+
+    def restore(self, values: Mapping[str, Any], step: int) -> None:
+        """Search the newest whole snapshot of this branch of the run; forget what came after.
+
+        A snapshot that is damaged is left for an older one. If there is none, `advance` builds one.
+        """
+        published = values.get("published", {})
+        versions = {int(made): str(used) for made, used in published.items()}
+        self._newest = max(versions, default=-1)
+        if "drift" in values:
+            self.drift.restore(values["drift"])
+        forget_after(self.run, step, versions)
+        self._watcher.allow(versions)
+        self._watcher.look()
+        ready = self._watcher.take()
+        if ready.snapshot is not None:
+            self._index = LiveIndex(ready.snapshot)
+            self._take(Ready(patches=ready.patches))
+            self._watcher.start(ready.snapshot.step)
+        self.tell(
+            f"resumed at step {step} with the snapshot of step {ready.snapshot.step}"
+            if ready.snapshot
+            else f"resumed at step {step}; no snapshot can be used, building one"
+        )
+
+    def close(self) -> None:
+        """Stop builders and threads; within five seconds whatever they do."""
+        self._watcher.stop()
+        self._builders.stop()
+        if self._presence:
+            self._presence.tell(state="stopped", now=True)
+        self._stack.close()
+
+    def _begin(self, tower: Embedder, step: int) -> None:
+        """Build the first snapshot, together with builders that are there already."""
+        self._say("building the first snapshot", step)
+        folder = snapshot_folder(self.run, step)
+        version = EmbedderVersion(model_hash=tower_hash(tower), step=step)
+        self._newest = step
+        self._watcher.allow({step: version.model_hash})
+        self._write(copy.deepcopy(tower), version, nothing_retrieved())
+        self._builders.look()
+        if folder.exists() and dict(list_snapshots(self.run)).get(step) is None:
+            remove(folder)
+        snapshot = build_index(
+            tower,
+            self.store,
+            folder,
+            version=version,
+            config=self.index_config,
+            progress=self.progress,
+        )
+        self._index = LiveIndex(snapshot)
+        self._published_at[step] = time.monotonic()
+        self._has_refreshed = True
+        self._watcher.start(step)
+
+    def _is_due(self, step: int) -> bool:
+        if step <= self._newest or (self._publishing and self._publishing.is_alive()):
+            return False
+        if self._has_failed:
+            return True
+        if self.config.drift_bound is not None:
+            return self.drift.fall > self.config.drift_bound
+        return step - self._newest >= self.config.every_steps
+
+    def _publish(self, tower: Embedder, step: int) -> None:
+        """Hand a copy of the parameters to a thread that writes them."""
+        frozen = copy.deepcopy(tower).eval()
+        demand = self._demand.take()
+        self.drift.restart()
+        self._newest, self._has_failed = step, False
+        thread = threading.Thread(
+            target=self._write_safely, args=(frozen, step, demand), name="publish", daemon=True
+        )
+        self._publishing = thread
+        self._published_at[step] = time.monotonic()
+        thread.start()
+
+    def _write_safely(self, tower: Embedder, step: int, demand: Demand) -> None:
+        version = EmbedderVersion(model_hash=tower_hash(tower), step=step)
+        self._watcher.allow({step: version.model_hash})
+        try:
+            self._write(tower, version, demand)
+            remove_what_is_old(
+                self.run, in_use=self.snapshot.step, keep_snapshots=self.config.keep_snapshots
+            )
+        except ArtifactError as error:
+            self._has_failed = True  # due again at the next step
+            self.tell(f"cannot publish parameters of step {step}: {error}")
+            time.sleep(1.0)
+
+    def _write(self, tower: Embedder, version: EmbedderVersion, demand: Demand) -> None:
+        publish_parameters(
+            self.run,
+            tower,
+            version=version,
+            tokenizer=self.store.tokenizer,
+            index=self.index_config,
+            passages_fingerprint=self.store.fingerprint,
+            demand=demand,
+        )
+
+    def _take(self, ready: Ready) -> bool:
+        """Swap in what is ready."""
+        if ready.snapshot is None and not ready.patches:
+            return False
+        began = time.monotonic()
+        if ready.snapshot is not None:
+            self.index.swap(ready.snapshot)
+        for patch in ready.patches:
+            self.index.write(patch.rows, patch.vectors, patch.step)
+        self._swap_seconds += time.monotonic() - began
+        return True
+
+    def _wait(self, tower: Embedder, step: int) -> bool:
+        """Wait for a builder, with a limit on waiting for one that does not move on."""
+        limit = self.config.max_staleness_steps
+        if self._newest < step and not (self._publishing and self._publishing.is_alive()):
+            self._publish(tower, step)
+        if self.config.when_stale == "stop":
+            raise self._stale(step, "refresh.when_stale is 'stop'")
+        began = moved_on = time.monotonic()
+        told, done = -SECONDS_BETWEEN_MESSAGES, self._done()
+        while self.staleness(step) > limit:
+            now = time.monotonic()
+            if self._done() != done:
+                moved_on, done = now, self._done()
+            if now - moved_on > self.config.max_wait_seconds:
+                raise self._stale(step, f"no builder moved on for {now - moved_on:.0f} seconds")
+            if now - told >= SECONDS_BETWEEN_MESSAGES:
+                told = now
+                self.tell(
+                    f"waiting for a builder: the index is {self.staleness(step):,} steps old at "
+                    f"step {step:,}, limit {limit:,} ({self._state_of_builders()})"
+                )
+            self._say("waiting for a builder", step)
+            time.sleep(0.1)
+            self._take(self._watcher.take())
+        self.tell(f"waited {time.monotonic() - began:.0f} s for a builder at step {step:,}")
+        return True
+
+    def _stale(self, step: int, reason: str) -> StaleIndexError:
+        return StaleIndexError(
+            index_step=self.index.oldest_step(),
+            train_step=step,
+            limit_steps=self.config.max_staleness_steps,
+            reason=f"{reason}; {self._state_of_builders()}",
+        )
+
+    def _done(self) -> object:
+        """Return something that changes whenever a builder moves on."""
+        return [
+            (seen.name, seen.values.get("state"), seen.values.get("done"))
+            for seen in builders_of(self.run)
+        ]
+
+    def _state_of_builders(self) -> str:
+        found = [f"{seen.name}: {state_of(seen)}" for seen in builders_of(self.run)]
+        words = self._builders.last_words()
+        return "; ".join(found) or f"no builder has come up{': ' if words else ''}{words}"
+
+    def _say(self, state: str, step: int) -> None:
+        if self._presence is None:
+            self._presence = self._stack.enter_context(present(trainer_file(self.run)))
+        told: dict[str, Any] = {"step": step, "steps": self.num_steps}
+        if self._index is not None:
+            told |= {"snapshot_step": self.snapshot.step, "staleness_steps": self.staleness(step)}
+        self._presence.tell(state=state, **told)

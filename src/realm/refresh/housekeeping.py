@@ -1,0 +1,75 @@
+"""What of a run's index is removed, and when: old snapshots, parameters, patches, lost branches."""
+
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from realm.checkpoint.checkpoints import list_checkpoints
+from realm.errors import ArtifactError
+from realm.index.snapshot import list_snapshots
+from realm.refresh.parameters import list_parameters
+from realm.refresh.patches import list_patches
+from realm.storage import REQUEST, is_locked, read_json, remove, scratch_folder
+
+
+def steps_to_resume_with(run: Path) -> set[int]:
+    """Return the steps of the snapshots that a run's checkpoints name."""
+    return {
+        int(read_json(checkpoint / "training.json").get("snapshot_step", -1))
+        for checkpoint in list_checkpoints(run)
+    }
+
+
+def remove_what_is_old(run: Path, *, in_use: int, keep_snapshots: int) -> None:
+    """Remove snapshots, parameters and patches that nobody needs any more.
+
+    Kept are the snapshot in use, the newest ones, and those that checkpoints name; the newest
+    parameters and those of a sweep that was begun; patches as new as the snapshot in use.
+    """
+    snapshots = list_snapshots(run)
+    needed = {in_use, *steps_to_resume_with(run)}
+    needed |= {step for step, _ in snapshots[-keep_snapshots:]}
+    for step, folder in snapshots:
+        if step not in needed and step < in_use:
+            _try(folder)
+    published = list_parameters(run)
+    for one in published[:-1]:
+        if one.step < in_use or not _is_begun(run, one.step):
+            _try(one.folder)
+    for step, folder in list_patches(run):
+        if step < in_use:
+            _try(folder)
+    for scratch in (run / "index").glob(".step-*.partial"):
+        match = re.fullmatch(r"\.step-(\d+)\.partial", scratch.name)
+        if match and int(match[1]) < in_use and not any(scratch.glob(".*.lock")):
+            _try(scratch)
+
+
+def forget_after(run: Path, step: int, versions: Mapping[int, str]) -> None:
+    """Remove what a run published after the step that it now goes on from.
+
+    Its parameters will be others the second time; nobody may mix them up.
+    """
+    for one in list_parameters(run):
+        if one.step > step or versions.get(one.step) != one.model_hash:
+            _try(one.folder)
+    for made, folder in [*list_snapshots(run), *list_patches(run)]:
+        if made > step:
+            _try(folder)
+    for scratch in (run / "index").glob(".step-*.partial"):
+        match = re.fullmatch(r"\.step-(\d+)\.partial", scratch.name)
+        if match and int(match[1]) > step:
+            _try(scratch)
+
+
+def _is_begun(run: Path, step: int) -> bool:
+    scratch = scratch_folder(run / "index" / f"step-{step}")
+    return (scratch / REQUEST).is_file()
+
+
+def _try(folder: Path) -> None:
+    """Remove a folder unless somebody writes it; what cannot be removed is tried again later."""
+    if not is_locked(folder):
+        with suppress(ArtifactError):
+            remove(folder)

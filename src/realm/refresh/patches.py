@@ -1,0 +1,125 @@
+"""Patches: some rows embedded anew, published as they come (rolling refresh).
+
+patches/step-500.1a2b3c4d/
+    rows.i64        which rows
+    exact.f32       their vectors
+    manifest.json   step, hashes of embedder and passages, checksums
+
+Once a snapshot holds rows at least as new, a patch is of no more use.
+"""
+
+import re
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from realm.errors import ArtifactError
+from realm.index.builder import EmbedderVersion, write_matrix
+from realm.index.mapped import MappedRows
+from realm.storage import (
+    EXTRA,
+    MANIFEST,
+    Request,
+    fingerprint,
+    open_folder,
+    publish,
+    remove,
+    write_json,
+)
+
+PATCHES = "patches"
+ROWS, EXACT = "rows.i64", "exact.f32"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patch:
+    """Rows with their new vectors."""
+
+    folder: Path
+    step: int
+    model_hash: str
+    rows: Int[Tensor, " rows"]
+    vectors: Float[Tensor, "rows dim"]
+
+
+def publish_patch(
+    run: Path,
+    rows: Int[Tensor, " rows"],
+    vectors: Float[Tensor, "rows dim"],
+    *,
+    version: EmbedderVersion,
+    passages_fingerprint: str,
+) -> Path:
+    """Publish some rows.
+
+    Raises:
+        ArtifactError: the folder cannot be written.
+    """
+    folder = run / PATCHES / f"step-{version.step}.{uuid.uuid4().hex[:8]}"
+    request = Request(
+        kind="patch",
+        settings={"step": version.step},
+        inputs={"passages": passages_fingerprint, "embedder": version.model_hash},
+    )
+    with publish(folder, request) as scratch:
+        write_matrix(scratch / ROWS, rows.to(torch.int64))
+        write_matrix(scratch / EXACT, vectors.float())
+        content = {
+            "num_rows": len(rows),
+            "dim": vectors.shape[1],
+            "files": {name: fingerprint(scratch / name) for name in (ROWS, EXACT)},
+        }
+        write_json(scratch / EXTRA, content)
+    return folder
+
+
+def list_patches(run: Path) -> list[tuple[int, Path]]:
+    """Return (step, folder) of the patches that lie ready, oldest first."""
+    return sorted(
+        (int(match[1]), folder)
+        for folder in (run / PATCHES).glob("step-*")
+        if (match := re.fullmatch(r"step-(\d+)\.[0-9a-f]+", folder.name))
+        and (folder / MANIFEST).is_file()
+    )
+
+
+def read_patch(folder: Path, passages_fingerprint: str) -> Patch:
+    """Read a patch into memory, checksums compared.
+
+    Raises:
+        ArtifactError: it is damaged, of other passages, or was removed meanwhile.
+    """
+    manifest = open_folder(folder, "patch")
+    try:
+        content: dict[str, Any] = manifest["content"]
+        num_rows, dim = int(content["num_rows"]), int(content["dim"])
+        for name in (ROWS, EXACT):
+            if fingerprint(folder / name) != content["files"][name]:
+                raise ArtifactError(f"{folder / name} is damaged: its checksum is not its own")
+        everything = torch.arange(num_rows)
+        rows = MappedRows.open([folder / ROWS], [num_rows], 1, torch.int64)[everything][:, 0]
+        vectors = MappedRows.open([folder / EXACT], [num_rows], dim, torch.float32)[everything]
+        inputs = manifest["inputs"]
+        if inputs["passages"] != passages_fingerprint:
+            raise ArtifactError(f"{folder} is of other passages than the run's")
+        return Patch(
+            folder=folder,
+            step=int(manifest["settings"]["step"]),
+            model_hash=str(inputs["embedder"]),
+            rows=rows,
+            vectors=vectors,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{folder / MANIFEST} is damaged ({error!r})") from None
+
+
+def remove_patches(run: Path, *, before: int) -> None:
+    """Remove patches made with parameters of earlier steps."""
+    for step, folder in list_patches(run):
+        if step < before:
+            remove(folder)

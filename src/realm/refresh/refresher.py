@@ -1,0 +1,47 @@
+"""What keeps a training run's index fresh, whichever way (section 3.3)."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from realm.config import IndexConfig, RefreshConfig
+from realm.corpus.store import PassageStore
+from realm.records import Progress
+from realm.refresh.asynchronous import AsyncRefresher
+from realm.refresh.sync import SyncRefresher
+
+Refresher = SyncRefresher | AsyncRefresher
+"""Owns the index that a trainer searches: `advance` before each step, then `index.search`."""
+
+
+def open_refresher(
+    run: Path,
+    store: PassageStore,
+    *,
+    config: RefreshConfig,
+    index: IndexConfig,
+    num_steps: int,
+    progress: Progress | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Refresher:
+    """Return the refresher of a run; nothing is written before its first `advance`.
+
+    Args:
+        run: the run's folder.
+        store: the passages.
+        config: mode and limits.
+        index: how passages are embedded.
+        num_steps: of the run.
+        progress: called while the trainer builds the index.
+        tell: called with a sentence when something happens.
+    """
+    if config.mode == "async":
+        return AsyncRefresher(
+            run,
+            store,
+            config=config,
+            index=index,
+            num_steps=num_steps,
+            progress=progress,
+            tell=tell,
+        )
+    return SyncRefresher(run, store, config=config, index=index, progress=progress)

@@ -1,0 +1,167 @@
+"""A builder of a rolling refresh: a few passages at a time, each with the newest parameters.
+
+What it publishes are patches. Once every row is newer than the newest snapshot, it publishes a
+snapshot of them all, so that a resumed trainer finds one and old patches can go.
+"""
+
+import time
+from pathlib import Path
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from realm.corpus.store import PassageStore
+from realm.errors import ArtifactError
+from realm.index.builder import (
+    PassageEmbedder,
+    snapshot_content,
+    split_into_shards,
+    write_matrix,
+    write_shard,
+)
+from realm.index.live import LiveIndex
+from realm.index.snapshot import STEPS, Snapshot, list_snapshots, snapshot_folder
+from realm.refresh.parameters import Loaded, Published, list_parameters, load_parameters
+from realm.refresh.patches import list_patches, publish_patch, read_patch
+from realm.refresh.presence import Presence
+from realm.refresh.priority import Order, next_rows
+from realm.storage import EXTRA, Request, publish, write_json
+
+
+class RollingBuilder:
+    """Knows how old each row is, from what lies in the run's folder."""
+
+    def __init__(self, run: Path, store: PassageStore) -> None:
+        self.run = run
+        self.store = store
+        self._live: LiveIndex | None = None
+        self._loaded: Loaded | None = None
+        self._seen: set[str] = set()
+        self._versions: dict[int, str] = {}
+        """Step -> hash of the parameters that made rows of this builder's copy."""
+
+    def look(self) -> None:
+        """Take in snapshots and patches of this and other builders.
+
+        A trainer that went back to an older checkpoint publishes other parameters for the same
+        steps: then everything is read anew.
+
+        Raises:
+            ArtifactError: there is no readable snapshot.
+        """
+        known = {one.step: one.model_hash for one in list_parameters(self.run)}
+        newest = max(known, default=0)
+        went_back = any(
+            step > newest or known.get(step, used) != used for step, used in self._versions.items()
+        )
+        snapshots = list_snapshots(self.run)
+        if not snapshots:
+            raise ArtifactError(f"{self.run} has no snapshot yet")
+        if self._live is None or went_back:
+            snapshot = Snapshot.open(snapshots[-1][1], verify=True)
+            self._live, self._seen = LiveIndex(snapshot), set()
+            self._versions = {snapshot.step: snapshot.model_hash}
+        elif snapshots[-1][0] > self._live.snapshot.step:
+            self._live.swap(Snapshot.open(snapshots[-1][1], verify=True))
+        for _, folder in list_patches(self.run):
+            if folder.name not in self._seen:
+                self._seen.add(folder.name)
+                self._take(folder, known)
+
+    def work(
+        self, newest: Published, *, order: str, presence: Presence, share: tuple[int, int]
+    ) -> bool:
+        """Embed and publish the next rows; return False if all have the newest parameters.
+
+        Args:
+            newest: the parameters to use.
+            order: see `next_rows`.
+            presence: where progress is told.
+            share: (number of this builder, builders): it embeds every so many rows only.
+
+        Raises:
+            ArtifactError: something cannot be read or written.
+        """
+        live = self._need_live()
+        if self._loaded is None or self._loaded.published != newest:
+            self._loaded = load_parameters(newest)
+        loaded = self._loaded
+        steps = live.row_steps.clone()
+        others = torch.arange(len(steps)) % share[1] != share[0]
+        steps[others] = newest.step
+        rows = next_rows(steps, newest.step, loaded.demand, loaded.index.shard_rows, _order(order))
+        if not len(rows):
+            return False
+        began = time.monotonic()
+        embed = PassageEmbedder(loaded.tower, self.store, loaded.index)
+        vectors = embed(rows.tolist())
+        folder = publish_patch(
+            self.run,
+            rows,
+            vectors,
+            version=newest.version,
+            passages_fingerprint=self.store.fingerprint,
+        )
+        self._seen.add(folder.name)
+        live.write(rows, vectors, newest.step)
+        self._versions[newest.step] = newest.model_hash
+        presence.tell(
+            state=f"embedding for step {newest.step}",
+            done=int((live.row_steps >= newest.step).sum()),
+            total=len(live),
+            passages_per_second=len(rows) / max(1e-9, time.monotonic() - began),
+        )
+        if live.oldest_step() > live.snapshot.step:
+            self._publish_whole(live, loaded)
+        return True
+
+    def _publish_whole(self, live: LiveIndex, loaded: Loaded) -> None:
+        """Publish a snapshot of the whole copy, called by its oldest row's step."""
+        step = live.oldest_step()
+        folder = snapshot_folder(self.run, step)
+        if folder.exists():
+            return
+        model_hash = self._versions.get(step, loaded.published.model_hash)
+        request = Request(
+            kind="index",
+            settings={**loaded.index.as_dict(), "step": step, "rolling": True},
+            inputs={"passages": self.store.fingerprint, "embedder": model_hash},
+        )
+        shards = split_into_shards(len(live), loaded.index.shard_rows)
+        with publish(folder, request) as scratch:
+            for number, rows in enumerate(shards):
+                write_shard(scratch, number, live.vectors(torch.tensor(rows)))
+            write_matrix(scratch / STEPS, live.row_steps)
+            content = snapshot_content(scratch, request, shards, loaded.tower.dim)
+            versions = {str(step): used for step, used in sorted(self._versions.items())}
+            write_json(scratch / EXTRA, {**content, "versions": versions})
+        live.swap(Snapshot.open(folder))
+        oldest = live.oldest_step()
+        self._versions = {s: used for s, used in self._versions.items() if s >= oldest}
+
+    def _take(self, folder: Path, known: dict[int, str]) -> None:
+        try:
+            patch = read_patch(folder, self.store.fingerprint)
+        except ArtifactError:
+            return  # removed meanwhile, or damaged: its rows count as old and come again
+        if known.get(patch.step, patch.model_hash) == patch.model_hash:
+            self._need_live().write(patch.rows, patch.vectors, patch.step)
+            self._versions[patch.step] = patch.model_hash
+
+    def _need_live(self) -> LiveIndex:
+        if self._live is None:
+            raise ArtifactError(f"{self.run} has no snapshot yet")
+        return self._live
+
+
+def steps_used(snapshot: Snapshot) -> Int[Tensor, " steps"]:
+    """Return the distinct training steps of a snapshot's rows."""
+    if snapshot.row_steps is None:
+        return torch.tensor([snapshot.step], dtype=torch.int32)
+    return snapshot.row_steps.unique()
+
+
+def _order(name: str) -> Order:
+    orders: dict[str, Order] = {"oldest": "oldest", "hottest": "hottest", "drifted": "drifted"}
+    return orders[name]

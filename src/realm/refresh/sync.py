@@ -1,0 +1,165 @@
+"""Refresh between two steps: deterministic, for tests and tiny runs; or never (section 3.3).
+
+The snapshot only selects candidates; whoever trains scores them afresh.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from realm.checkpoint.checkpoints import tower_hash
+from realm.config import IndexConfig, RefreshConfig
+from realm.corpus.store import PassageStore
+from realm.errors import ArtifactError, StaleIndexError
+from realm.index.builder import EmbedderVersion, build_index
+from realm.index.live import LiveIndex
+from realm.index.snapshot import Snapshot, remove_old_snapshots, snapshot_folder
+from realm.model.embedder import Embedder
+from realm.records import Progress
+from realm.refresh.drift import Drift
+from realm.refresh.housekeeping import steps_to_resume_with
+from realm.storage import remove
+
+
+class SyncRefresher:
+    """Owns the index that a training run searches, and builds it itself."""
+
+    def __init__(
+        self,
+        run: Path,
+        store: PassageStore,
+        *,
+        config: RefreshConfig,
+        index: IndexConfig,
+        progress: Progress | None = None,
+    ) -> None:
+        self.run = run
+        self.store = store
+        self.config = config
+        self.index_config = index
+        self.progress = progress
+        self.drift = Drift()
+        self._index: LiveIndex | None = None
+
+    @property
+    def index(self) -> LiveIndex:
+        """The index in use.
+
+        Raises:
+            ArtifactError: `advance` or `restore` was never called.
+        """
+        if self._index is None:
+            raise ArtifactError("no snapshot is open yet; expected one after the first step")
+        return self._index
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The snapshot in use.
+
+        Raises:
+            ArtifactError: see `index`.
+        """
+        return self.index.snapshot
+
+    def advance(self, tower: Embedder, step: int) -> bool:
+        """Refresh if it is time; return whether a new snapshot was swapped in.
+
+        Raises:
+            StaleIndexError: the snapshot is older than the run allows.
+        """
+        if self._index is None or self._is_due(step):
+            self._index = LiveIndex(self._build(tower, step))
+            self.drift.restart()
+            self._remove_old()
+            return True
+        if self.config.mode != "off" and self.staleness(step) > self.config.max_staleness_steps:
+            raise StaleIndexError(
+                index_step=self.snapshot.step,
+                train_step=step,
+                limit_steps=self.config.max_staleness_steps,
+            )
+        return False
+
+    def staleness(self, step: int) -> int:
+        """Return training step minus step of the index's oldest row."""
+        return step - self.index.oldest_step()
+
+    def count(self, rows: Int[Tensor, " seen"], drift: Float[Tensor, " seen"]) -> None:
+        """Nothing follows from the demand: the whole index is built at once."""
+
+    def measures(self, step: int) -> dict[str, float]:
+        """Return the state of the index before a step."""
+        return {
+            "index/refreshed": float(self.snapshot.step == step),
+            "index/staleness_steps": float(self.staleness(step)),
+        }
+
+    def state(self) -> dict[str, Any]:
+        """Return what `restore` needs: the snapshot, and rows that were written into it."""
+        values: dict[str, Any] = {"snapshot_step": self.snapshot.step, "drift": self.drift.state()}
+        rows, vectors, steps = self.index.replaced()
+        if len(rows):
+            values |= {"index.rows": rows, "index.vectors": vectors, "index.steps": steps}
+        return values
+
+    def restore(self, values: Mapping[str, Any], step: int) -> None:  # noqa: ARG002
+        """Search what the run was searching when it was saved.
+
+        Raises:
+            ArtifactError: the snapshot is gone, damaged or of other passages.
+        """
+        self.reopen(int(values["snapshot_step"]))
+        if "drift" in values:
+            self.drift.restore(values["drift"])
+        if "index.rows" in values:
+            self.index.write(values["index.rows"], values["index.vectors"], values["index.steps"])
+
+    def reopen(self, step: int) -> None:
+        """Use the snapshot of this step again.
+
+        Raises:
+            ArtifactError: it is gone, damaged or of other passages.
+        """
+        snapshot = Snapshot.open(snapshot_folder(self.run, step), verify=True)
+        snapshot.check_passages(self.store.fingerprint)
+        self._index = LiveIndex(snapshot)
+
+    def close(self) -> None:
+        """Nothing runs beside the trainer."""
+
+    def _is_due(self, step: int) -> bool:
+        if self.config.mode != "sync" or step <= self.snapshot.step:
+            return False
+        if self.config.drift_bound is not None:
+            return self.drift.fall > self.config.drift_bound
+        return step % self.config.every_steps == 0
+
+    def _build(self, tower: Embedder, step: int) -> Snapshot:
+        folder = snapshot_folder(self.run, step)
+        version = EmbedderVersion(model_hash=tower_hash(tower), step=step)
+        if folder.exists() and not self._is_usable(folder, version):
+            remove(folder)
+        return build_index(
+            tower,
+            self.store,
+            folder,
+            version=version,
+            config=self.index_config,
+            progress=self.progress,
+        )
+
+    def _is_usable(self, folder: Path, version: EmbedderVersion) -> bool:
+        """Return whether a snapshot that a killed run left behind is what would be built."""
+        try:
+            found = Snapshot.open(folder, verify=True)
+            found.check_passages(self.store.fingerprint)
+        except ArtifactError:
+            return False
+        return found.model_hash == version.model_hash
+
+    def _remove_old(self) -> None:
+        """Keep the snapshot in use and those that checkpoints would resume with."""
+        remove_old_snapshots(self.run, keep={self.snapshot.step, *steps_to_resume_with(self.run)})

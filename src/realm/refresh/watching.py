@@ -1,0 +1,166 @@
+"""The trainer's other thread: finds new snapshots and patches, verifies them, lays them ready.
+
+What is damaged or of another branch of the run is removed, so that it is built again; the trainer
+never sees it. Between two steps it takes what is ready, which costs no reading.
+"""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from realm.errors import ArtifactError
+from realm.index.snapshot import Snapshot, list_snapshots
+from realm.refresh.patches import Patch, list_patches, read_patch
+from realm.storage import MANIFEST, read_json, remove
+
+POLL_SECONDS = 0.25
+Tell = Callable[[str], None]
+
+
+@dataclass(kw_only=True)
+class Ready:
+    """What can be swapped in."""
+
+    snapshot: Snapshot | None = None
+    patches: list[Patch] = field(default_factory=list[Patch])
+
+
+class Watcher:
+    """Watches a run's folder for what builders publish."""
+
+    def __init__(
+        self,
+        run: Path,
+        passages_fingerprint: str,
+        *,
+        is_rolling: bool,
+        tell: Tell,
+        look_after: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Prepare; `start` begins.
+
+        Args:
+            run: the run's folder.
+            passages_fingerprint: of the passages that snapshots must be of.
+            is_rolling: look for patches too.
+            tell: called with a sentence when something is refused.
+            look_after: called at each look (builders are started again).
+        """
+        self.run = run
+        self.passages_fingerprint = passages_fingerprint
+        self.is_rolling = is_rolling
+        self.tell = tell
+        self.look_after = look_after
+        self._ready = Ready()
+        self._versions: dict[int, str] = {}
+        self._newest = -1
+        self._seen: set[str] = set()
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="refresh", daemon=True)
+
+    def start(self, newest_step: int) -> None:
+        """Begin to look for snapshots newer than one that is in use."""
+        self._newest = newest_step
+        self._thread.start()
+
+    def allow(self, versions: Mapping[int, str]) -> None:
+        """Say which parameters are published: step -> hash. Others' vectors are refused."""
+        with self._lock:
+            self._versions |= versions
+
+    def allowed(self) -> dict[int, str]:
+        """Return step -> hash of all parameters that were published."""
+        with self._lock:
+            return dict(self._versions)
+
+    def take(self) -> Ready:
+        """Return what is ready, and forget it."""
+        with self._lock:
+            ready, self._ready = self._ready, Ready()
+        return ready
+
+    def stop(self) -> None:
+        """End the thread; a file that is being read is given up."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=1.0)
+
+    def look(self) -> None:
+        """Look once: at the newest snapshots first, then at patches."""
+        for step, folder in reversed(list_snapshots(self.run)):
+            if step <= self._newest or self._stop.is_set():
+                break
+            snapshot = self._verified(folder)
+            if snapshot is not None:
+                with self._lock:
+                    self._ready.snapshot = snapshot
+                self._newest = step
+                break
+        if not self.is_rolling:
+            return
+        for _, folder in list_patches(self.run):
+            if folder.name in self._seen or self._stop.is_set():
+                continue
+            self._seen.add(folder.name)
+            self._take_patch(folder)
+
+    def _run(self) -> None:
+        while not self._stop.wait(POLL_SECONDS):
+            try:
+                self.look()
+                self.look_after()
+            except OSError as error:
+                self.tell(f"cannot look for snapshots: {error}; trying again")
+                self._stop.wait(5.0)
+
+    def _verified(self, folder: Path) -> Snapshot | None:
+        """Return a snapshot that may be used; remove one that may not."""
+        try:
+            snapshot = Snapshot.open(folder, verify=True)
+            snapshot.check_passages(self.passages_fingerprint)
+            self._check_versions(_versions_of(folder, snapshot), folder)
+        except ArtifactError as error:
+            self._refuse(folder, error)
+            return None
+        return snapshot
+
+    def _take_patch(self, folder: Path) -> None:
+        try:
+            patch = read_patch(folder, self.passages_fingerprint)
+            self._check_versions({patch.step: patch.model_hash}, folder)
+        except ArtifactError as error:
+            if folder.exists():  # else it was removed: a newer snapshot holds its rows
+                self._refuse(folder, error)
+            return
+        with self._lock:
+            self._ready.patches.append(patch)
+
+    def _check_versions(self, used: Mapping[int, str], folder: Path) -> None:
+        known = self.allowed()
+        for step, model_hash in used.items():
+            if known.get(step) != model_hash:
+                raise ArtifactError(
+                    f"{folder} was made with parameters of step {step} that this run has not "
+                    "published: it was resumed from an earlier step"
+                )
+
+    def _refuse(self, folder: Path, error: ArtifactError) -> None:
+        if not folder.exists():
+            return
+        self.tell(f"refused: {error}. The older index stays in use")
+        try:
+            remove(folder)
+        except ArtifactError as failure:
+            self.tell(str(failure))
+
+
+def _versions_of(folder: Path, snapshot: Snapshot) -> dict[int, str]:
+    """Return step -> hash of all parameters that made a snapshot's rows."""
+    content: dict[str, Any] = read_json(folder / MANIFEST)["content"]
+    versions = content.get("versions")
+    if not isinstance(versions, dict):
+        return {snapshot.step: snapshot.model_hash}
+    return {int(step): str(used) for step, used in versions.items()}
