@@ -94,15 +94,15 @@ def hardware() -> str:
 
 def show_search(measured: list[dict[str, Any]]) -> None:
     """Print one line for each index."""
-    lines = ["passages   index         bytes/passage  recall@8  CPU ms a query at 1 / 16 / 256"]
+    lines = ["passages   index          bytes/passage  recall@8  CPU ms a query at 1 / 16 / 256"]
     for one in measured:
         kinds = [("exact", one["exact"], one["exact"]["disk_bytes_per_passage"])]
         size = one["ivfpq"]["disk_bytes_per_passage"]
-        kinds += [(f"ivfpq {v['probes']}", v, size) for v in one["ivfpq"]["variants"]]
+        kinds += [(f"ivfpq {v['probes']} x{v['widen']}", v, size) for v in one["ivfpq"]["variants"]]
         for name, values, size in kinds:
             times = " / ".join(f"{t['cpu_ms']:.2f}" for t in values["search"].values())
             recall = f"{values['recall_at_8']:.3f}"
-            lines.append(f"{one['passages']:>9,}  {name:<12}  {size:13.0f}  {recall:>8}  {times}")
+            lines.append(f"{one['passages']:>9,}  {name:<13}  {size:13.0f}  {recall:>8}  {times}")
     sys.stdout.write("\n".join(lines) + "\n")
 
 

@@ -142,10 +142,9 @@ class Calibration:
         """
         try:
             values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-            if values.pop("format") != FORMAT:
-                raise ValueError("another format")
             rates = MachineRates(**values.pop("rates"))
-            return cls(rates=rates, **values)
+            found = values.pop("format")
+            loaded = cls(rates=rates, **values)
         except OSError as error:
             raise ConfigError(
                 f"cannot read the calibration {file}: {error.strerror}; make one on the machine "
@@ -156,6 +155,12 @@ class Calibration:
                 f"{file} is no calibration of this release ({error}); make it again with "
                 "`realm plan --calibrate`"
             ) from None
+        if found != FORMAT:
+            raise ArtifactError(
+                f"{file} has calibration format {found!r}, this release reads {FORMAT}; make it "
+                "again with `realm plan --calibrate`"
+            )
+        return loaded
 
 
 def calibration_file(encoder: str, threads: int) -> Path:

@@ -1,0 +1,86 @@
+"""Untrained models of a given shape, and one joint step of them: what a calibration runs."""
+
+import torch
+
+from realm.index.builder import autocast_to
+from realm.model.bert import build_bert, set_dropout
+from realm.model.embedder import Embedder, Towers
+from realm.model.encoder import Encoder
+from realm.model.inputs import TokenSequence
+from realm.model.likelihood import marginal_log_likelihood
+from realm.model.realm import Budget, CandidateBatch, read_candidates, score_candidates
+from realm.planning.encoders import POSITIONS, EncoderShape
+
+QUERY, PASSAGE, MASKS = 32, 150, 2
+"""Wordpieces and masks of the made-up example."""
+FIRST_PIECE, LAST_PIECE = 1_000, 20_000
+
+
+def new_tower(shape: EncoderShape, dim: int) -> Embedder:
+    """Return an embedder with random parameters."""
+    return Embedder(build_bert(_settings(shape)), projection_size=dim, pooling="mean")
+
+
+def new_encoder(shape: EncoderShape) -> Encoder:
+    """Return an encoder with random parameters."""
+    return Encoder(build_bert(_settings(shape)))
+
+
+def step_flops(shape: EncoderShape, *, dim: int, queries: int, candidates: int) -> float:
+    """Return forward FLOPs of `take_step`."""
+    read = candidates - 1
+    each = shape.embed_flops(QUERY, dim) + read * shape.embed_flops(PASSAGE, dim)
+    each += shape.embed_flops(2, dim) / queries  # the null passage, once
+    each += read * shape.forward_flops(QUERY + PASSAGE) + shape.forward_flops(QUERY)
+    return queries * (each + candidates * shape.head_flops(MASKS))
+
+
+def take_step(towers: Towers, encoder: Encoder, *, queries: int, candidates: int) -> None:
+    """Score and read made-up candidates and differentiate; parameters stay, gradients go."""
+    for part in (towers, encoder):
+        part.train()
+        set_dropout(part, 0.1)
+    batch = _batch(queries, candidates)
+    budget = Budget(pad_id=0, batch_tokens=4_096)
+    with autocast_to("bfloat16", torch.device("cpu")):
+        scores = score_candidates(towers, batch, budget)
+        log_probs = read_candidates(encoder, batch, budget)
+    likelihood = marginal_log_likelihood(scores.float(), log_probs, batch.mask_is_real)
+    (-likelihood.mean()).backward()
+    for part in (towers, encoder):
+        part.zero_grad(set_to_none=True)
+
+
+def _settings(shape: EncoderShape) -> dict[str, int]:
+    return {
+        "vocab_size": shape.vocabulary,
+        "hidden_size": shape.width,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "intermediate_size": shape.inner,
+        "max_position_embeddings": POSITIONS,
+    }
+
+
+def _batch(queries: int, candidates: int) -> CandidateBatch:
+    read = candidates - 1
+    null: TokenSequence = ([101, 102], [0, 0])
+    joint = [
+        _text(QUERY + (PASSAGE if c else 0)) for _ in range(queries) for c in range(candidates)
+    ]
+    distinct = torch.arange(1, queries * read + 1).view(queries, read)
+    return CandidateBatch(
+        queries=[_text(QUERY) for _ in range(queries)],
+        passages=[null, *(_text(PASSAGE) for _ in range(queries * read))],
+        passage_of=torch.cat([torch.zeros(queries, 1, dtype=torch.long), distinct], dim=1),
+        is_real=torch.ones(queries, candidates, dtype=torch.bool),
+        joint=joint,
+        targets=torch.full((queries, MASKS), FIRST_PIECE),
+        mask_positions=torch.arange(1, MASKS + 1).expand(queries, MASKS),
+        mask_is_real=torch.ones(queries, MASKS, dtype=torch.bool),
+    )
+
+
+def _text(length: int) -> TokenSequence:
+    ids: list[int] = torch.randint(FIRST_PIECE, LAST_PIECE, (length,)).tolist()
+    return ids, [0] * length

@@ -1,0 +1,342 @@
+"""The cost of each stage, as pure functions of a workload and a machine's rates."""
+
+from realm.planning.costs import (
+    CHUNK_ROWS,
+    FLOAT,
+    SEQUENCE_BYTES,
+    StageCost,
+    all_reduce_bytes,
+    checkpoints_bytes,
+    embedding_seconds,
+    num_measurements,
+    saved,
+    search_seconds,
+    training_memory,
+    update_seconds,
+    writing_seconds,
+)
+from realm.planning.encoders import BACKWARD
+from realm.planning.machine import MachineRates
+from realm.planning.workload import DENSE_MASKS, Workload
+
+LEARNING = 1 + BACKWARD
+"""FLOPs of forward and backward relative to forward."""
+NUM_ICT_EVAL = 512
+NUM_FINETUNE_EVAL = 128
+SCORE_BYTES = 6.0
+"""A score of a chunk: 16 bits, and 32 for the selection."""
+LOGIT_BYTES = 14.0
+"""A logit of the vocabulary: 16 bits, and 32 for it, its exponential and its gradient."""
+
+
+def split_stage(work: Workload, rates: MachineRates) -> StageCost:
+    """Articles -> passages: total wordpieces / rate of one process."""
+    return StageCost(
+        name="split",
+        seconds=work.total_wordpieces / rates.split_wordpieces,
+        memory={"libraries and one shard": 0.3e9},
+        disk={"passages": work.store_bytes},
+    )
+
+
+def mask_stage(work: Workload, rates: MachineRates) -> StageCost:
+    """Passages -> masked examples: total wordpieces / rate of one process."""
+    return StageCost(
+        name="mask",
+        seconds=work.total_wordpieces / rates.mask_wordpieces,
+        memory={"libraries": 0.3e9},
+        disk={"examples": work.examples_bytes},
+    )
+
+
+def ict_stage(work: Workload, rates: MachineRates) -> StageCost:
+    """Inverse Cloze Task: batch x (sentence + passage), forward and backward through the towers."""
+    config = work.ict
+    query, passage = work.query_wordpieces, min(work.passage_wordpieces, config.passage_wordpieces)
+    pair = work.embedder.embed_flops(query, work.dim) + work.embedder.embed_flops(passage, work.dim)
+    flops = config.batch_size * pair * LEARNING
+    parameters = work.tower_parameters * (1 if config.share_towers else 2)
+    parts = _step_parts(work, rates, flops=flops, parameters=parameters)
+    evaluation = num_measurements(config) * min(NUM_ICT_EVAL, work.passages * config.held_out)
+    evaluation *= pair / rates.embed_flops
+    held = config.batch_size / work.trainers * (query + passage)  # the whole batch: one backward
+    activations = saved(work.embedder, work, config, wordpieces=held, each=passage)
+    return StageCost(
+        name="ict",
+        steps=config.steps,
+        flops=config.steps * flops,
+        seconds=config.steps * sum(parts.values())
+        + evaluation
+        + writing_seconds(rates, config, parameters),
+        parts=parts,
+        memory=training_memory(rates, parameters, config, {"activations": activations}),
+        mapped={"passages": work.store_bytes},
+        disk={"checkpoints": checkpoints_bytes(config, parameters)},
+        network={"gradients": all_reduce_bytes(parameters, work.trainers)},
+    )
+
+
+def mlm_stage(work: Workload, rates: MachineRates) -> StageCost:
+    """Reading warm-up: batch x (sentence + window of a passage), loss at the masks."""
+    config = work.mlm
+    length = work.query_wordpieces + min(config.window, work.body_wordpieces) + 1
+    masks = DENSE_MASKS * work.query_wordpieces
+    each = work.encoder.forward_flops(length) + work.encoder.head_flops(masks)
+    flops = config.batch_size * each * LEARNING
+    parameters = work.encoder.encoder_parameters
+    parts = _step_parts(work, rates, flops=flops, parameters=parameters)
+    evaluation = num_measurements(config) * 3 * config.num_eval_examples * each / rates.embed_flops
+    held = min(config.batch_tokens, config.batch_size / work.trainers * length)
+    return StageCost(
+        name="mlm",
+        steps=config.steps,
+        flops=config.steps * flops,
+        seconds=config.steps * sum(parts.values())
+        + evaluation
+        + writing_seconds(rates, config, parameters),
+        parts=parts,
+        memory=training_memory(
+            rates,
+            parameters,
+            config,
+            {
+                "activations": saved(work.encoder, work, config, wordpieces=held, each=length),
+                "logits": held / length * masks * work.encoder.vocabulary * LOGIT_BYTES,
+            },
+        ),
+        mapped={"passages": work.store_bytes, "examples": work.examples_bytes},
+        disk={"checkpoints": checkpoints_bytes(config, parameters)},
+        network={"gradients": all_reduce_bytes(parameters, work.trainers)},
+    )
+
+
+def refresh_stage(work: Workload, rates: MachineRates, *, name: str = "refresh") -> StageCost:
+    """One rebuild of the index: embed every passage, write both halves, hand them over.
+
+    passages x (FLOPs / rate + fixed) / processes + 6 dim x passages / disk rate
+    + 4 parameters / network rate (not within the trainer itself)
+    """
+    processes = work.builders or work.trainers
+    flops = work.passages * work.embedder.embed_flops(work.embedded_wordpieces, work.dim)
+    handed = FLOAT * work.tower_parameters if work.builders else 0.0
+    parts = {
+        "embedding": embedding_seconds(work, rates, work.passages) / processes,
+        "writing": work.snapshot_bytes / rates.disk_write_bytes,
+        "handing over": handed / rates.network_bytes,
+    }
+    shard = min(work.index.shard_rows, work.passages / processes)
+    return StageCost(
+        name=name,
+        flops=flops,
+        seconds=sum(parts.values()),
+        parts=parts,
+        memory={
+            "libraries": rates.base_memory_bytes,
+            "parameters": 1.5 * FLOAT * work.tower_parameters,
+            "a shard's wordpieces": shard * work.embedded_wordpieces * SEQUENCE_BYTES,
+            "a shard's vectors": shard * work.dim * 6.0,
+        },
+        mapped={"passages": work.store_bytes},
+        disk={"the new snapshot": float(work.snapshot_bytes)},
+        network={
+            "parameters": handed,
+            "snapshot to the trainers": work.snapshot_bytes / processes if work.builders else 0.0,
+        },
+    )
+
+
+def pretrain_stage(work: Workload, rates: MachineRates) -> StageCost:
+    """Joint pre-training without its refreshes: select, score afresh, read, update.
+
+    A step's forward FLOPs: batch x (2 query embeddings (one selects, one learns)
+    + (candidates - 1) passages + (candidates - 1) joint inputs + the query alone
+    + candidates x masks x head); all but the selection three times.
+    """
+    config = work.pretrain
+    scoring, reading = _example_flops(work)
+    query = work.embedder.embed_flops(work.query_wordpieces, work.dim)
+    flops = config.batch_size * ((scoring + reading) * LEARNING + query)
+    parameters = work.embedder_parameters + work.encoder.encoder_parameters
+    wanted = config.num_candidates + 7
+    parts = {
+        **_step_parts(work, rates, flops=flops, parameters=parameters),
+        "search": search_seconds(
+            rates,
+            rows=work.passages / work.trainers,
+            dim=work.dim,
+            queries=config.batch_size,
+        ),
+        "queries and scores": _search_bytes(work, wanted) / rates.network_bytes,
+    }
+    held_out = min(config.num_eval_examples, work.passages * config.held_out)
+    evaluation = held_out * (scoring + reading + query) / rates.embed_flops + (
+        search_seconds(rates, rows=work.passages, dim=work.dim, queries=held_out)
+    )
+    seconds = config.steps * sum(parts.values()) + num_measurements(config) * evaluation
+    memory = training_memory(rates, parameters, config, _pretrain_saved(work))
+    if not work.builders:
+        shard = min(work.index.shard_rows, work.passages / work.trainers)
+        beside = shard * (work.embedded_wordpieces * SEQUENCE_BYTES + work.dim * 6.0)
+        memory["a shard's wordpieces, above the activations"] = max(
+            0.0, beside - sum(_pretrain_saved(work).values())
+        )
+    return StageCost(
+        name="pretrain",
+        steps=config.steps,
+        flops=config.steps * flops,
+        seconds=seconds + writing_seconds(rates, config, parameters),
+        parts=parts,
+        memory=memory,
+        mapped={
+            "index (16 bits)": work.scan_bytes / work.trainers,
+            "passages": work.store_bytes,
+            "examples": work.examples_bytes,
+        },
+        disk={
+            "checkpoints": checkpoints_bytes(config, parameters),
+            "snapshots": float(work.snapshot_bytes * snapshots_kept(work)),
+        },
+        network={
+            "gradients": all_reduce_bytes(parameters, work.trainers),
+            "queries and scores": _search_bytes(work, wanted),
+        },
+    )
+
+
+def finetune_stage(work: Workload, rates: MachineRates) -> StageCost:
+    """Fine-tuning: embed and search the questions, read the best passages; Embed_doc is fixed."""
+    config = work.finetune
+    joint = min(config.joint_wordpieces, work.question_wordpieces + work.body_wordpieces + 1)
+    reading = config.num_passages * (
+        work.encoder.forward_flops(joint)
+        + work.encoder.span_flops(joint, config.span_hidden, config.max_answer_wordpieces)
+    )
+    question = work.embedder.embed_flops(work.question_wordpieces, work.dim)
+    flops = config.batch_size * (reading + question) * LEARNING
+    parameters = work.tower_parameters + work.encoder.reader_parameters(config.span_hidden)
+    search = search_seconds(
+        rates, rows=work.passages / work.trainers, dim=work.dim, queries=config.batch_size
+    )
+    parts = {**_step_parts(work, rates, flops=flops, parameters=parameters), "search": search}
+    each = (reading + question) / rates.embed_flops
+    held = min(config.batch_tokens, config.num_passages * joint * config.batch_size)
+    return StageCost(
+        name="finetune",
+        steps=config.steps,
+        flops=config.steps * flops,
+        seconds=config.steps * sum(parts.values())
+        + num_measurements(config) * NUM_FINETUNE_EVAL * each
+        + writing_seconds(rates, config, parameters),
+        parts=parts,
+        memory=training_memory(
+            rates,
+            parameters,
+            config,
+            {"activations": saved(work.encoder, work, config, wordpieces=held, each=joint)},
+        ),
+        mapped={"index (16 bits)": work.scan_bytes / work.trainers, "passages": work.store_bytes},
+        disk={
+            "checkpoints": checkpoints_bytes(config, parameters),
+            "snapshot": float(work.snapshot_bytes),
+        },
+        network={
+            "gradients": all_reduce_bytes(parameters, work.trainers),
+            "queries and scores": _search_bytes(work, min(config.retriever_beam, work.passages)),
+        },
+    )
+
+
+def serving_stage(work: Workload, rates: MachineRates) -> StageCost:
+    """One question on one process: embed it, search everything, read the best passages."""
+    config = work.finetune
+    joint = min(config.joint_wordpieces, work.question_wordpieces + work.body_wordpieces + 1)
+    reading = config.num_passages * (
+        work.encoder.forward_flops(joint)
+        + work.encoder.span_flops(joint, config.span_hidden, config.max_answer_wordpieces)
+    )
+    question = work.embedder.embed_flops(work.question_wordpieces, work.dim)
+    parts = {
+        "embedding": question / rates.embed_flops,
+        "search": search_seconds(rates, rows=work.passages, dim=work.dim, queries=1),
+        "reading": reading / rates.embed_flops,
+    }
+    parameters = work.tower_parameters + work.encoder.reader_parameters(config.span_hidden)
+    return StageCost(
+        name="a question",
+        flops=question + reading,
+        seconds=sum(parts.values()),
+        parts=parts,
+        memory={
+            "libraries": rates.base_memory_bytes,
+            "parameters": 1.5 * FLOAT * parameters,
+        },
+        mapped={"index (16 bits)": float(work.scan_bytes), "passages": work.store_bytes},
+        disk={"snapshot": float(work.snapshot_bytes), "passages": work.store_bytes},
+    )
+
+
+def snapshots_kept(work: Workload) -> int:
+    """Snapshots on disk at once: the one in use, those of kept checkpoints, the one being built."""
+    if work.num_refreshes == 0:
+        return 1
+    config = work.pretrain
+    spanned = config.keep_checkpoints * config.save_every_steps / work.refresh.every_steps
+    return 2 + min(config.keep_checkpoints, int(spanned) + 1)
+
+
+def _example_flops(work: Workload) -> tuple[float, float]:
+    """Return an example's forward FLOPs (scoring its candidates, reading them)."""
+    config, read = work.pretrain, work.pretrain.num_candidates - 1
+    scoring = work.embedder.embed_flops(work.query_wordpieces, work.dim)
+    scoring += read * work.embedder.embed_flops(work.embedded_wordpieces, work.dim)
+    reading = read * work.encoder.forward_flops(work.joint_wordpieces)
+    reading += work.encoder.forward_flops(work.query_wordpieces + 1)
+    reading += work.encoder.head_flops(config.num_candidates * work.masks)
+    return scoring, reading
+
+
+def _pretrain_saved(work: Workload) -> dict[str, float]:
+    """Return what one backward pass holds: about `batch_tokens`, at least one query's candidates.
+
+    Towers and encoder both keep theirs: the loss needs both.
+    """
+    config, read = work.pretrain, work.pretrain.num_candidates - 1
+    joint = read * work.joint_wordpieces + work.query_wordpieces
+    examples = max(1, config.batch_tokens // joint)
+    examples = min(examples, max(1, config.batch_size / work.trainers))
+    embedded = read * work.embedded_wordpieces + work.query_wordpieces
+    logits = config.num_candidates * work.masks * work.encoder.vocabulary * LOGIT_BYTES
+    return {
+        "activations of the encoder": saved(
+            work.encoder, work, config, wordpieces=examples * joint, each=work.joint_wordpieces
+        ),
+        "activations of the towers": saved(
+            work.embedder,
+            work,
+            config,
+            wordpieces=examples * embedded,
+            each=work.embedded_wordpieces,
+        ),
+        "logits": examples * logits,
+        "scores of a chunk": config.batch_size * min(CHUNK_ROWS, work.passages) * SCORE_BYTES,
+    }
+
+
+def _search_bytes(work: Workload, found: int) -> float:
+    """Bytes that a process sends in a sharded search: its queries, its best (score, row) pairs."""
+    if work.trainers == 1:
+        return 0.0
+    own = work.pretrain.batch_size / work.trainers
+    others = work.trainers - 1
+    return others * own * (work.dim * FLOAT + found * (FLOAT + 8))
+
+
+def _step_parts(
+    work: Workload, rates: MachineRates, *, flops: float, parameters: float
+) -> dict[str, float]:
+    """Return the seconds of a step, each trainer on its share of the batch."""
+    return {
+        "computing": flops / work.trainers / rates.train_flops,
+        "gradients": all_reduce_bytes(parameters, work.trainers) / rates.network_bytes,
+        "update": update_seconds(rates, parameters),
+    }
