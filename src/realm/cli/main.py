@@ -36,6 +36,7 @@ def build_app() -> typer.Typer:
         answering_commands,
         corpus_commands,
         exchange_commands,
+        planning_commands,
         training_commands,
     )
 
@@ -48,7 +49,13 @@ def build_app() -> typer.Typer:
     )
     app.callback()(_realm)
     answering_commands.register_quickstart(app)
-    for part in (corpus_commands, training_commands, answering_commands, exchange_commands):
+    for part in (
+        corpus_commands,
+        training_commands,
+        answering_commands,
+        exchange_commands,
+        planning_commands,
+    ):
         part.register(app)
     return app
 

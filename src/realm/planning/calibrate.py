@@ -136,10 +136,10 @@ def measure_embedding(shape: EncoderShape, store: PassageStore, *, dim: int) -> 
     flops, seconds = 0.0, 0.0
     for start in range(0, len(sequences), ROWS_AT_ONCE):
         chosen = sequences[start : start + ROWS_AT_ONCE]
-        if shape.forward_flops(ROWS_AT_ONCE * 100) > 1e12:  # a large encoder takes fewer
+        if shape.forward_flops(100.0) * ROWS_AT_ONCE > 1e12:  # a large encoder takes fewer
             chosen = chosen[:8]
         seconds += _timed(lambda some=chosen: _embed(tower, some, store))
-        flops += sum(shape.embed_flops(len(ids), dim) for ids, _ in chosen)
+        flops += sum(shape.embed_flops(float(len(ids)), dim) for ids, _ in chosen)
         if seconds > EMBED_SECONDS:
             break
     return Embedding(flops=flops / seconds, passage_seconds=passage_seconds)

@@ -8,7 +8,7 @@ from realm.planning.encoders import EncoderShape
 from realm.planning.machine import MachineRates
 from realm.planning.workload import Workload
 
-FLOAT = 4
+FLOAT = 4.0
 PARAMETER_BYTES = 4 * FLOAT
 """Value, gradient and AdamW's two moments, in 32 bits."""
 UPDATE_BYTES = 10 * FLOAT
@@ -46,17 +46,17 @@ class StageCost:
     @property
     def memory_bytes(self) -> float:
         """Bytes that one process holds, files mapped aside."""
-        return sum(self.memory.values())
+        return sum(self.memory.values(), 0.0)
 
     @property
     def disk_bytes(self) -> float:
         """Bytes on disk."""
-        return sum(self.disk.values())
+        return sum(self.disk.values(), 0.0)
 
     @property
     def network_bytes(self) -> float:
         """Bytes sent by one process, a step or a refresh."""
-        return sum(self.network.values())
+        return sum(self.network.values(), 0.0)
 
 
 def search_seconds(rates: MachineRates, *, rows: float, dim: int, queries: float) -> float:
@@ -67,24 +67,24 @@ def search_seconds(rates: MachineRates, *, rows: float, dim: int, queries: float
     return rows * dim * (2 / rates.scan_bytes + 2 * queries / rates.scan_flops)
 
 
-def embedding_seconds(work: Workload, rates: MachineRates, passages: float) -> float:
+def embedding_seconds(work: Workload, rates: MachineRates, passages: int) -> float:
     """Seconds in which one process embeds so many passages."""
     flops = work.embedder.embed_flops(work.embedded_wordpieces, work.dim)
     return passages * (flops / rates.embed_flops + rates.embed_passage_seconds)
 
 
-def all_reduce_bytes(parameters: float, trainers: int) -> float:
+def all_reduce_bytes(parameters: int, trainers: int) -> float:
     """Bytes that each of n trainers sends for the mean gradient on a ring: 2 (n - 1) / n x 4 P."""
     return 2 * (trainers - 1) / trainers * FLOAT * parameters
 
 
-def update_seconds(rates: MachineRates, parameters: float) -> float:
+def update_seconds(rates: MachineRates, parameters: int) -> float:
     """Seconds of clipping and AdamW, which memory limits."""
     return parameters * UPDATE_BYTES / rates.stream_bytes
 
 
 def training_memory(
-    rates: MachineRates, parameters: float, config: TrainConfig, saved: Mapping[str, float]
+    rates: MachineRates, parameters: int, config: TrainConfig, saved: Mapping[str, float]
 ) -> dict[str, float]:
     """Bytes of a training process: libraries, parameters and what goes with them, one group."""
     casts = 2 * parameters if config.autocast == "bfloat16" else 0.0
@@ -110,7 +110,7 @@ def saved(
     return wordpieces * a_wordpiece
 
 
-def checkpoints_bytes(config: TrainConfig, parameters: float) -> float:
+def checkpoints_bytes(config: TrainConfig, parameters: int) -> float:
     """Bytes of the checkpoints that are kept while one more is written."""
     return (config.keep_checkpoints + 1) * CHECKPOINT_BYTES * parameters
 
@@ -121,7 +121,7 @@ def num_measurements(config: TrainConfig) -> int:
     return 1 + config.steps // every + (1 if config.steps % every else 0)
 
 
-def writing_seconds(rates: MachineRates, config: TrainConfig, parameters: float) -> float:
+def writing_seconds(rates: MachineRates, config: TrainConfig, parameters: int) -> float:
     """Seconds of writing all checkpoints of a stage."""
     count = config.steps // config.save_every_steps + bool(config.steps % config.save_every_steps)
     return count * CHECKPOINT_BYTES * parameters / rates.disk_write_bytes

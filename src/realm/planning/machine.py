@@ -63,12 +63,12 @@ class Accelerator:
 ACCELERATORS = {
     one.name: one
     for one in (
-        Accelerator(name="t4", tflops=65, memory_gb=16, bandwidth_gb=320),
-        Accelerator(name="v100", tflops=125, memory_gb=32, bandwidth_gb=900),
-        Accelerator(name="a100", tflops=312, memory_gb=80, bandwidth_gb=2_039),
-        Accelerator(name="h100", tflops=989, memory_gb=80, bandwidth_gb=3_350),
-        Accelerator(name="h200", tflops=989, memory_gb=141, bandwidth_gb=4_800),
-        Accelerator(name="tpu-v3", tflops=61, memory_gb=16, bandwidth_gb=450),
+        Accelerator(name="t4", tflops=65.0, memory_gb=16.0, bandwidth_gb=320.0),
+        Accelerator(name="v100", tflops=125.0, memory_gb=32.0, bandwidth_gb=900.0),
+        Accelerator(name="a100", tflops=312.0, memory_gb=80.0, bandwidth_gb=2_039.0),
+        Accelerator(name="h100", tflops=989.0, memory_gb=80.0, bandwidth_gb=3_350.0),
+        Accelerator(name="h200", tflops=989.0, memory_gb=141.0, bandwidth_gb=4_800.0),
+        Accelerator(name="tpu-v3", tflops=61.0, memory_gb=16.0, bandwidth_gb=450.0),
     )
 }
 """Vendors' data sheets, dense bf16 (fp16 where there is no bf16); tpu-v3: one core of a chip."""
@@ -142,7 +142,9 @@ class Calibration:
         """
         try:
             values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-            rates = MachineRates(**values.pop("rates"))
+            told: dict[str, Any] = values.pop("rates")
+            numbers = {k: v if isinstance(v, bool | str) else float(v) for k, v in told.items()}
+            rates = MachineRates(**numbers)
             found = values.pop("format")
             loaded = cls(rates=rates, **values)
         except OSError as error:

@@ -200,7 +200,7 @@ def _index_too_large(work: Workload, rates: MachineRates, stage: StageCost) -> s
     return (
         f"{stage.name}: the index takes {size(held)} of memory in 16 bits and only {size(left)} "
         f"are left beside the model; {ranks:,} processes hold it, or IVF-PQ with "
-        f"{layout.passage_bytes} bytes a passage ({size(coded)} in all)"
+        f"{layout.passage_bytes} bytes a passage ({size(float(coded))} in all)"
     )
 
 

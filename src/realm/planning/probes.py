@@ -1,6 +1,7 @@
 """Untrained models of a given shape, and one joint step of them: what a calibration runs."""
 
 import torch
+from transformers import BertModel
 
 from realm.index.builder import autocast_to
 from realm.model.bert import build_bert, set_dropout
@@ -16,23 +17,29 @@ QUERY, PASSAGE, MASKS = 32, 150, 2
 FIRST_PIECE, LAST_PIECE = 1_000, 20_000
 
 
+def build_shape(shape: EncoderShape) -> BertModel:
+    """Return a BERT of this shape with random parameters."""
+    return build_bert(_settings(shape))
+
+
 def new_tower(shape: EncoderShape, dim: int) -> Embedder:
     """Return an embedder with random parameters."""
-    return Embedder(build_bert(_settings(shape)), projection_size=dim, pooling="mean")
+    return Embedder(build_shape(shape), projection_size=dim, pooling="mean")
 
 
 def new_encoder(shape: EncoderShape) -> Encoder:
     """Return an encoder with random parameters."""
-    return Encoder(build_bert(_settings(shape)))
+    return Encoder(build_shape(shape))
 
 
 def step_flops(shape: EncoderShape, *, dim: int, queries: int, candidates: int) -> float:
     """Return forward FLOPs of `take_step`."""
     read = candidates - 1
-    each = shape.embed_flops(QUERY, dim) + read * shape.embed_flops(PASSAGE, dim)
-    each += shape.embed_flops(2, dim) / queries  # the null passage, once
-    each += read * shape.forward_flops(QUERY + PASSAGE) + shape.forward_flops(QUERY)
-    return queries * (each + candidates * shape.head_flops(MASKS))
+    query, passage = float(QUERY), float(PASSAGE)
+    each = shape.embed_flops(query, dim) + read * shape.embed_flops(passage, dim)
+    each += shape.embed_flops(2.0, dim) / queries  # the null passage, once
+    each += read * shape.forward_flops(query + passage) + shape.forward_flops(query)
+    return queries * (each + candidates * shape.head_flops(float(MASKS)))
 
 
 def take_step(towers: Towers, encoder: Encoder, *, queries: int, candidates: int) -> None:

@@ -52,7 +52,10 @@ def mask_stage(work: Workload, rates: MachineRates) -> StageCost:
 def ict_stage(work: Workload, rates: MachineRates) -> StageCost:
     """Inverse Cloze Task: batch x (sentence + passage), forward and backward through the towers."""
     config = work.ict
-    query, passage = work.query_wordpieces, min(work.passage_wordpieces, config.passage_wordpieces)
+    query, passage = (
+        work.query_wordpieces,
+        min(work.passage_wordpieces, float(config.passage_wordpieces)),
+    )
     pair = work.embedder.embed_flops(query, work.dim) + work.embedder.embed_flops(passage, work.dim)
     flops = config.batch_size * pair * LEARNING
     parameters = work.tower_parameters * (1 if config.share_towers else 2)
@@ -86,7 +89,7 @@ def mlm_stage(work: Workload, rates: MachineRates) -> StageCost:
     parameters = work.encoder.encoder_parameters
     parts = _step_parts(work, rates, flops=flops, parameters=parameters)
     evaluation = num_measurements(config) * 3 * config.num_eval_examples * each / rates.embed_flops
-    held = min(config.batch_tokens, config.batch_size / work.trainers * length)
+    held = min(float(config.batch_tokens), config.batch_size / work.trainers * length)
     return StageCost(
         name="mlm",
         steps=config.steps,
@@ -164,13 +167,13 @@ def pretrain_stage(work: Workload, rates: MachineRates) -> StageCost:
             rates,
             rows=work.passages / work.trainers,
             dim=work.dim,
-            queries=config.batch_size,
+            queries=float(config.batch_size),
         ),
         "queries and scores": _search_bytes(work, wanted) / rates.network_bytes,
     }
-    held_out = min(config.num_eval_examples, work.passages * config.held_out)
+    held_out = min(float(config.num_eval_examples), work.passages * config.held_out)
     evaluation = held_out * (scoring + reading + query) / rates.embed_flops + (
-        search_seconds(rates, rows=work.passages, dim=work.dim, queries=held_out)
+        search_seconds(rates, rows=float(work.passages), dim=work.dim, queries=held_out)
     )
     seconds = config.steps * sum(parts.values()) + num_measurements(config) * evaluation
     memory = training_memory(rates, parameters, config, _pretrain_saved(work))
@@ -206,7 +209,7 @@ def pretrain_stage(work: Workload, rates: MachineRates) -> StageCost:
 def finetune_stage(work: Workload, rates: MachineRates) -> StageCost:
     """Fine-tuning: embed and search the questions, read the best passages; Embed_doc is fixed."""
     config = work.finetune
-    joint = min(config.joint_wordpieces, work.question_wordpieces + work.body_wordpieces + 1)
+    joint = min(float(config.joint_wordpieces), work.question_wordpieces + work.body_wordpieces + 1)
     reading = config.num_passages * (
         work.encoder.forward_flops(joint)
         + work.encoder.span_flops(joint, config.span_hidden, config.max_answer_wordpieces)
@@ -215,11 +218,11 @@ def finetune_stage(work: Workload, rates: MachineRates) -> StageCost:
     flops = config.batch_size * (reading + question) * LEARNING
     parameters = work.tower_parameters + work.encoder.reader_parameters(config.span_hidden)
     search = search_seconds(
-        rates, rows=work.passages / work.trainers, dim=work.dim, queries=config.batch_size
+        rates, rows=work.passages / work.trainers, dim=work.dim, queries=float(config.batch_size)
     )
     parts = {**_step_parts(work, rates, flops=flops, parameters=parameters), "search": search}
     each = (reading + question) / rates.embed_flops
-    held = min(config.batch_tokens, config.num_passages * joint * config.batch_size)
+    held = min(float(config.batch_tokens), config.num_passages * joint * config.batch_size)
     return StageCost(
         name="finetune",
         steps=config.steps,
@@ -249,7 +252,7 @@ def finetune_stage(work: Workload, rates: MachineRates) -> StageCost:
 def serving_stage(work: Workload, rates: MachineRates) -> StageCost:
     """One question on one process: embed it, search everything, read the best passages."""
     config = work.finetune
-    joint = min(config.joint_wordpieces, work.question_wordpieces + work.body_wordpieces + 1)
+    joint = min(float(config.joint_wordpieces), work.question_wordpieces + work.body_wordpieces + 1)
     reading = config.num_passages * (
         work.encoder.forward_flops(joint)
         + work.encoder.span_flops(joint, config.span_hidden, config.max_answer_wordpieces)
@@ -257,7 +260,7 @@ def serving_stage(work: Workload, rates: MachineRates) -> StageCost:
     question = work.embedder.embed_flops(work.question_wordpieces, work.dim)
     parts = {
         "embedding": question / rates.embed_flops,
-        "search": search_seconds(rates, rows=work.passages, dim=work.dim, queries=1),
+        "search": search_seconds(rates, rows=float(work.passages), dim=work.dim, queries=1.0),
         "reading": reading / rates.embed_flops,
     }
     parameters = work.tower_parameters + work.encoder.reader_parameters(config.span_hidden)
@@ -332,7 +335,7 @@ def _search_bytes(work: Workload, found: int) -> float:
 
 
 def _step_parts(
-    work: Workload, rates: MachineRates, *, flops: float, parameters: float
+    work: Workload, rates: MachineRates, *, flops: float, parameters: int
 ) -> dict[str, float]:
     """Return the seconds of a step, each trainer on its share of the batch."""
     return {

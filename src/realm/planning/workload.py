@@ -95,13 +95,13 @@ class Workload:
     @property
     def embedded_wordpieces(self) -> float:
         """What Embed_doc reads of a passage."""
-        return min(self.passage_wordpieces, self.pretrain.passage_wordpieces)
+        return min(self.passage_wordpieces, float(self.pretrain.passage_wordpieces))
 
     @property
     def joint_wordpieces(self) -> float:
         """What the encoder reads of a query with a passage."""
         whole = self.query_wordpieces + self.body_wordpieces + 1
-        return min(self.pretrain.joint_wordpieces, whole)
+        return min(float(self.pretrain.joint_wordpieces), whole)
 
     @property
     def total_wordpieces(self) -> float:
