@@ -8,12 +8,17 @@ import pytest
 import torch
 
 from realm.config import ApproximateConfig
+from realm.corpus.store import PassageStore
 from realm.errors import ArtifactError, ConfigError
 from realm.index import approximate
 from realm.index.approximate import ApproximateIndex, build_approximate, recall_against_exact
 from realm.index.builder import publish_vectors
 from realm.index.ivfpq import choose_layout
 from realm.index.snapshot import Snapshot
+from realm.model.embedder import Towers
+from realm.records import MaskedExample
+from realm.retrieval.dense import DenseRetriever
+from realm.retrieval.retriever import CandidateFinder
 from realm.storage import MANIFEST, Request, read_json
 
 DIM, ROWS = 32, 3_000
@@ -228,3 +233,32 @@ def test_automatic_sizes_follow_the_number_of_passages() -> None:
     assert {layout.passage_bytes for layout in layouts.values()} == {40}
     assert layouts[1_000_000].training_rows == 64 * 2_048
     assert layouts[1_000_000_000].index_bytes(1_000_000_000, 128) == pytest.approx(40e9, rel=0.01)
+
+
+def test_retrievers_search_it_as_they_search_a_snapshot(
+    make_store: Callable[..., PassageStore],
+    make_towers: Callable[..., Towers],
+    make_snapshot: Callable[..., Snapshot],
+    make_example: Callable[..., MaskedExample],
+    articles: list[dict[str, str]],
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("faiss", reason="needs the extra: ann")
+    store = make_store([{**one, "id": f"{one['id']}-{n}"} for n in range(2) for one in articles])
+    towers = make_towers()
+    exact = make_snapshot(towers, store)
+    config = ApproximateConfig(lists=4, bits=4, probes=4, widen=len(exact), recall_queries=8)
+    index = build_approximate(exact, tmp_path / "out", config=config)
+    example = make_example(store, 0, "Fermat")
+    vectors = torch.randn(1, towers.passage.dim)
+    finder = CandidateFinder(store, num_candidates=4, overlap_limit=0.6)
+    scores = [finder.find(one, vectors, [example])[1] for one in (index, exact)]
+    torch.testing.assert_close(*scores, equal_nan=True)
+    questions = ["who was born in toulouse?"]
+    found = [
+        DenseRetriever(towers.query, one, store.tokenizer, question_wordpieces=32).retrieve(
+            questions, 5
+        )
+        for one in (index, exact)
+    ]
+    assert found[0][0][1] == pytest.approx(found[1][0][1])  # every article stands there twice

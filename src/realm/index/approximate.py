@@ -26,6 +26,7 @@ from realm.config import ApproximateConfig
 from realm.errors import ArtifactError, ConfigError
 from realm.index.exact import in_order, rescore
 from realm.index.ivfpq import Layout, choose_layout
+from realm.index.mapped import MappedRows
 from realm.index.snapshot import Snapshot
 from realm.records import Progress
 from realm.storage import (
@@ -114,6 +115,11 @@ class ApproximateIndex:
 
     def __len__(self) -> int:
         return len(self.snapshot)
+
+    @property
+    def exact(self) -> MappedRows:
+        """[passages, dim] float32: the snapshot's."""
+        return self.snapshot.exact
 
     @property
     def step(self) -> int:

@@ -69,8 +69,7 @@ def search_seconds(rates: MachineRates, *, rows: float, dim: int, queries: float
 
 def embedding_seconds(work: Workload, rates: MachineRates, passages: int) -> float:
     """Seconds in which one process embeds so many passages."""
-    flops = work.embedder.embed_flops(work.embedded_wordpieces, work.dim)
-    return passages * (flops / rates.embed_flops + rates.embed_passage_seconds)
+    return passages * (work.passage_flops / rates.embed_flops + rates.embed_passage_seconds)
 
 
 def all_reduce_bytes(parameters: int, trainers: int) -> float:

@@ -49,19 +49,20 @@ class EncoderShape:
         """Parameters of the span reader: BERT, start and end projections, layer norm, score."""
         return self.parameters + 2 * span_hidden * (self.width + 1) + 3 * span_hidden + 1
 
-    def forward_flops(self, wordpieces: float) -> float:
+    def forward_flops(self, wordpieces: float, *, spread: float = 1.0) -> float:
         """FLOPs of one text of n wordpieces: matrix products only, two for each multiply-add.
 
         L (8 n w^2 + 4 n w f + 4 n^2 w) + 2 w^2: query, key, value and output; the two inner
-        layers; the two products of attention; the pooler.
+        layers; the two products of attention; the pooler. Of texts of n wordpieces on average,
+        `spread` is the mean of n^2 over n squared: attention costs so much more.
         """
         n, w = wordpieces, self.width
-        layer = 8 * n * w * w + 4 * n * w * self.inner + 4 * n * n * w
+        layer = 8 * n * w * w + 4 * n * w * self.inner + 4 * n * n * w * spread
         return self.layers * layer + 2 * w * w
 
-    def embed_flops(self, wordpieces: float, dim: int) -> float:
+    def embed_flops(self, wordpieces: float, dim: int, *, spread: float = 1.0) -> float:
         """FLOPs of one embedding."""
-        return self.forward_flops(wordpieces) + 2 * self.width * dim
+        return self.forward_flops(wordpieces, spread=spread) + 2 * self.width * dim
 
     def head_flops(self, masks: float) -> float:
         """FLOPs of the MLM head at so many masks: a dense layer and the vocabulary."""

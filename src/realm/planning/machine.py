@@ -143,7 +143,10 @@ class Calibration:
         try:
             values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
             told: dict[str, Any] = values.pop("rates")
-            numbers = {k: v if isinstance(v, bool | str) else float(v) for k, v in told.items()}
+            numbers: dict[str, Any] = {
+                name: value if isinstance(value, bool | str) else float(value)
+                for name, value in told.items()
+            }
             rates = MachineRates(**numbers)
             found = values.pop("format")
             loaded = cls(rates=rates, **values)

@@ -120,7 +120,7 @@ def refresh_stage(work: Workload, rates: MachineRates, *, name: str = "refresh")
     + 4 parameters / network rate (not within the trainer itself)
     """
     processes = work.builders or work.trainers
-    flops = work.passages * work.embedder.embed_flops(work.embedded_wordpieces, work.dim)
+    flops = work.passages * work.passage_flops
     handed = FLOAT * work.tower_parameters if work.builders else 0.0
     parts = {
         "embedding": embedding_seconds(work, rates, work.passages) / processes,
@@ -291,11 +291,17 @@ def _example_flops(work: Workload) -> tuple[float, float]:
     """Return an example's forward FLOPs (scoring its candidates, reading them)."""
     config, read = work.pretrain, work.pretrain.num_candidates - 1
     scoring = work.embedder.embed_flops(work.query_wordpieces, work.dim)
-    scoring += read * work.embedder.embed_flops(work.embedded_wordpieces, work.dim)
-    reading = read * work.encoder.forward_flops(work.joint_wordpieces)
+    scoring += read * work.passage_flops
+    reading = read * work.encoder.forward_flops(work.joint_wordpieces, spread=_joint_spread(work))
     reading += work.encoder.forward_flops(work.query_wordpieces + 1)
     reading += work.encoder.head_flops(config.num_candidates * work.masks)
     return scoring, reading
+
+
+def _joint_spread(work: Workload) -> float:
+    """Return the spread of a query's length plus a passage's: only the passage's varies much."""
+    share = work.body_wordpieces / (work.query_wordpieces + work.body_wordpieces)
+    return 1 + (work.spread - 1) * share**2
 
 
 def _pretrain_saved(work: Workload) -> dict[str, float]:

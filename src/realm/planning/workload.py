@@ -12,15 +12,18 @@ from realm.config import (
 )
 from realm.planning.encoders import EncoderShape
 
-STORE_BYTES = (6.8, 200.0)
+STORE_BYTES = (7.15, 60.0)
 """Bytes of a passage in the store: so many a wordpiece (text, 16-bit ids, offsets) and so many
 besides (ids, hash, title); measured on Simple English Wikipedia."""
-EXAMPLES = 0.06
-"""Masked examples a wordpiece of text, with the built-in rules (SQuAD paragraphs: 0.07)."""
-EXAMPLE_BYTES = 410.0
-QUERY_WORDPIECES = 32.0
+EXAMPLES = 0.07
+"""Masked examples a wordpiece of text, with the built-in rules (Simple English Wikipedia 0.069,
+SQuAD paragraphs 0.07)."""
+EXAMPLE_BYTES = 330.0
+SPREAD = 1.4
+"""Mean of the squared length of a passage over its squared mean (Simple English Wikipedia)."""
+QUERY_WORDPIECES = 30.0
 """Mean length of a masked sentence with [CLS] and [SEP]."""
-MASKS = 2.0
+MASKS = 2.4
 """Mean masked wordpieces of a salient span."""
 QUESTION_WORDPIECES = 14.0
 TITLE_WORDPIECES = 4.0
@@ -39,6 +42,7 @@ class Workload:
     """Of Embed_input and Embed_doc."""
     passage_wordpieces: float = 150.0
     """[CLS] title [SEP] body [SEP]."""
+    spread: float = SPREAD
     query_wordpieces: float = QUERY_WORDPIECES
     masks: float = MASKS
     question_wordpieces: float = QUESTION_WORDPIECES
@@ -102,6 +106,11 @@ class Workload:
         """What the encoder reads of a query with a passage."""
         whole = self.query_wordpieces + self.body_wordpieces + 1
         return min(float(self.pretrain.joint_wordpieces), whole)
+
+    @property
+    def passage_flops(self) -> float:
+        """FLOPs of embedding a passage."""
+        return self.embedder.embed_flops(self.embedded_wordpieces, self.dim, spread=self.spread)
 
     @property
     def total_wordpieces(self) -> float:

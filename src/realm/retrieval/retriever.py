@@ -8,7 +8,7 @@ from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
 from realm.corpus.store import PassageStore
-from realm.index.snapshot import Snapshot
+from realm.index.searchable import Searchable
 from realm.records import MaskedExample
 
 NULL_ROW = -1
@@ -86,7 +86,7 @@ class CandidateFinder:
 
     def find(
         self,
-        snapshot: Snapshot,
+        snapshot: Searchable,
         queries: Float[Tensor, "batch dim"],
         examples: Sequence[MaskedExample],
     ) -> tuple[list[list[int]], Float[Tensor, "batch candidates"]]:
@@ -126,7 +126,7 @@ class CandidateFinder:
         return share >= self.overlap_limit
 
     def _search_deeper(
-        self, snapshot: Snapshot, query: Float[Tensor, " dim"], example: MaskedExample
+        self, snapshot: Searchable, query: Float[Tensor, " dim"], example: MaskedExample
     ) -> tuple[list[int], dict[int, float]]:
         depth = min(len(snapshot), 8 * self.num_candidates + 64)
         scores, found = snapshot.search(query[None], depth)
