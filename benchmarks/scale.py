@@ -1,7 +1,8 @@
-"""What docs/scale.md quotes: search at 1 M and 5 M vectors, and three real runs beside their plans.
+"""What docs/scale.md quotes: search of 1 M and 5 M vectors, real runs beside plans, a table.
 
     PYTHONPATH=src python benchmarks/scale.py search
     PYTHONPATH=src python benchmarks/scale.py runs --articles articles.jsonl.gz
+    PYTHONPATH=src python benchmarks/scale.py table
 
 Each part is measured in processes of its own, with one thread, and merged into
 benchmarks/results/scale.json. The folder of --work (some 15 GB for 5 M vectors) may be removed
@@ -28,7 +29,7 @@ PACKAGES = ("torch", "transformers", "tokenizers", "faiss-cpu", "numpy")
 def main() -> None:
     """Measure one part and merge it into the results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("part", choices=("search", "runs"))
+    parser.add_argument("part", choices=("search", "runs", "table"))
     parser.add_argument("--work", type=Path, default=Path("runs/scale"))
     parser.add_argument("--articles", type=Path, help="JSON lines of articles, for the runs")
     parser.add_argument("--sizes", type=lambda t: [int(float(n)) for n in t.split(",")])
@@ -37,6 +38,11 @@ def main() -> None:
     if told.part == "search":
         measured: Any = [alone("search", size, told.work) for size in told.sizes or SIZES]
         show_search(measured)
+    elif told.part == "table":
+        from scale_table import show_table, table
+
+        measured = table()
+        show_table(measured)
     else:
         if told.articles is None:
             parser.error("runs needs --articles FILE")
