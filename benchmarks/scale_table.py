@@ -73,7 +73,8 @@ def show_table(rows: list[dict[str, Any]]) -> None:
     """Print it as Markdown."""
     head = (
         "| passages | exact, 16 bits | machines | a question, exact | 512 queries, 64 H100 "
-        "| IVF-PQ | machines | a question, IVF-PQ | a refresh, 16 H100 | H100 hours | builders for 500 steps |"
+        "| IVF-PQ | machines | a question, IVF-PQ | a refresh, 16 H100 | H100 hours "
+        "| builders for 500 steps |"
     )
     lines = [head, "|" + "---|" * 11]
     for row in rows:
