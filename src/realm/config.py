@@ -277,7 +277,7 @@ class ApproximateConfig(Config):
     """Bits of a code: subquantizers * bits / 8 bytes a passage, and 8 for its row."""
     probes: int = Field(default=64, ge=1)
     """Lists that a query looks into; more finds more and takes longer."""
-    widen: int = Field(default=16, ge=1)
+    widen: int = Field(default=64, ge=1)
     """A search for k scores the best widen * k again with the snapshot's 32-bit vectors."""
     training_rows: int | None = Field(default=None, ge=1)
     """Vectors that lists and codes are fitted to (None: 64 for each list and code; at most all)."""
