@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=lambda t: [int(float(n)) for n in t.split(",")])
     told = parser.parse_args()
     told.work.mkdir(parents=True, exist_ok=True)
+    place = where()
     if told.part == "search":
         measured: Any = [alone("search", size, told.work) for size in told.sizes or SIZES]
         show_search(measured)
@@ -52,7 +53,7 @@ def main() -> None:
         show_runs(measured)
     known = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({**known, told.part: {**where(), "results": measured}}, indent=1))
+    RESULTS.write_text(json.dumps({**known, told.part: {**place, "results": measured}}, indent=1))
 
 
 def alone(part: str, size: int, work: Path) -> dict[str, Any]:

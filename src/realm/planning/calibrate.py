@@ -133,11 +133,9 @@ def measure_embedding(shape: EncoderShape, store: PassageStore, *, dim: int) -> 
     sequences = [_sequence(store, row) for row in range(len(store))]
     passage_seconds = (_busy_seconds() - began) / len(store)
     _embed(tower, sequences[:2], store)  # kernels are made
+    is_large = shape.forward_flops(100.0) * ROWS_AT_ONCE > 1e12
     flops, seconds = 0.0, 0.0
-    for start in range(0, len(sequences), ROWS_AT_ONCE):
-        chosen = sequences[start : start + ROWS_AT_ONCE]
-        if shape.forward_flops(100.0) * ROWS_AT_ONCE > 1e12:  # a large encoder takes fewer
-            chosen = chosen[:8]
+    for chosen in _of_like_length(sequences, 8 if is_large else ROWS_AT_ONCE):
         seconds += _timed(lambda some=chosen: _embed(tower, some, store))
         flops += sum(shape.embed_flops(float(len(ids)), dim) for ids, _ in chosen)
         if seconds > EMBED_SECONDS:
@@ -248,6 +246,14 @@ def _tokenizer(articles: list[dict[str, str]]) -> WordpieceTokenizer:
 def _sequence(store: PassageStore, row: int) -> TokenSequence:
     title, body = store.title_wordpieces(row).tolist(), store.wordpieces(row).tolist()
     return store.tokenizer.passage_input(title, body, 288)
+
+
+def _of_like_length(sequences: list[TokenSequence], size: int) -> list[list[TokenSequence]]:
+    """Return groups as the builder's, which sorts many more passages by length; in any order."""
+    ordered = sorted(sequences, key=lambda sequence: len(sequence[0]))
+    groups = [ordered[start : start + size] for start in range(0, len(ordered), size)]
+    order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(0))
+    return [groups[number] for number in order.tolist()]
 
 
 def _embed(tower: Embedder, sequences: list[TokenSequence], store: PassageStore) -> None:

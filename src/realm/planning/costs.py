@@ -18,9 +18,12 @@ CHECKPOINT_BYTES = 3 * FLOAT
 """Value and both moments."""
 CHUNK_ROWS = 1 << 16
 """Rows that exact search scores at once (`realm.index.exact`)."""
-SEQUENCE_BYTES = 44.0
-"""A wordpiece waiting to be embedded, in Python lists: an integer (28), its place in the list of
-ids and in that of segments (8 each)."""
+SEQUENCE_BYTES = 50.0
+"""A wordpiece waiting to be embedded, in Python lists: an integer (32), its place in the list of
+ids and in that of segments (8 each, and an eighth more than is filled)."""
+VECTOR_BYTES = 14.0
+"""A dimension of a shard's vector while it is written: 32 and 16 bits, and two 32-bit copies for
+the rounding that search's error bound needs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,9 +112,14 @@ def saved(
     return wordpieces * a_wordpiece
 
 
+def num_checkpoints(config: TrainConfig) -> int:
+    """How many checkpoints a stage writes."""
+    return config.steps // config.save_every_steps + bool(config.steps % config.save_every_steps)
+
+
 def checkpoints_bytes(config: TrainConfig, parameters: int) -> float:
     """Bytes of the checkpoints that are kept while one more is written."""
-    return (config.keep_checkpoints + 1) * CHECKPOINT_BYTES * parameters
+    return min(config.keep_checkpoints + 1, num_checkpoints(config)) * CHECKPOINT_BYTES * parameters
 
 
 def num_measurements(config: TrainConfig) -> int:
@@ -122,5 +130,4 @@ def num_measurements(config: TrainConfig) -> int:
 
 def writing_seconds(rates: MachineRates, config: TrainConfig, parameters: int) -> float:
     """Seconds of writing all checkpoints of a stage."""
-    count = config.steps // config.save_every_steps + bool(config.steps % config.save_every_steps)
-    return count * CHECKPOINT_BYTES * parameters / rates.disk_write_bytes
+    return num_checkpoints(config) * CHECKPOINT_BYTES * parameters / rates.disk_write_bytes

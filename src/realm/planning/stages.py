@@ -4,6 +4,7 @@ from realm.planning.costs import (
     CHUNK_ROWS,
     FLOAT,
     SEQUENCE_BYTES,
+    VECTOR_BYTES,
     StageCost,
     all_reduce_bytes,
     checkpoints_bytes,
@@ -15,7 +16,7 @@ from realm.planning.costs import (
     update_seconds,
     writing_seconds,
 )
-from realm.planning.encoders import BACKWARD
+from realm.planning.encoders import BACKWARD, EncoderShape
 from realm.planning.machine import MachineRates
 from realm.planning.workload import DENSE_MASKS, Workload
 
@@ -137,7 +138,8 @@ def refresh_stage(work: Workload, rates: MachineRates, *, name: str = "refresh")
             "libraries": rates.base_memory_bytes,
             "parameters": 1.5 * FLOAT * work.tower_parameters,
             "a shard's wordpieces": shard * work.embedded_wordpieces * SEQUENCE_BYTES,
-            "a shard's vectors": shard * work.dim * 6.0,
+            "a shard's vectors": shard * work.dim * VECTOR_BYTES,
+            "a group": work.index.batch_tokens * _live_bytes(work.embedder),
         },
         mapped={"passages": work.store_bytes},
         disk={"the new snapshot": float(work.snapshot_bytes)},
@@ -179,7 +181,7 @@ def pretrain_stage(work: Workload, rates: MachineRates) -> StageCost:
     memory = training_memory(rates, parameters, config, _pretrain_saved(work))
     if not work.builders:
         shard = min(work.index.shard_rows, work.passages / work.trainers)
-        beside = shard * (work.embedded_wordpieces * SEQUENCE_BYTES + work.dim * 6.0)
+        beside = shard * (work.embedded_wordpieces * SEQUENCE_BYTES + work.dim * VECTOR_BYTES)
         memory["a shard's wordpieces, above the activations"] = max(
             0.0, beside - sum(_pretrain_saved(work).values())
         )
@@ -284,7 +286,7 @@ def snapshots_kept(work: Workload) -> int:
         return 1
     config = work.pretrain
     spanned = config.keep_checkpoints * config.save_every_steps / work.refresh.every_steps
-    return 2 + min(config.keep_checkpoints, int(spanned) + 1)
+    return min(1 + work.num_refreshes, 2 + min(config.keep_checkpoints, int(spanned) + 1))
 
 
 def _example_flops(work: Workload) -> tuple[float, float]:
@@ -296,6 +298,11 @@ def _example_flops(work: Workload) -> tuple[float, float]:
     reading += work.encoder.forward_flops(work.query_wordpieces + 1)
     reading += work.encoder.head_flops(config.num_candidates * work.masks)
     return scoring, reading
+
+
+def _live_bytes(shape: EncoderShape) -> float:
+    """Bytes of a wordpiece in a forward pass without gradients: three hidden states, two inner."""
+    return FLOAT * (3 * shape.width + 2 * shape.inner)
 
 
 def _joint_spread(work: Workload) -> float:
