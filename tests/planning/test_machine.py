@@ -81,6 +81,7 @@ def test_a_calibration_measures_every_rate(monkeypatch: pytest.MonkeyPatch) -> N
         ("STREAMED", 1 << 16),
         ("WRITTEN_BYTES", 1 << 20),
         ("COPIES", 1),
+        ("TIMED_COPIES", 1),
     ):
         monkeypatch.setattr(measuring, name, value)
     told: list[tuple[int, int]] = []
