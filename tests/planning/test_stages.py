@@ -7,10 +7,10 @@ import pytest
 from realm.config import PretrainConfig, RefreshConfig
 from realm.planning.costs import all_reduce_bytes, search_seconds
 from realm.planning.machine import MachineRates
+from realm.planning.question_stages import serving_stage
 from realm.planning.stages import (
     pretrain_stage,
     refresh_stage,
-    serving_stage,
     snapshots_kept,
     split_stage,
 )

@@ -11,10 +11,8 @@ Between two refreshes of a training run the exact search is the cheaper one (doc
 one is for serving and for very many passages.
 """
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +21,10 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from realm.config import ApproximateConfig
-from realm.errors import ArtifactError, ConfigError
+from realm.errors import ArtifactError
 from realm.index.exact import in_order, rescore
-from realm.index.ivfpq import Layout, choose_layout
+from realm.index.faiss_library import fit_lists, import_faiss, nearest_rows
+from realm.index.ivfpq import choose_layout
 from realm.index.mapped import MappedRows
 from realm.index.snapshot import Snapshot
 from realm.records import Progress
@@ -44,11 +43,6 @@ KIND = "approximate"
 FILE = "ivfpq.faiss"
 ROWS_AT_ONCE = 1 << 16
 """Vectors that are read and added at once (32 MiB at width 128)."""
-ITERATIONS = 10
-"""Of k-means; more change little."""
-BLAS_FROM = 20
-"""Queries from which FAISS multiplies matrices instead of vectors. Some builds come with 128,000,
-which makes sorting into lists several times slower."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +133,7 @@ class ApproximateIndex:
         if not 1 <= k <= len(self):
             raise ValueError(f"k={k}, expected 1 to {len(self)}: the index holds so many passages")
         queries = queries.detach().float()
-        rows = _nearest(self._lists, queries, min(self.widen * k, len(self)))
+        rows = nearest_rows(self._lists, queries, min(self.widen * k, len(self)))
         is_found = rows >= 0
         scores = rescore(queries, self.snapshot.exact, rows.clamp_min(0))
         scores, rows = in_order(scores.masked_fill(~is_found, float("-inf")), rows)
@@ -192,7 +186,9 @@ def build_approximate(
         return ApproximateIndex.open(out, snapshot)
     faiss = import_faiss()
     with publish(out, request, replace=rebuild) as scratch:
-        lists = _fit(faiss, _sample(snapshot, layout.training_rows, config.seed), layout, config)
+        lists = fit_lists(
+            faiss, _sample(snapshot, layout.training_rows, config.seed), layout, config
+        )
         for start, vectors in _portions(snapshot):
             lists.add(vectors.numpy())
             if progress:
@@ -229,72 +225,6 @@ def recall_against_exact(
     _, found = index.search(queries, k)
     _, wanted = index.snapshot.search(queries, k)
     return float((found[:, :, None] == wanted[:, None, :]).any(dim=1).float().mean())
-
-
-def import_faiss() -> Any:  # noqa: ANN401 - faiss has no types
-    """Return the module, set up to multiply matrices and to use as many threads as torch.
-
-    Raises:
-        ConfigError: it is not installed.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of its generated wrappers
-            faiss: Any = import_module("faiss")
-    except ImportError:
-        raise ConfigError(
-            "an approximate index needs the library faiss, which is not installed; run "
-            '`pip install "realm-lm[ann]"`, or search exactly'
-        ) from None
-    faiss.cvar.distance_compute_blas_threshold = BLAS_FROM
-    faiss.omp_set_num_threads(torch.get_num_threads())
-    return faiss
-
-
-def _fit(
-    faiss: Any,  # noqa: ANN401
-    sample: Float[Tensor, "sample dim"],
-    layout: Layout,
-    config: ApproximateConfig,
-) -> Any:  # noqa: ANN401
-    """Return an empty IVF-PQ index whose lists and codes are fitted to the sample.
-
-    The centroids are directions (spherical k-means, as fits an inner product), all made as long
-    as the vectors reach along their own: sorting and probing stay the same, and what is left to
-    code becomes as small as it can.
-    """
-    dim = sample.shape[1]
-    vectors = sample.numpy()
-    means = faiss.Kmeans(
-        *(dim, layout.lists),
-        niter=ITERATIONS,
-        seed=config.seed + 1,
-        spherical=True,
-        min_points_per_centroid=1,
-        max_points_per_centroid=len(sample),
-    )
-    means.train(vectors)
-    nearest = faiss.IndexFlatIP(dim)
-    nearest.add(means.centroids)
-    reach, _ = nearest.search(vectors, 1)
-    nearest.reset()
-    nearest.add(means.centroids * float(reach.mean()))
-    lists = faiss.IndexIVFPQ(
-        *(nearest, dim, layout.lists, layout.subquantizers, config.bits),
-        faiss.METRIC_INNER_PRODUCT,
-    )
-    lists.own_fields = True
-    nearest.this.disown()
-    lists.pq.cp.seed = config.seed + 1
-    lists.pq.cp.min_points_per_centroid = 1
-    lists.train(vectors)
-    return lists
-
-
-def _nearest(lists: Any, queries: Tensor, count: int) -> Int[Tensor, "queries count"]:  # noqa: ANN401
-    """Return the rows of the largest approximate products, -1 where the lists hold fewer."""
-    _, rows = lists.search(queries.contiguous().numpy(), count)
-    return torch.from_numpy(rows)
 
 
 def _measure(

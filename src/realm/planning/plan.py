@@ -9,14 +9,13 @@ from realm.config import ApproximateConfig
 from realm.index.ivfpq import choose_layout
 from realm.planning.costs import StageCost, embedding_seconds
 from realm.planning.machine import MachineRates
+from realm.planning.question_stages import finetune_stage, serving_stage
 from realm.planning.stages import (
-    finetune_stage,
     ict_stage,
     mask_stage,
     mlm_stage,
     pretrain_stage,
     refresh_stage,
-    serving_stage,
     split_stage,
 )
 from realm.planning.workload import Workload

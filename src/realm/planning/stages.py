@@ -23,7 +23,6 @@ from realm.planning.workload import DENSE_MASKS, Workload
 LEARNING = 1 + BACKWARD
 """FLOPs of forward and backward relative to forward."""
 NUM_ICT_EVAL = 512
-NUM_FINETUNE_EVAL = 128
 SCORE_BYTES = 6.0
 """A score of a chunk: 16 bits, and 32 for the selection."""
 LOGIT_BYTES = 14.0
@@ -60,7 +59,7 @@ def ict_stage(work: Workload, rates: MachineRates) -> StageCost:
     pair = work.embedder.embed_flops(query, work.dim) + work.embedder.embed_flops(passage, work.dim)
     flops = config.batch_size * pair * LEARNING
     parameters = work.tower_parameters * (1 if config.share_towers else 2)
-    parts = _step_parts(work, rates, flops=flops, parameters=parameters)
+    parts = step_parts(work, rates, flops=flops, parameters=parameters)
     evaluation = num_measurements(config) * min(NUM_ICT_EVAL, work.passages * config.held_out)
     evaluation *= pair / rates.embed_flops
     held = config.batch_size / work.trainers * (query + passage)  # the whole batch: one backward
@@ -88,7 +87,7 @@ def mlm_stage(work: Workload, rates: MachineRates) -> StageCost:
     each = work.encoder.forward_flops(length) + work.encoder.head_flops(masks)
     flops = config.batch_size * each * LEARNING
     parameters = work.encoder.encoder_parameters
-    parts = _step_parts(work, rates, flops=flops, parameters=parameters)
+    parts = step_parts(work, rates, flops=flops, parameters=parameters)
     evaluation = num_measurements(config) * 3 * config.num_eval_examples * each / rates.embed_flops
     held = min(float(config.batch_tokens), config.batch_size / work.trainers * length)
     return StageCost(
@@ -164,14 +163,14 @@ def pretrain_stage(work: Workload, rates: MachineRates) -> StageCost:
     parameters = work.embedder_parameters + work.encoder.encoder_parameters
     wanted = config.num_candidates + 7
     parts = {
-        **_step_parts(work, rates, flops=flops, parameters=parameters),
+        **step_parts(work, rates, flops=flops, parameters=parameters),
         "search": search_seconds(
             rates,
             rows=work.passages / work.trainers,
             dim=work.dim,
             queries=float(config.batch_size),
         ),
-        "queries and scores": _search_bytes(work, wanted) / rates.network_bytes,
+        "queries and scores": search_bytes(work, wanted) / rates.network_bytes,
     }
     held_out = min(float(config.num_eval_examples), work.passages * config.held_out)
     evaluation = held_out * (scoring + reading + query) / rates.embed_flops + (
@@ -203,80 +202,8 @@ def pretrain_stage(work: Workload, rates: MachineRates) -> StageCost:
         },
         network={
             "gradients": all_reduce_bytes(parameters, work.trainers),
-            "queries and scores": _search_bytes(work, wanted),
+            "queries and scores": search_bytes(work, wanted),
         },
-    )
-
-
-def finetune_stage(work: Workload, rates: MachineRates) -> StageCost:
-    """Fine-tuning: embed and search the questions, read the best passages; Embed_doc is fixed."""
-    config = work.finetune
-    joint = min(float(config.joint_wordpieces), work.question_wordpieces + work.body_wordpieces + 1)
-    reading = config.num_passages * (
-        work.encoder.forward_flops(joint)
-        + work.encoder.span_flops(joint, config.span_hidden, config.max_answer_wordpieces)
-    )
-    question = work.embedder.embed_flops(work.question_wordpieces, work.dim)
-    flops = config.batch_size * (reading + question) * LEARNING
-    parameters = work.tower_parameters + work.encoder.reader_parameters(config.span_hidden)
-    search = search_seconds(
-        rates, rows=work.passages / work.trainers, dim=work.dim, queries=float(config.batch_size)
-    )
-    parts = {**_step_parts(work, rates, flops=flops, parameters=parameters), "search": search}
-    each = (reading + question) / rates.embed_flops
-    held = min(float(config.batch_tokens), config.num_passages * joint * config.batch_size)
-    return StageCost(
-        name="finetune",
-        steps=config.steps,
-        flops=config.steps * flops,
-        seconds=config.steps * sum(parts.values())
-        + num_measurements(config) * NUM_FINETUNE_EVAL * each
-        + writing_seconds(rates, config, parameters),
-        parts=parts,
-        memory=training_memory(
-            rates,
-            parameters,
-            config,
-            {"activations": saved(work.encoder, work, config, wordpieces=held, each=joint)},
-        ),
-        mapped={"index (16 bits)": work.scan_bytes / work.trainers, "passages": work.store_bytes},
-        disk={
-            "checkpoints": checkpoints_bytes(config, parameters),
-            "snapshot": float(work.snapshot_bytes),
-        },
-        network={
-            "gradients": all_reduce_bytes(parameters, work.trainers),
-            "queries and scores": _search_bytes(work, min(config.retriever_beam, work.passages)),
-        },
-    )
-
-
-def serving_stage(work: Workload, rates: MachineRates) -> StageCost:
-    """One question on one process: embed it, search everything, read the best passages."""
-    config = work.finetune
-    joint = min(float(config.joint_wordpieces), work.question_wordpieces + work.body_wordpieces + 1)
-    reading = config.num_passages * (
-        work.encoder.forward_flops(joint)
-        + work.encoder.span_flops(joint, config.span_hidden, config.max_answer_wordpieces)
-    )
-    question = work.embedder.embed_flops(work.question_wordpieces, work.dim)
-    parts = {
-        "embedding": question / rates.embed_flops,
-        "search": search_seconds(rates, rows=float(work.passages), dim=work.dim, queries=1.0),
-        "reading": reading / rates.embed_flops,
-    }
-    parameters = work.tower_parameters + work.encoder.reader_parameters(config.span_hidden)
-    return StageCost(
-        name="a question",
-        flops=question + reading,
-        seconds=sum(parts.values()),
-        parts=parts,
-        memory={
-            "libraries": rates.base_memory_bytes,
-            "parameters": 1.5 * FLOAT * parameters,
-        },
-        mapped={"index (16 bits)": float(work.scan_bytes), "passages": work.store_bytes},
-        disk={"snapshot": float(work.snapshot_bytes), "passages": work.store_bytes},
     )
 
 
@@ -338,7 +265,7 @@ def _pretrain_saved(work: Workload) -> dict[str, float]:
     }
 
 
-def _search_bytes(work: Workload, found: int) -> float:
+def search_bytes(work: Workload, found: int) -> float:
     """Bytes that a process sends in a sharded search: its queries, its best (score, row) pairs."""
     if work.trainers == 1:
         return 0.0
@@ -347,7 +274,7 @@ def _search_bytes(work: Workload, found: int) -> float:
     return others * own * (work.dim * FLOAT + found * (FLOAT + 8))
 
 
-def _step_parts(
+def step_parts(
     work: Workload, rates: MachineRates, *, flops: float, parameters: int
 ) -> dict[str, float]:
     """Return the seconds of a step, each trainer on its share of the batch."""
