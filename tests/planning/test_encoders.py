@@ -13,7 +13,6 @@ from realm.model.reader import Reader
 from realm.planning.encoders import BACKWARD, SHAPES, EncoderShape, parse_encoder
 from realm.planning.probes import (
     MASKS,
-    PASSAGE,
     QUERY,
     build_shape,
     new_encoder,
@@ -23,6 +22,8 @@ from realm.planning.probes import (
 )
 
 SHAPE = EncoderShape(name="small", layers=2, width=96, heads=3, inner=384, vocabulary=20_500)
+
+PASSAGE = 150
 
 
 def count(action: Callable[[], object]) -> float:
@@ -72,11 +73,11 @@ def test_flops_of_a_joint_step_are_what_torch_counts() -> None:
     towers, encoder = Towers(new_tower(SHAPE, 128)), new_encoder(SHAPE)
     for module in (towers.query, encoder):
         module.bert.set_attn_implementation("eager")
-    counted = count(lambda: take_step(towers, encoder, queries=2, candidates=3))
+    counted = count(lambda: take_step(towers, encoder, [PASSAGE] * 4, candidates=3))
     read = 6 * SHAPE.forward_flops(float(QUERY + PASSAGE)) + SHAPE.head_flops(6.0 * MASKS)
     scored = 2 * SHAPE.embed_flops(float(QUERY), 128) + 5 * SHAPE.embed_flops(float(PASSAGE), 128)
     assert (read + scored) * (1 + BACKWARD) == pytest.approx(counted, rel=0.02)
-    on_real_wordpieces = step_flops(SHAPE, dim=128, queries=2, candidates=3)
+    on_real_wordpieces = step_flops(SHAPE, [PASSAGE] * 4, dim=128, candidates=3)
     null = SHAPE.embed_flops(float(PASSAGE), 128) - SHAPE.embed_flops(2.0, 128)
     alone = SHAPE.forward_flops(float(QUERY + PASSAGE)) - SHAPE.forward_flops(float(QUERY))
     assert on_real_wordpieces == pytest.approx(read + scored - null - 2 * alone)

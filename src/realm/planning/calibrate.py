@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -36,12 +36,19 @@ from realm.planning.machine import (
     machine_memory_bytes,
     processor_name,
 )
-from realm.planning.probes import new_encoder, new_tower, step_flops, take_step
+from realm.planning.probes import (
+    draw_lengths,
+    new_encoder,
+    new_tower,
+    step_flops,
+    take_step,
+)
 from realm.records import Progress
 from realm.tokenizer import SPECIAL_TOKENS, WordpieceTokenizer
 
 EMBED_SECONDS = 6.0
 TRAIN_SECONDS = 8.0
+QUERIES, CANDIDATES, MAX_STEPS = 3, 8, 30
 BATCH_TOKENS = 8_192
 ROWS_AT_ONCE = 64
 COPIES, TIMED_COPIES = 3, 16
@@ -144,19 +151,28 @@ def measure_embedding(shape: EncoderShape, store: PassageStore, *, dim: int) -> 
 
 
 def measure_training(shape: EncoderShape, embed_flops: float, *, dim: int) -> float:
-    """Return FLOP/s of joint steps, sized so that a few of them take some seconds."""
+    """Return FLOP/s of joint steps whose lengths differ; of fewer layers where they take long."""
+
+    def planned(layers: int, queries: int) -> float:
+        lengths, cut = draw_lengths(queries, CANDIDATES, 0), replace(shape, layers=layers)
+        flops = step_flops(cut, lengths, dim=dim, candidates=CANDIDATES) * (1 + BACKWARD)
+        return flops / (embed_flops / 2)
+
+    queries = QUERIES if planned(1, QUERIES) < TRAIN_SECONDS / 4 else 1
+    fitting = [n for n in range(1, shape.layers + 1) if planned(n, queries) < TRAIN_SECONDS / 4]
+    shape = replace(shape, layers=max(fitting, default=1))
     towers, encoder = Towers(new_tower(shape, dim)), new_encoder(shape)
-    one = step_flops(shape, dim=dim, queries=1, candidates=2) * (1 + BACKWARD)
-    candidates = max(2, min(8, int(2 * TRAIN_SECONDS / 3 * embed_flops / one)))
-    flops, seconds, done = 0.0, 0.0, 0
-    while done < 2 or (seconds < TRAIN_SECONDS / 2 and done < 50):
-        elapsed = _timed(lambda: take_step(towers, encoder, queries=1, candidates=candidates))
-        done += 1
-        if done == 1 and elapsed < TRAIN_SECONDS:
-            continue  # kernels were made
+    flops, seconds = 0.0, 0.0
+    for number in range(MAX_STEPS):
+        lengths = draw_lengths(queries, CANDIDATES, number)
+        elapsed = _timed(
+            lambda drawn=lengths: take_step(towers, encoder, drawn, candidates=CANDIDATES)
+        )
+        if number == 0:
+            continue  # the libraries' own start
         seconds += elapsed
-        flops += step_flops(shape, dim=dim, queries=1, candidates=candidates) * (1 + BACKWARD)
-        if elapsed > TRAIN_SECONDS:
+        flops += step_flops(shape, lengths, dim=dim, candidates=CANDIDATES) * (1 + BACKWARD)
+        if seconds > TRAIN_SECONDS * 3 / 4:
             break
     return flops / seconds
 

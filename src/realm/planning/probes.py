@@ -1,5 +1,7 @@
 """Untrained models of a given shape, and one joint step of them: what a calibration runs."""
 
+from collections.abc import Sequence
+
 import torch
 from transformers import BertModel
 
@@ -12,8 +14,10 @@ from realm.model.likelihood import marginal_log_likelihood
 from realm.model.realm import Budget, CandidateBatch, read_candidates, score_candidates
 from realm.planning.encoders import POSITIONS, EncoderShape
 
-QUERY, PASSAGE, MASKS = 32, 150, 2
+QUERY, MASKS = 32, 2
 """Wordpieces and masks of the made-up example."""
+SHORTEST, LONGEST = 40, 270
+"""Of a made-up passage."""
 FIRST_PIECE, LAST_PIECE = 1_000, 20_000
 
 
@@ -32,22 +36,31 @@ def new_encoder(shape: EncoderShape) -> Encoder:
     return Encoder(build_shape(shape))
 
 
-def step_flops(shape: EncoderShape, *, dim: int, queries: int, candidates: int) -> float:
-    """Return forward FLOPs of `take_step`."""
-    read = candidates - 1
-    query, passage = float(QUERY), float(PASSAGE)
-    each = shape.embed_flops(query, dim) + read * shape.embed_flops(passage, dim)
-    each += shape.embed_flops(2.0, dim) / queries  # the null passage, once
-    each += read * shape.forward_flops(query + passage) + shape.forward_flops(query)
-    return queries * (each + candidates * shape.head_flops(float(MASKS)))
+def draw_lengths(queries: int, candidates: int, seed: int) -> list[int]:
+    """Return a length for each passage read: real ones differ, so steps pad and make kernels."""
+    generator = torch.Generator().manual_seed(seed)
+    count = queries * (candidates - 1)
+    lengths: list[int] = torch.randint(
+        SHORTEST, LONGEST + 1, (count,), generator=generator
+    ).tolist()
+    return lengths
 
 
-def take_step(towers: Towers, encoder: Encoder, *, queries: int, candidates: int) -> None:
+def step_flops(shape: EncoderShape, lengths: Sequence[int], *, dim: int, candidates: int) -> float:
+    """Return forward FLOPs of `take_step`, padding aside."""
+    queries, query = len(lengths) // (candidates - 1), float(QUERY)
+    flops = sum(shape.embed_flops(float(n), dim) + shape.forward_flops(n + query) for n in lengths)
+    flops += queries * (shape.embed_flops(query, dim) + shape.forward_flops(query))
+    flops += shape.embed_flops(2.0, dim)  # the null passage, once
+    return flops + queries * candidates * shape.head_flops(float(MASKS))
+
+
+def take_step(towers: Towers, encoder: Encoder, lengths: Sequence[int], *, candidates: int) -> None:
     """Score and read made-up candidates and differentiate; parameters stay, gradients go."""
     for part in (towers, encoder):
         part.train()
         set_dropout(part, 0.1)
-    batch = _batch(queries, candidates)
+    batch = _batch(lengths, candidates)
     budget = Budget(pad_id=0, batch_tokens=4_096)
     with autocast_to("bfloat16", torch.device("cpu")):
         scores = score_candidates(towers, batch, budget)
@@ -69,16 +82,19 @@ def _settings(shape: EncoderShape) -> dict[str, int]:
     }
 
 
-def _batch(queries: int, candidates: int) -> CandidateBatch:
+def _batch(lengths: Sequence[int], candidates: int) -> CandidateBatch:
     read = candidates - 1
+    queries = len(lengths) // read
     null: TokenSequence = ([101, 102], [0, 0])
     joint = [
-        _text(QUERY + (PASSAGE if c else 0)) for _ in range(queries) for c in range(candidates)
+        _text(QUERY + (lengths[number * read + place - 1] if place else 0))
+        for number in range(queries)
+        for place in range(candidates)
     ]
     distinct = torch.arange(1, queries * read + 1).view(queries, read)
     return CandidateBatch(
         queries=[_text(QUERY) for _ in range(queries)],
-        passages=[null, *(_text(PASSAGE) for _ in range(queries * read))],
+        passages=[null, *(_text(length) for length in lengths)],
         passage_of=torch.cat([torch.zeros(queries, 1, dtype=torch.long), distinct], dim=1),
         is_real=torch.ones(queries, candidates, dtype=torch.bool),
         joint=joint,
