@@ -8,6 +8,7 @@ import pytest
 
 from realm.config import (
     SECTIONS,
+    ApproximateConfig,
     Config,
     EncoderConfig,
     EvaluateConfig,
@@ -31,6 +32,7 @@ STAGES = {
     "ict": IctConfig,
     "mlm": MlmConfig,
     "index": IndexConfig,
+    "approximate": ApproximateConfig,
     "pretrain": PretrainConfig,
     "finetune": FinetuneConfig,
     "evaluate": EvaluateConfig,

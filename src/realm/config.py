@@ -10,7 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from realm.errors import ConfigError
 
 C = TypeVar("C", bound="Config")
-SECTIONS = ("split", "mask", "ict", "mlm", "index", "pretrain", "finetune", "evaluate")
+SECTIONS = (
+    *("split", "mask", "ict", "mlm", "index", "approximate"),
+    *("pretrain", "finetune", "evaluate"),
+)
 """Tables that a settings file may have, one for each stage."""
 
 
@@ -306,6 +309,30 @@ class PretrainConfig(TrainConfig):
     def _possible(self) -> "PretrainConfig":
         _check_room(self.joint_wordpieces, "query_wordpieces", self.query_wordpieces)
         return self
+
+
+class ApproximateConfig(Config):
+    """An approximate index (FAISS IVF-PQ) beside a snapshot, for corpora too large to scan."""
+
+    lists: int | None = Field(default=None, ge=1)
+    """Parts that the vectors are sorted into (None: the power of two next to twice the square root
+    of their number)."""
+    subquantizers: int | None = Field(default=None, ge=1)
+    """Codes of a vector; must divide its width (None: one for each 4 dimensions)."""
+    bits: int = Field(default=8, ge=4, le=8)
+    """Bits of a code: subquantizers * bits / 8 bytes a passage, and 8 for its row."""
+    probes: int = Field(default=64, ge=1)
+    """Lists that a query looks into; more finds more and takes longer."""
+    widen: int = Field(default=64, ge=1)
+    """A search for k scores the best widen * k again with the snapshot's 32-bit vectors."""
+    training_rows: int | None = Field(default=None, ge=1)
+    """Vectors that lists and codes are fitted to (None: 64 for each list and code; at most all)."""
+    recall_at: int = Field(default=8, ge=1)
+    """k of the recall@k that the manifest records."""
+    recall_queries: int = Field(default=256, ge=1)
+    """Queries that the recall is measured with, each searched exactly as well."""
+    seed: int = 0
+    """Decides the samples and where the fit starts."""
 
 
 class FinetuneConfig(TrainConfig):

@@ -36,6 +36,7 @@ def build_app() -> typer.Typer:
         answering_commands,
         corpus_commands,
         exchange_commands,
+        planning_commands,
         status_commands,
         training_commands,
     )
@@ -55,6 +56,7 @@ def build_app() -> typer.Typer:
         status_commands,
         answering_commands,
         exchange_commands,
+        planning_commands,
     ):
         part.register(app)
     return app

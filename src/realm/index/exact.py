@@ -44,7 +44,7 @@ def search(
         merged = torch.cat([best, chunk_best], dim=-1)
         best, kept = merged.topk(min(k, merged.shape[1]), dim=-1)
         rows = torch.cat([rows, chunk_found + start], dim=-1).gather(-1, kept)
-    return _in_order(best, rows)
+    return in_order(best, rows)
 
 
 def search_exactly(
@@ -81,7 +81,7 @@ def search_exactly(
     if 2 * widened >= len(scan):
         return search(queries, exact, k)
     scanned, rows = search(queries, scan, widened)
-    best, rows = _in_order(_rescore(queries, exact, rows), rows)
+    best, rows = in_order(rescore(queries, exact, rows), rows)
     best, rows = best[:, :k].clone(), rows[:, :k].clone()
     rounded = queries.to(scan.dtype).float()
     error = (
@@ -108,7 +108,7 @@ def _chunks(
     return rows.chunks(size)
 
 
-def _rescore(
+def rescore(
     queries: Float[Tensor, "queries dim"],
     exact: Float[Tensor, "passages dim"] | MappedRows,
     rows: Int[Tensor, "queries k"],
@@ -122,7 +122,7 @@ def _rescore(
     return torch.cat(parts)
 
 
-def _in_order(
+def in_order(
     scores: Float[Tensor, "queries k"], rows: Int[Tensor, "queries k"]
 ) -> tuple[Float[Tensor, "queries k"], Int[Tensor, "queries k"]]:
     """Return both sorted by score, best first, equal scores by row."""

@@ -5,6 +5,8 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from realm.index.mapped import MappedRows
+
 
 @runtime_checkable
 class Searchable(Protocol):
@@ -18,4 +20,14 @@ class Searchable(Protocol):
         self, queries: Float[Tensor, "queries dim"], k: int
     ) -> tuple[Float[Tensor, "queries k"], Int[Tensor, "queries k"]]:
         """Return the k best (scores, rows) of each query, best first."""
+        ...
+
+
+@runtime_checkable
+class VectorIndex(Searchable, Protocol):
+    """A searchable whose vectors can be read."""
+
+    @property
+    def exact(self) -> MappedRows:
+        """[passages, dim] float32."""
         ...

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from realm.index.snapshot import Snapshot
+from realm.index.searchable import VectorIndex
 from realm.model.embedder import Embedder, MeanEmbedder, embed_in_groups
 from realm.tokenizer import WordpieceTokenizer
 
@@ -33,7 +33,7 @@ class DenseRetriever:
     def __init__(
         self,
         tower: Embedder | MeanEmbedder,
-        snapshot: Snapshot,
+        snapshot: VectorIndex,
         tokenizer: WordpieceTokenizer,
         *,
         question_wordpieces: int,

@@ -1,0 +1,103 @@
+"""Rates are measured once, kept, read again, and refused where they are damaged."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from realm.errors import ArtifactError, ConfigError
+from realm.planning import calibrate as measuring
+from realm.planning.encoders import parse_encoder
+from realm.planning.machine import (
+    ACCELERATORS,
+    Calibration,
+    MachineRates,
+    calibration_file,
+    computed_rates,
+)
+
+
+@pytest.fixture
+def kept(rates: MachineRates, tmp_path: Path) -> Path:
+    made = Calibration(
+        rates=rates,
+        encoder="2x128",
+        threads=1,
+        hardware="made up",
+        versions={"torch": "2"},
+        date="2026-01-01",
+        seconds=1.0,
+    )
+    made.save(tmp_path / "cache" / "rates.json")
+    return tmp_path / "cache" / "rates.json"
+
+
+def test_what_was_saved_is_read_again(kept: Path, rates: MachineRates) -> None:
+    assert Calibration.load(kept).rates == rates
+    assert [file.name for file in kept.parent.iterdir()] == ["rates.json"]
+
+
+def test_the_cache_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert calibration_file("minilm", 2) == tmp_path / "realm" / "calibration-minilm-2.json"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert calibration_file("minilm", 2).is_relative_to(tmp_path / ".cache")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 1}', '{"format": 1, "rates": {}}'])
+def test_a_damaged_file_is_refused(kept: Path, text: str) -> None:
+    kept.write_text(text)
+    with pytest.raises(ArtifactError, match="--calibrate"):
+        Calibration.load(kept)
+
+
+def test_another_format_and_a_missing_file_are_refused(kept: Path) -> None:
+    values = json.loads(kept.read_text())
+    kept.write_text(json.dumps({**values, "format": 99}))
+    with pytest.raises(ArtifactError, match="format 99"):
+        Calibration.load(kept)
+    with pytest.raises(ConfigError, match="cannot read"):
+        Calibration.load(kept.with_name("absent.json"))
+
+
+def test_rates_of_an_accelerator_are_computed_and_say_so(rates: MachineRates) -> None:
+    made = computed_rates(ACCELERATORS["h100"], network_gbits=400.0, cpu=rates)
+    assert not made.is_measured
+    assert "computed, not measured" in made.source
+    assert made.train_flops == pytest.approx(0.4 * 989e12)
+    assert made.network_bytes == 5e10
+    assert made.split_wordpieces == rates.split_wordpieces
+    half = computed_rates(ACCELERATORS["h100"], efficiency=0.2, network_gbits=400.0)
+    assert half.embed_flops == made.embed_flops / 2
+
+
+def test_a_calibration_measures_every_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (
+        ("EMBED_SECONDS", 0.2),
+        ("TRAIN_SECONDS", 0.3),
+        ("SEARCHED_ROWS", 1 << 14),
+        ("STREAMED", 1 << 16),
+        ("WRITTEN_BYTES", 1 << 20),
+        ("COPIES", 1),
+        ("TIMED_COPIES", 1),
+    ):
+        monkeypatch.setattr(measuring, name, value)
+    told: list[tuple[int, int]] = []
+    made = measuring.calibrate(
+        replace(parse_encoder("1x32"), vocabulary=30_522),
+        dim=16,
+        threads=1,
+        progress=lambda done, total: told.append((done, total)),
+    )
+    assert told == [(number, 7) for number in range(8)]
+    assert made.rates.is_measured
+    assert made.threads == 1
+    numbers = [v for v in vars_of(made.rates).values() if isinstance(v, float)]
+    assert len(numbers) == 12
+    assert min(numbers) > 0
+
+
+def vars_of(rates: MachineRates) -> dict[str, object]:
+    return {name: getattr(rates, name) for name in rates.__slots__}

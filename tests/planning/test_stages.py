@@ -1,0 +1,108 @@
+"""What stages cost, on machines where it can be worked out by hand."""
+
+from dataclasses import replace
+
+import pytest
+
+from realm.config import PretrainConfig, RefreshConfig
+from realm.planning.costs import all_reduce_bytes, search_seconds
+from realm.planning.machine import MachineRates
+from realm.planning.question_stages import serving_stage
+from realm.planning.stages import (
+    pretrain_stage,
+    refresh_stage,
+    snapshots_kept,
+    split_stage,
+)
+from realm.planning.workload import Workload
+
+
+def test_the_papers_index_is_3_4_gb_in_16_bits_and_6_8_in_32(wikipedia: Workload) -> None:
+    assert wikipedia.scan_bytes == pytest.approx(3.4e9, rel=0.01)
+    assert wikipedia.snapshot_bytes - wikipedia.scan_bytes == pytest.approx(6.8e9, rel=0.01)
+
+
+def test_a_refresh_embeds_every_passage_once(wikipedia: Workload, rates: MachineRates) -> None:
+    stage = refresh_stage(wikipedia, rates)
+    each = wikipedia.embedder.embed_flops(150.0, 128, spread=1.4)
+    assert stage.flops == 13_353_718 * each
+    assert stage.parts["embedding"] == pytest.approx(13_353_718 * each / 1e12)
+    assert stage.parts["writing"] == pytest.approx(13_353_718 * 128 * 6 / 1e9)
+    assert stage.network_bytes == 0
+
+
+def test_builders_share_a_refresh_and_are_handed_the_tower(
+    wikipedia: Workload, rates: MachineRates
+) -> None:
+    alone, four = (refresh_stage(replace(wikipedia, builders=n), rates) for n in (1, 4))
+    assert four.parts["embedding"] == pytest.approx(alone.parts["embedding"] / 4)
+    assert four.parts["writing"] == alone.parts["writing"]
+    assert four.network["parameters"] == 4 * wikipedia.tower_parameters
+    assert four.flops == alone.flops
+
+
+def test_trainers_share_a_step_and_pay_for_gradients(
+    wikipedia: Workload, rates: MachineRates
+) -> None:
+    one, eight = (pretrain_stage(replace(wikipedia, trainers=n), rates) for n in (1, 8))
+    assert eight.parts["computing"] == pytest.approx(one.parts["computing"] / 8)
+    assert one.network_bytes == 0
+    parameters = wikipedia.embedder_parameters + wikipedia.encoder.encoder_parameters
+    assert eight.network["gradients"] == pytest.approx(2 * 7 / 8 * 4 * parameters)
+    assert eight.mapped["index (16 bits)"] == one.mapped["index (16 bits)"] / 8
+
+
+def test_gradients_of_one_process_go_nowhere() -> None:
+    assert all_reduce_bytes(100, 1) == 0
+    assert all_reduce_bytes(100, 2) == 400
+
+
+def test_a_search_reads_the_matrix_once_and_multiplies_it_with_each_query(
+    rates: MachineRates,
+) -> None:
+    one = search_seconds(rates, rows=1e6, dim=128, queries=1.0)
+    assert one == pytest.approx(256e6 / 1e10 + 256e6 / 1e11)
+    many = search_seconds(rates, rows=1e6, dim=128, queries=101.0)
+    assert many - one == pytest.approx(100 * 256e6 / 1e11)
+
+
+def test_adam_takes_16_bytes_a_parameter(wikipedia: Workload, rates: MachineRates) -> None:
+    memory = pretrain_stage(wikipedia, rates).memory
+    parameters = wikipedia.embedder_parameters + wikipedia.encoder.encoder_parameters
+    held = memory["parameters"] + memory["gradients"] + memory["moments"]
+    assert held == 16 * parameters
+
+
+def test_untied_towers_are_two(wikipedia: Workload) -> None:
+    untied = replace(wikipedia, pretrain=PretrainConfig(share_towers=False))
+    assert untied.embedder_parameters == 2 * wikipedia.embedder_parameters
+
+
+def test_smaller_groups_hold_fewer_activations(wikipedia: Workload, rates: MachineRates) -> None:
+    large = replace(wikipedia, pretrain=PretrainConfig(batch_tokens=16_384, batch_size=64))
+    small = replace(wikipedia, pretrain=PretrainConfig(batch_tokens=2_048, batch_size=64))
+    name = "activations of the encoder"
+    assert pretrain_stage(large, rates).memory[name] > 3 * pretrain_stage(small, rates).memory[name]
+
+
+def test_text_stages_go_by_wordpieces(wikipedia: Workload, rates: MachineRates) -> None:
+    short = replace(wikipedia, passage_wordpieces=75.0)
+    assert split_stage(short, rates).seconds == split_stage(wikipedia, rates).seconds / 2
+
+
+def test_snapshots_are_kept_for_the_checkpoints_that_need_them(wikipedia: Workload) -> None:
+    def kept(**settings: object) -> int:
+        return snapshots_kept(replace(wikipedia, pretrain=PretrainConfig(**settings)))
+
+    assert kept(refresh=RefreshConfig(mode="off")) == 1
+    assert kept(steps=500) == 2  # so few are ever built
+    assert kept(steps=10_000) == 3  # in use, being built, one of both checkpoints
+    assert kept(steps=10_000, save_every_steps=500) == 4
+
+
+def test_a_question_costs_embedding_search_and_reading(
+    wikipedia: Workload, rates: MachineRates
+) -> None:
+    stage = serving_stage(wikipedia, rates)
+    assert stage.seconds == pytest.approx(sum(stage.parts.values()))
+    assert stage.parts["search"] == pytest.approx(3.42e9 / 1e10 + 3.42e9 / 1e11, rel=0.01)
