@@ -6,7 +6,8 @@ RealmError
 │   └── MaskingError     spans or taggers that cannot be used
 ├── ArtifactError        a folder on disk is missing, unfinished, damaged or made from other inputs
 │   └── StaleIndexError  the index is older than refresh.max_staleness_steps
-└── AnsweringError       a question cannot be answered
+├── AnsweringError       a question cannot be answered
+└── RankError            another process of a run on several ranks died, or does not answer
 
 Messages say what was found, what was expected and what to do. The command line prints them
 without a traceback and exits with 2.
@@ -48,3 +49,7 @@ class StaleIndexError(ArtifactError):
 
 class AnsweringError(RealmError):
     """A question cannot be answered."""
+
+
+class RankError(RealmError):
+    """Another process of a run on several ranks died, or does not answer."""

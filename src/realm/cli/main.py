@@ -98,6 +98,7 @@ def _show_version(value: bool) -> bool:
 
 
 def _realm(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
@@ -110,3 +111,6 @@ def _realm(
     See all of it at work: realm quickstart
     """
     del version
+    from realm.cli import options
+
+    options.check_ranks(context.invoked_subcommand)

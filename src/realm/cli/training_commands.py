@@ -55,16 +55,19 @@ def ict(
     settings = load_config(IctConfig, section="ict", file=config, overrides=told)
     from realm.cli import display
     from realm.corpus.store import PassageStore
+    from realm.ranks import started_ranks
     from realm.training.ict import ict as train_ict
 
-    report = train_ict(
-        PassageStore.open(passages),
-        out,
-        config=settings,
-        rebuild=rebuild,
-        on_metrics=display.TrainingDisplay("ict", quiet=quiet),
-        tensorboard=tensorboard,
-    )
+    with started_ranks() as ranks:
+        report = train_ict(
+            PassageStore.open(passages),
+            out,
+            config=settings,
+            rebuild=rebuild,
+            on_metrics=display.TrainingDisplay("ict", quiet=quiet),
+            tensorboard=tensorboard,
+            ranks=ranks,
+        )
     _tell(
         report,
         quiet,
@@ -104,17 +107,20 @@ def mlm(
     from realm.cli import display
     from realm.corpus.store import PassageStore
     from realm.masking.store import ExampleStore
+    from realm.ranks import started_ranks
     from realm.training.mlm import mlm as train_mlm
 
-    report = train_mlm(
-        PassageStore.open(passages),
-        out,
-        config=settings,
-        examples=ExampleStore.open(examples) if examples else None,
-        rebuild=rebuild,
-        on_metrics=display.TrainingDisplay("mlm", quiet=quiet),
-        tensorboard=tensorboard,
-    )
+    with started_ranks() as ranks:
+        report = train_mlm(
+            PassageStore.open(passages),
+            out,
+            config=settings,
+            examples=ExampleStore.open(examples) if examples else None,
+            rebuild=rebuild,
+            on_metrics=display.TrainingDisplay("mlm", quiet=quiet),
+            tensorboard=tensorboard,
+            ranks=ranks,
+        )
     _tell(
         report,
         quiet,
@@ -197,9 +203,15 @@ def pretrain(
     from realm.cli import display
     from realm.corpus.store import PassageStore
     from realm.masking.store import ExampleStore
+    from realm.ranks import started_ranks
     from realm.training.pretrain import pretrain as train_jointly
 
-    with display.progress("embedding for the index", "passages", quiet=quiet) as advance:
+    with (
+        started_ranks() as ranks,
+        display.progress(
+            "embedding for the index", "passages", quiet=quiet or not ranks.is_first
+        ) as advance,
+    ):
         report = train_jointly(
             ExampleStore.open(examples),
             PassageStore.open(passages),
@@ -211,6 +223,7 @@ def pretrain(
             on_metrics=display.TrainingDisplay("pretrain", quiet=quiet),
             progress=advance,
             tensorboard=tensorboard,
+            ranks=ranks,
         )
     _tell(report, quiet, "realm finetune QUESTIONS", passages, "--model", out, "--out runs/qa")
 
@@ -248,9 +261,15 @@ def finetune(
     from realm.cli import display
     from realm.corpus.store import PassageStore
     from realm.evaluation.questions import read_questions
+    from realm.ranks import started_ranks
     from realm.training.finetune import finetune as train_reader
 
-    with display.progress("embedding for the index", "passages", quiet=quiet) as advance:
+    with (
+        started_ranks() as ranks,
+        display.progress(
+            "embedding for the index", "passages", quiet=quiet or not ranks.is_first
+        ) as advance,
+    ):
         report = train_reader(
             read_questions(questions),
             PassageStore.open(passages),
@@ -262,12 +281,15 @@ def finetune(
             on_metrics=display.TrainingDisplay("finetune", quiet=quiet),
             progress=advance,
             tensorboard=tensorboard,
+            ranks=ranks,
         )
     _tell(report, quiet, 'realm ask "..." --model', out)
 
 
 def _tell(report: "TrainReport", quiet: bool, *next_command: str | Path) -> None:
-    """Print how a run ended, and the command that comes next."""
+    """Print how a run ended, and the command that comes next; on the first rank only."""
+    if options.rank():
+        return
     from realm.cli import display
 
     if report.already_done:

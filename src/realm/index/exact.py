@@ -34,7 +34,7 @@ def search(
     Raises:
         ValueError: k is not between 1 and the number of passages.
     """
-    _check(k, len(passages))
+    check_k(k, len(passages))
     queries = queries.to(passages.dtype)
     best = torch.empty((len(queries), 0))
     rows = torch.empty((len(queries), 0), dtype=torch.long)
@@ -44,7 +44,7 @@ def search(
         merged = torch.cat([best, chunk_best], dim=-1)
         best, kept = merged.topk(min(k, merged.shape[1]), dim=-1)
         rows = torch.cat([rows, chunk_found + start], dim=-1).gather(-1, kept)
-    return _in_order(best, rows)
+    return in_order(best, rows)
 
 
 def search_exactly(
@@ -76,12 +76,12 @@ def search_exactly(
     Raises:
         ValueError: k is not between 1 and the number of passages.
     """
-    _check(k, len(scan))
+    check_k(k, len(scan))
     widened = max(4 * k, k + 32)
     if 2 * widened >= len(scan):
         return search(queries, exact, k)
     scanned, rows = search(queries, scan, widened)
-    best, rows = _in_order(_rescore(queries, exact, rows), rows)
+    best, rows = in_order(_rescore(queries, exact, rows), rows)
     best, rows = best[:, :k].clone(), rows[:, :k].clone()
     rounded = queries.to(scan.dtype).float()
     error = (
@@ -96,7 +96,12 @@ def search_exactly(
     return best, rows
 
 
-def _check(k: int, num_passages: int) -> None:
+def check_k(k: int, num_passages: int) -> None:
+    """Refuse to find no passages, or more than there are.
+
+    Raises:
+        ValueError: k is not between 1 and the number of passages.
+    """
     if not 1 <= k <= num_passages:
         raise ValueError(f"k={k}, expected 1 to {num_passages}: the index holds so many passages")
 
@@ -122,7 +127,7 @@ def _rescore(
     return torch.cat(parts)
 
 
-def _in_order(
+def in_order(
     scores: Float[Tensor, "queries k"], rows: Int[Tensor, "queries k"]
 ) -> tuple[Float[Tensor, "queries k"], Int[Tensor, "queries k"]]:
     """Return both sorted by score, best first, equal scores by row."""

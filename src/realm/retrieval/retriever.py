@@ -1,6 +1,7 @@
 """From a query to the candidates that the encoder reads (sections 3.3 and 3.4)."""
 
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -8,13 +9,28 @@ from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
 from realm.corpus.store import PassageStore
-from realm.index.snapshot import Snapshot
+from realm.ranks import ALONE, Ranks
 from realm.records import MaskedExample
 
 NULL_ROW = -1
 """Stands for the null passage, which has no row in the passage store."""
 MISSING_ROW = -2
 """Stands for a candidate that could not be found; it gets no probability."""
+
+
+@runtime_checkable
+class Index(Protocol):
+    """What candidates are found in: a snapshot, whole or shared among ranks."""
+
+    def __len__(self) -> int:
+        """Return how many passages it holds."""
+        ...
+
+    def search(
+        self, queries: Float[Tensor, "queries dim"], k: int
+    ) -> tuple[Float[Tensor, "queries k"], Int[Tensor, "queries k"]]:
+        """Return the k best (scores, rows) of each query."""
+        ...
 
 
 def choose_candidates(
@@ -78,38 +94,34 @@ class CandidateFinder:
         num_candidates: int,
         overlap_limit: float,
         exclude_own: bool = True,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.store = store
         self.num_candidates = num_candidates
         self.overlap_limit = overlap_limit
         self.exclude_own = exclude_own
+        self.ranks = ranks
 
     def find(
         self,
-        snapshot: Snapshot,
+        index: Index,
         queries: Float[Tensor, "batch dim"],
         examples: Sequence[MaskedExample],
     ) -> tuple[list[list[int]], Float[Tensor, "batch candidates"]]:
-        """Return (rows of each example's candidates, their scores in the snapshot).
+        """Return (rows of each example's candidates, their scores in the index).
 
-        The snapshot only selects: scores that train are computed afresh from the passages.
-        Scores of the null passage and of missing candidates are nan.
+        The index only selects: scores that train are computed afresh from the passages.
+        Scores of the null passage and of missing candidates are nan. Where an example's best are
+        its own, it is searched deeper; all ranks then search, as an index that they share needs.
         """
-        wanted = min(len(snapshot), self.num_candidates + 7)
-        scores, found = snapshot.search(queries, wanted)
-        rows: list[list[int]] = []
-        stale = torch.full((len(examples), self.num_candidates), float("nan"))
-        for number, example in enumerate(examples):
-            own = [self.is_own(example, int(row)) for row in found[number]]
-            chosen = choose_candidates(found[number], own, self.num_candidates)
-            if MISSING_ROW in chosen and wanted < len(snapshot):
-                chosen, known = self._search_deeper(snapshot, queries[number], example)
-            else:
-                known = dict(zip(found[number].tolist(), scores[number].tolist(), strict=True))
-            rows.append(chosen)
-            for place, row in enumerate(chosen):
-                if row >= 0:
-                    stale[number, place] = known[row]
+        depth = min(len(index), self.num_candidates + 7)
+        rows, stale = self._search(index, queries, examples, depth)
+        lacking = [number for number, chosen in enumerate(rows) if MISSING_ROW in chosen]
+        deeper = min(len(index), 8 * self.num_candidates + 64)
+        if depth < len(index) and self.ranks.any(bool(lacking)):
+            again = self._search(index, queries[lacking], [examples[n] for n in lacking], deeper)
+            for number, chosen, scores in zip(lacking, *again, strict=True):
+                rows[number], stale[number] = chosen, scores
         return rows, stale
 
     def is_own(self, example: MaskedExample, row: int) -> bool:
@@ -125,11 +137,23 @@ class CandidateFinder:
         )
         return share >= self.overlap_limit
 
-    def _search_deeper(
-        self, snapshot: Snapshot, query: Float[Tensor, " dim"], example: MaskedExample
-    ) -> tuple[list[int], dict[int, float]]:
-        depth = min(len(snapshot), 8 * self.num_candidates + 64)
-        scores, found = snapshot.search(query[None], depth)
-        own = [self.is_own(example, int(row)) for row in found[0]]
-        chosen = choose_candidates(found[0], own, self.num_candidates)
-        return chosen, dict(zip(found[0].tolist(), scores[0].tolist(), strict=True))
+    def _search(
+        self,
+        index: Index,
+        queries: Float[Tensor, "batch dim"],
+        examples: Sequence[MaskedExample],
+        depth: int,
+    ) -> tuple[list[list[int]], Float[Tensor, "batch candidates"]]:
+        """Return what `find` does, from the `depth` best passages of each query."""
+        scores, found = index.search(queries, depth)
+        rows: list[list[int]] = []
+        stale = torch.full((len(examples), self.num_candidates), float("nan"))
+        for number, example in enumerate(examples):
+            own = [self.is_own(example, int(row)) for row in found[number]]
+            chosen = choose_candidates(found[number], own, self.num_candidates)
+            known = dict(zip(found[number].tolist(), scores[number].tolist(), strict=True))
+            rows.append(chosen)
+            for place, row in enumerate(chosen):
+                if row >= 0:
+                    stale[number, place] = known[row]
+        return rows, stale

@@ -6,6 +6,7 @@ is refreshed.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,19 @@ from realm.corpus.store import PassageStore
 from realm.errors import ConfigError
 from realm.index.builder import autocast_to
 from realm.index.refresh import Refresher
+from realm.index.sharded import ShardedIndex
 from realm.masking.store import ExampleStore
 from realm.model.embedder import Towers, embed_in_groups
 from realm.model.encoder import Encoder
 from realm.model.likelihood import marginal_log_likelihood, token_marginal_log_likelihood
 from realm.model.realm import Budget, read_candidates, score_candidates
+from realm.ranks import ALONE, Ranks
 from realm.records import MaskedExample, Progress
 from realm.retrieval.batch import Lengths, candidate_batch
 from realm.retrieval.retriever import CandidateFinder
 from realm.storage import MANIFEST, Request, read_json
 from realm.training.examples import ExampleSampler, check_examples
-from realm.training.loop import OnMetrics, train
+from realm.training.loop import OnMetrics, check_ranks, train
 from realm.training.measures import (
     ForwardPass,
     average,
@@ -43,7 +46,7 @@ from realm.training.packing import pack
 CPU = torch.device("cpu")
 
 
-def pretrain(
+def pretrain(  # noqa: PLR0913 - each is one input of the stage
     examples: ExampleStore,
     store: PassageStore,
     out: Path,
@@ -55,6 +58,7 @@ def pretrain(
     on_metrics: OnMetrics | None = None,
     tensorboard: bool = False,
     progress: Progress | None = None,
+    ranks: Ranks = ALONE,
 ) -> TrainReport:
     """Train retriever and encoder together on masked examples.
 
@@ -69,11 +73,15 @@ def pretrain(
         on_metrics: called at logged steps.
         tensorboard: also write TensorBoard events.
         progress: called while the index is rebuilt.
+        ranks: the processes that train together.
 
     Raises:
-        ConfigError: more candidates than passages, or different vocabularies.
+        ConfigError: more candidates than passages, or different vocabularies, or the ranks cannot
+            share a batch.
         ArtifactError: a folder is missing, damaged, or from another corpus.
+        RankError: another rank died, or does not answer.
     """
+    check_ranks(config, ranks)
     check_candidates(config.num_candidates, len(store))
     check_examples(examples, store, query_wordpieces=config.query_wordpieces)
     sources = {"embedder": find_checkpoint(embedder), "encoder": find_checkpoint(encoder)}
@@ -86,10 +94,10 @@ def pretrain(
             **{name: _fingerprint(path) for name, path in sources.items()},
         },
     )
-    with open_run(out, request, rebuild=rebuild) as report:
+    with open_run(out, request, rebuild=rebuild, ranks=ranks) as report:
         if report is not None:
             return report
-        if (checkpoint := resume_point(out)) is not None:
+        if (checkpoint := resume_point(out, ranks)) is not None:
             model = load_model(checkpoint)
             towers, reading = model.need_towers(), model.need_encoder()
         else:
@@ -113,11 +121,17 @@ def pretrain(
             ),
             progress=progress,
         )
-        job = PretrainJob(examples, towers, reading, refresher, config)
-        start_run(out, request)
-        write_sources(out, store)
+        job = PretrainJob(examples, towers, reading, refresher, config, ranks)
+        ranks.from_first(partial(start_run, out, request))
+        ranks.from_first(partial(write_sources, out, store))
         return train(
-            job, out, request, config=config, on_metrics=on_metrics, tensorboard=tensorboard
+            job,
+            out,
+            request,
+            config=config,
+            on_metrics=on_metrics,
+            tensorboard=tensorboard,
+            ranks=ranks,
         )
 
 
@@ -146,7 +160,9 @@ class PretrainJob:
         encoder: Encoder,
         refresher: Refresher,
         config: PretrainConfig,
+        ranks: Ranks = ALONE,
     ) -> None:
+        self.ranks = ranks
         self.store = refresher.store
         self.towers = towers
         self.encoder = encoder
@@ -164,6 +180,7 @@ class PretrainJob:
             num_candidates=config.num_candidates,
             overlap_limit=config.overlap_limit,
             exclude_own=config.exclude_own,
+            ranks=ranks,
         )
         self.lengths = Lengths(
             query=config.query_wordpieces,
@@ -180,6 +197,7 @@ class PretrainJob:
             budget=self.budget,
             null_passage=config.null_passage,
             autocast=config.autocast,
+            ranks=ranks,
         )
 
     @property
@@ -196,7 +214,7 @@ class PretrainJob:
 
     def before_step(self, step: int) -> Mapping[str, float]:
         """Refresh the index when it is time, if the measuring before this step did not."""
-        self.refresher.advance(self.towers.passage, step)
+        self._advance(step)
         return {
             "index/refreshed": float(self.refresher.snapshot.step == step),
             "index/staleness_steps": float(self.refresher.staleness(step)),
@@ -204,7 +222,8 @@ class PretrainJob:
 
     def step(self, step: int) -> Mapping[str, float]:
         """Run one batch: select, score afresh, read, differentiate."""
-        drawn = self.sampler.batch(step, self.config.batch_size)
+        whole_batch = self.sampler.batch(step, self.config.batch_size)
+        drawn = self.ranks.share(whole_batch)
         rows, stale = self.candidates(drawn)
         is_frozen = step < self.config.retriever_frozen_steps
         parts: list[Mapping[str, float]] = []
@@ -220,13 +239,14 @@ class PretrainJob:
             if is_frozen:
                 scores = scores.detach()
             likelihood = self.objective(scores.float(), log_probs, batch.mask_is_real)
-            (-likelihood.sum() / len(drawn)).backward()
+            (-likelihood.sum() / len(whole_batch)).backward()
             measured = step_measures(
                 scores.detach().float(), log_probs.detach(), batch, stale[group]
             )
             measured["objective"] = -float(likelihood.detach().mean())
             parts.append(measured)
-        return average(parts, sums={"tokens"})
+        everything = [part for found in self.ranks.gather_values(parts) for part in found]
+        return average(everything, sums={"tokens"})
 
     def objective(
         self, scores: torch.Tensor, log_probs: torch.Tensor, mask_is_real: torch.Tensor
@@ -254,11 +274,13 @@ class PretrainJob:
                 batch_tokens=self.budget.batch_tokens,
             )
         self.towers.train(was_training)
-        return self.finder.find(self.refresher.snapshot, vectors.float(), drawn)
+        snapshot = self.refresher.snapshot
+        index = ShardedIndex(snapshot, self.ranks) if self.ranks.are_several else snapshot
+        return self.finder.find(index, vectors.float(), drawn)
 
     def evaluate(self, step: int) -> Mapping[str, float]:
         """Measure held-out examples with and without retrieval."""
-        self.refresher.advance(self.towers.passage, step)
+        self._advance(step)
         return measure_held_out(self.forward, self.sampler.held_out)
 
     def state(self) -> Mapping[str, Any]:
@@ -268,6 +290,10 @@ class PretrainJob:
     def restore(self, values: Mapping[str, Any]) -> None:
         """Reopen the snapshot that was in use."""
         self.refresher.reopen(int(values["snapshot_step"]))
+
+    def _advance(self, step: int) -> None:
+        with self.ranks.first_goes_first():  # to go once ranks can share a build: builder.py
+            self.refresher.advance(self.towers.passage, step)
 
     def _groups(
         self, drawn: Sequence[MaskedExample], rows: Sequence[Sequence[int]]
