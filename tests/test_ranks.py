@@ -182,7 +182,7 @@ def test_one_rank_returns_what_it_is_given() -> None:
     assert ALONE.gather(part) is part
     assert ALONE.gather_with_gradient(part) is part
     assert ALONE.gather_values("x") == ["x"]
-    assert (ALONE.any(True), ALONE.any(False)) == (True, False)
+    assert [ALONE.any(flag) for flag in (True, False)] == [True, False]
     assert list(ALONE.share(range(5))) == [0, 1, 2, 3, 4]
     assert ALONE.from_first(lambda: 3) == 3
     assert ALONE.is_first

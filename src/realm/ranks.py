@@ -10,6 +10,7 @@ same order, whatever their own data look like. An empty part is a part.
 
 import json
 import os
+import re
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -219,7 +220,7 @@ class Ranks:
         try:
             yield
         except RuntimeError as error:  # gloo raises nothing more special
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = re.sub(r"^\[[^]]*\] *", "", str(error)).partition(". ")[0].partition("\n")[0]
             raise RankError(
                 f"rank {self.rank} of {self.world} could not {what}: another rank died or hung "
                 f"({reason}). Look for its own error above; `torchrun --max-restarts=N`, or the "
