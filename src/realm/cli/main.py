@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from realm import __version__
+from realm.cli.options import check_ranks
 from realm.errors import RealmError
 from realm.training.memory import limit_kernel_cache
 
@@ -58,6 +59,7 @@ def _run() -> int:
     limit_kernel_cache()  # read when the first kernel is made
     try:
         arguments = sys.argv[1:] or ["--help"]
+        check_ranks(arguments[0])
         return build_app()(arguments, prog_name="realm", standalone_mode=False) or 0
     except RealmError as error:
         return _fail(str(error))
@@ -98,7 +100,6 @@ def _show_version(value: bool) -> bool:
 
 
 def _realm(
-    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
@@ -111,6 +112,3 @@ def _realm(
     See all of it at work: realm quickstart
     """
     del version
-    from realm.cli import options
-
-    options.check_ranks(context.invoked_subcommand)

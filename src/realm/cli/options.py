@@ -52,14 +52,17 @@ def rank() -> int:
     return int(told) if told.isdecimal() else 0
 
 
-def check_ranks(verb: str | None) -> None:
+def check_ranks(verb: str) -> None:
     """Refuse a verb whose processes would each do all of the work, into one folder.
+
+    Args:
+        verb: what stands first on the command line.
 
     Raises:
         ConfigError: `torchrun` started several.
     """
     world = os.environ.get("WORLD_SIZE", "1")
-    if world != "1" and verb is not None and verb not in RANKED_VERBS:
+    if world != "1" and verb not in RANKED_VERBS and not verb.startswith("-"):
         raise ConfigError(
             f"`realm {verb}` runs as one process, found WORLD_SIZE={world}: torchrun started "
             f"several. Start it without torchrun ({', '.join(RANKED_VERBS)} share their work)"
