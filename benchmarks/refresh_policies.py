@@ -38,7 +38,7 @@ from realm.training.optimizer import (
     set_learning_rate,
     warmup_steps,
 )
-from realm.training.pretrain import PretrainJob
+from realm.training.pretrain_job import PretrainJob
 
 RECALL_AT = 8
 
@@ -256,7 +256,10 @@ def main() -> None:
                 policy.build(towers.passage, store, index_config, step + 1, budget, chunk)
             if step % 10 == 0:
                 told = "  ".join(f"{p.staleness[-1]:.0f}/{p.recalls[-1][1]:.2f}" for p in compared)
-                print(f"{step} loss {measured['loss']:.2f} {time.monotonic() - began:.0f}s {told}", flush=True)
+                print(
+                    f"{step} loss {measured['loss']:.2f} {time.monotonic() - began:.0f}s {told}",
+                    flush=True,
+                )
                 write(args, compared, len(store), step)
         write(args, compared, len(store), config.steps)
 

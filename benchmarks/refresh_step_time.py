@@ -83,7 +83,9 @@ def main() -> None:
     found = {}
     for name, values in (("seconds", seconds), ("seconds per wordpiece", per_token)):
         sides = {
-            side: [values[s] for s, runs in running.items() if runs is side and s in values and s > 5]
+            side: [
+                values[s] for s, runs in running.items() if runs is side and s in values and s > 5
+            ]
             for side in (True, False)
         }
         medians = {side: statistics.median(v) for side, v in sides.items()}

@@ -4,6 +4,8 @@ import json
 import os
 import re
 import shutil
+import socket
+import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -33,6 +35,8 @@ MakeExample = Callable[..., MaskedExample]
 MakeModel = Callable[..., Any]
 Copied = Callable[..., Path]
 PUBLISHED = Path(__file__).parent / "exchange" / "published"
+Launch = Callable[..., list[subprocess.Popen[str]]]
+Torchrun = Callable[..., subprocess.CompletedProcess[str]]
 KilledAfter = Callable[[int, Callable[[], object]], bool]
 
 PLACES = (
@@ -94,6 +98,61 @@ def killed_after() -> KilledAfter:
             os._exit(code)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def torchrun(tmp_path_factory: pytest.TempPathFactory) -> Torchrun:
+    """Run a script in several processes under torchrun, as on one machine of a cluster."""
+
+    def run(
+        script: str, *arguments: object, world: int = 2, restarts: int = 0
+    ) -> subprocess.CompletedProcess[str]:
+        file = tmp_path_factory.mktemp("ranks") / "script.py"
+        file.write_text(script, encoding="utf-8")
+        options = [f"--nproc-per-node={world}", f"--max-restarts={restarts}"]
+        return subprocess.run(
+            [sys.executable, "-m", "torch.distributed.run", "--standalone", *options]
+            + [str(part) for part in (file, *arguments)],
+            env=_rank_environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def launch() -> Launch:
+    """Start a script in several processes with nobody above them who would end the others."""
+
+    def start(
+        script: str, *arguments: object, world: int = 2, **environment: str
+    ) -> list[subprocess.Popen[str]]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        place = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        return [
+            subprocess.Popen(
+                [sys.executable, "-c", script, *map(str, arguments)],
+                env={**_rank_environment(), **place, "RANK": str(rank), **environment},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(world)
+        ]
+
+    return start
+
+
+def _rank_environment() -> dict[str, str]:
+    import realm
+
+    source = Path(realm.__file__).parents[1]
+    return {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture

@@ -126,7 +126,7 @@ def test_set_takes_bare_words_lists_and_text_with_equals_signs() -> None:
         (
             PretrainConfig,
             "refresh.every=3",
-            r"no setting 'refresh.every'; there are \['every_steps'",
+            r"no setting 'refresh.every'; there are \['audit_passages'",
         ),
         (PretrainConfig, "optimizer.lr=3", r"no setting 'optimizer.lr'; there are .*learning_rate"),
         (PretrainConfig, "steps=many", "steps: found 'many'"),
@@ -138,10 +138,11 @@ def test_set_takes_bare_words_lists_and_text_with_equals_signs() -> None:
         (PretrainConfig, "optimizer.learning_rate=inf", "finite number"),
         (PretrainConfig, "optimizer.learning_rate=nan", "optimizer.learning_rate: found nan"),
         (PretrainConfig, "optimizer=fast", "optimizer: found 'fast'"),
-        (PretrainConfig, "refresh.max_staleness_steps=3", "every run would stop"),
+        (PretrainConfig, "refresh.rolling=maybe", "refresh.rolling: found"),
+        (PretrainConfig, "refresh.order=hottest", "needs rolling=true"),
         (PretrainConfig, "joint_wordpieces=96", "no room for a passage"),
         (FinetuneConfig, "joint_wordpieces=64", "no room for a passage"),
-        (RefreshConfig, "mode=async", "'sync' or 'off'"),
+        (RefreshConfig, "mode=often", "'async', 'sync' or 'off'"),
         (EncoderConfig, "num_layers=0", "num_layers: found 0"),
         (SplitConfig, "max_wordpieces=600", "less than or equal to 510"),
     ],
@@ -196,3 +197,8 @@ def test_settings_are_frozen() -> None:
 
 def test_an_index_that_is_never_refreshed_may_be_as_stale_as_it_likes() -> None:
     assert RefreshConfig(mode="off", every_steps=100, max_staleness_steps=1).mode == "off"
+
+
+def test_a_bound_that_would_stop_every_synchronous_run_is_refused() -> None:
+    with pytest.raises(ValueError, match="every run would stop"):
+        RefreshConfig(mode="sync", every_steps=100, max_staleness_steps=99)

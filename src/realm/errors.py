@@ -7,7 +7,8 @@ RealmError
 ├── ArtifactError        a folder on disk is missing, unfinished, damaged or made from other inputs
 │   ├── LockedError      another process is writing it
 │   └── StaleIndexError  the index is older than refresh.max_staleness_steps
-└── AnsweringError       a question cannot be answered
+├── AnsweringError       a question cannot be answered
+└── RankError            another process of a run on several ranks died, or does not answer
 
 Messages say what was found, what was expected and what to do. The command line prints them
 without a traceback and exits with 2.
@@ -56,3 +57,7 @@ class StaleIndexError(ArtifactError):
 
 class AnsweringError(RealmError):
     """A question cannot be answered."""
+
+
+class RankError(RealmError):
+    """Another process of a run on several ranks died, or does not answer."""

@@ -112,7 +112,7 @@ def test_it_searches_deeper_where_the_best_are_all_its_own(
         patch.setattr(type(ranked), "search", spy)
         rows, stale = finder.find(ranked, torch.ones(2, 16), [example, example])
     assert rows == [[NULL_ROW, 90, 91, 92]] * 2
-    assert searched == [(2, 11), (1, 93), (1, 93)]
+    assert searched == [(2, 11), (2, 93)]
     expected = torch.tensor([float("nan"), 2 * 16.0, 16.0, 0.0]).expand(2, -1)
     torch.testing.assert_close(stale, expected, equal_nan=True)
 

@@ -202,7 +202,7 @@ def test_a_step_draws_the_same_random_numbers_after_a_resume(
     resumed, report = run_all(tokenizer, tmp_path / "run")
     assert report.resumed_from == 4
     assert resumed.noise == whole.noise[4:]
-    assert resumed.restored == {"kept": 7}
+    assert resumed.restored == {"kept": 7, "step": 4}
     assert ("evaluate", 0) not in resumed.calls
 
 

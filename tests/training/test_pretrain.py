@@ -29,7 +29,8 @@ from realm.model.likelihood import marginal_log_likelihood
 from realm.refresh.sync import SyncRefresher
 from realm.retrieval.retriever import NULL_ROW
 from realm.tokenizer import WordpieceTokenizer
-from realm.training.pretrain import PretrainJob, check_candidates, pretrain
+from realm.training.pretrain import check_candidates, pretrain
+from realm.training.pretrain_job import PretrainJob
 from realm.training.runlog import read_metrics
 
 MakeJob = Callable[..., PretrainJob]
@@ -243,7 +244,8 @@ def test_every_number_is_there_and_finite(
         "index/rank_correlation",
     }
     at_steps = {"tokens", "tokens_per_second", "step_seconds", "learning_rate", "gradient_norm"}
-    refresh = {"index/refreshed", "index/staleness_steps"}
+    refresh = {f"index/{n}" for n in ("refreshed", "staleness_steps", "retrieved_staleness_steps")}
+    refresh.add("eval/index_recall")
     accuracy = {f"{k}_accuracy{n}" for k in ("span", "piece") for n in ("", "_null")}
     held_out = {f"eval/{name}" for name in own | accuracy | {"candidates_hold_span", "examples"}}
     assert set(report.metrics) == own | at_steps | refresh | held_out | {"examples", "objective"}
@@ -352,4 +354,5 @@ def test_the_checkpoint_says_which_snapshot_it_searched(
     settings = config(steps=3, refresh=RefreshConfig(mode="sync", every_steps=2))
     pretrain(examples, store, tmp_path / "run", config=settings, **start)
     training = tmp_path / "run" / "checkpoints" / "step-3" / "training.json"
-    assert json.loads(training.read_text()) == {"step": 3, "snapshot_step": 2}
+    known = json.loads(training.read_text())
+    assert (known["step"], known["snapshot_step"]) == (3, 2)

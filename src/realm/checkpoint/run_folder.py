@@ -7,12 +7,13 @@ A run is written in place, so that it can be resumed. The one that it replaces i
 import json
 import shutil
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from realm.checkpoint.checkpoints import list_checkpoints
 from realm.errors import ArtifactError, RealmError
+from realm.ranks import ALONE, Ranks
 from realm.storage import (
     MANIFEST,
     REQUEST,
@@ -45,19 +46,35 @@ class TrainReport:
 
 @contextmanager
 def open_run(
-    run: Path, request: Request, *, rebuild: bool = False
+    run: Path, request: Request, *, rebuild: bool = False, ranks: Ranks = ALONE
 ) -> Generator[TrainReport | None]:
     """Yield a report when the run is already finished, None when it is to start or to go on.
 
     Nobody else may write the run meanwhile. Nothing is written yet (`start_run`), so that settings
     that turn out to be impossible leave no folder behind. With `rebuild`, what stands there is
     set aside. It comes back if the new run does not start, and is removed once that is finished;
-    asked again before, the new run goes on.
+    asked again before, the new run goes on. Of several ranks, the first opens it for all.
 
     Raises:
         ArtifactError: the folder belongs to a run with other settings or inputs, or to a process
             that is writing it.
+        RankError: the first rank could not open it, or died.
     """
+    report: TrainReport | None = None
+    with ExitStack() as held:
+
+        def enter() -> bool:
+            nonlocal report
+            report = held.enter_context(_open_run(run, request, rebuild=rebuild))
+            return report is not None
+
+        if ranks.from_first(enter) and report is None:
+            report = _report(run)
+        yield report
+
+
+@contextmanager
+def _open_run(run: Path, request: Request, *, rebuild: bool) -> Generator[TrainReport | None]:
     if (run / MANIFEST).is_file() and is_done(run, request, rebuild=rebuild):
         yield _report(run)
         return
@@ -101,10 +118,15 @@ def is_unfinished(run: Path) -> bool:
     return (run / REQUEST).is_file() and not (run / MANIFEST).is_file()
 
 
-def resume_point(run: Path) -> Path | None:
-    """Return the newest checkpoint that a run can go on from."""
-    found = list_checkpoints(run)
-    return found[-1] if found else None
+def resume_point(run: Path, ranks: Ranks = ALONE) -> Path | None:
+    """Return the newest checkpoint that a run can go on from; the same on every rank."""
+
+    def newest() -> str | None:
+        found = list_checkpoints(run)
+        return str(found[-1]) if found else None
+
+    found = ranks.from_first(newest)
+    return Path(found) if found else None
 
 
 def _look(run: Path, request: Request, *, rebuild: bool) -> TrainReport | None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from realm import __version__
+from realm.cli.options import check_ranks
 from realm.errors import RealmError
 from realm.training.memory import limit_kernel_cache
 
@@ -67,6 +68,7 @@ def _run() -> int:
     limit_kernel_cache()  # read when the first kernel is made
     try:
         arguments = sys.argv[1:] or ["--help"]
+        check_ranks(arguments[0])
         return build_app()(arguments, prog_name="realm", standalone_mode=False) or 0
     except RealmError as error:
         return _fail(str(error))

@@ -1,11 +1,14 @@
 """Options that several verbs share, and the settings that --set takes, for their help."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from realm.errors import ConfigError
 
 Config = Annotated[
     Path | None,
@@ -37,6 +40,33 @@ Passages = Annotated[
         "embedded once.",
     ),
 ]
+
+
+RANKED_VERBS = ("ict", "mlm", "pretrain", "finetune", "index")
+"""What `torchrun` may start several times for one run."""
+
+
+def rank() -> int:
+    """Return which of `torchrun`'s processes this is; 0 without it."""
+    told = os.environ.get("RANK", "")
+    return int(told) if told.isdecimal() else 0
+
+
+def check_ranks(verb: str) -> None:
+    """Refuse a verb whose processes would each do all of the work, into one folder.
+
+    Args:
+        verb: what stands first on the command line.
+
+    Raises:
+        ConfigError: `torchrun` started several.
+    """
+    world = os.environ.get("WORLD_SIZE", "1")
+    if world != "1" and verb not in RANKED_VERBS and not verb.startswith("-"):
+        raise ConfigError(
+            f"`realm {verb}` runs as one process, found WORLD_SIZE={world}: torchrun started "
+            f"several. Start it without torchrun ({', '.join(RANKED_VERBS)} share their work)"
+        )
 
 
 def with_options(sets: list[str] | None, **options: str | None) -> list[str]:

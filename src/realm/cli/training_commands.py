@@ -56,16 +56,19 @@ def ict(
     settings = load_config(IctConfig, section="ict", file=config, overrides=told)
     from realm.cli import display
     from realm.corpus.store import PassageStore
+    from realm.ranks import started_ranks
     from realm.training.ict import ict as train_ict
 
-    report = train_ict(
-        PassageStore.open(passages),
-        out,
-        config=settings,
-        rebuild=rebuild,
-        on_metrics=display.TrainingDisplay("ict", quiet=quiet),
-        tensorboard=tensorboard,
-    )
+    with started_ranks() as ranks:
+        report = train_ict(
+            PassageStore.open(passages),
+            out,
+            config=settings,
+            rebuild=rebuild,
+            on_metrics=display.TrainingDisplay("ict", quiet=quiet),
+            tensorboard=tensorboard,
+            ranks=ranks,
+        )
     _tell(
         report,
         quiet,
@@ -105,17 +108,20 @@ def mlm(
     from realm.cli import display
     from realm.corpus.store import PassageStore
     from realm.masking.store import ExampleStore
+    from realm.ranks import started_ranks
     from realm.training.mlm import mlm as train_mlm
 
-    report = train_mlm(
-        PassageStore.open(passages),
-        out,
-        config=settings,
-        examples=ExampleStore.open(examples) if examples else None,
-        rebuild=rebuild,
-        on_metrics=display.TrainingDisplay("mlm", quiet=quiet),
-        tensorboard=tensorboard,
-    )
+    with started_ranks() as ranks:
+        report = train_mlm(
+            PassageStore.open(passages),
+            out,
+            config=settings,
+            examples=ExampleStore.open(examples) if examples else None,
+            rebuild=rebuild,
+            on_metrics=display.TrainingDisplay("mlm", quiet=quiet),
+            tensorboard=tensorboard,
+            ranks=ranks,
+        )
     _tell(
         report,
         quiet,
@@ -164,6 +170,8 @@ def index(  # noqa: PLR0917
     Example: realm index runs/ict passages/ --out index/
 
     Example: realm index --follow runs/pretrain
+
+    Under torchrun the processes share the shards: torchrun --nproc-per-node=4 -m realm index ...
     """
     if threads:
         import torch
@@ -184,12 +192,14 @@ def index(  # noqa: PLR0917
     from realm.cli import display
     from realm.corpus.store import PassageStore
     from realm.index.builder import EmbedderVersion, build_index
+    from realm.ranks import world_size
     from realm.storage import MANIFEST
 
     tower = load_model(checkpoint).need_towers().passage
     store = PassageStore.open(passages)
     done = "already done: " if (out / MANIFEST).is_file() and not rebuild else ""
-    with display.progress("embedding", "passages", quiet=quiet) as advance:
+    share = (options.rank(), world_size())
+    with display.progress("embedding", "passages", quiet=quiet or share[0] > 0) as advance:
         snapshot = build_index(
             tower,
             store,
@@ -197,9 +207,11 @@ def index(  # noqa: PLR0917
             version=EmbedderVersion(model_hash=tower_hash(tower)),
             config=settings,
             rebuild=rebuild,
+            share=share,
             progress=advance,
         )
-    display.out.print(f"{done}{len(snapshot):,} passages x {tower.dim} dimensions in {out}")
+    if share[0] == 0:
+        display.out.print(f"{done}{len(snapshot):,} passages x {tower.dim} dimensions in {out}")
 
 
 def _follow(
@@ -262,9 +274,15 @@ def pretrain(  # noqa: PLR0917
     from realm.cli import display
     from realm.corpus.store import PassageStore
     from realm.masking.store import ExampleStore
+    from realm.ranks import started_ranks
     from realm.training.pretrain import pretrain as train_jointly
 
-    with display.progress("embedding for the index", "passages", quiet=quiet) as advance:
+    with (
+        started_ranks() as ranks,
+        display.progress(
+            "embedding for the index", "passages", quiet=quiet or not ranks.is_first
+        ) as advance,
+    ):
         report = train_jointly(
             ExampleStore.open(examples),
             PassageStore.open(passages),
@@ -277,6 +295,7 @@ def pretrain(  # noqa: PLR0917
             progress=advance,
             tell=lambda sentence: display.err.print(sentence, style="yellow", markup=False),
             tensorboard=tensorboard,
+            ranks=ranks,
         )
     _tell(report, quiet, "realm finetune QUESTIONS", passages, "--model", out, "--out runs/qa")
 
@@ -314,9 +333,15 @@ def finetune(
     from realm.cli import display
     from realm.corpus.store import PassageStore
     from realm.evaluation.questions import read_questions
+    from realm.ranks import started_ranks
     from realm.training.finetune import finetune as train_reader
 
-    with display.progress("embedding for the index", "passages", quiet=quiet) as advance:
+    with (
+        started_ranks() as ranks,
+        display.progress(
+            "embedding for the index", "passages", quiet=quiet or not ranks.is_first
+        ) as advance,
+    ):
         report = train_reader(
             read_questions(questions),
             PassageStore.open(passages),
@@ -328,12 +353,15 @@ def finetune(
             on_metrics=display.TrainingDisplay("finetune", quiet=quiet),
             progress=advance,
             tensorboard=tensorboard,
+            ranks=ranks,
         )
     _tell(report, quiet, 'realm ask "..." --model', out)
 
 
 def _tell(report: "TrainReport", quiet: bool, *next_command: str | Path) -> None:
-    """Print how a run ended, and the command that comes next."""
+    """Print how a run ended, and the command that comes next; on the first rank only."""
+    if options.rank():
+        return
     from realm.cli import display
 
     if report.already_done:

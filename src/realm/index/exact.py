@@ -34,7 +34,7 @@ def search(
     Raises:
         ValueError: k is not between 1 and the number of passages.
     """
-    _check(k, len(passages))
+    check_k(k, len(passages))
     queries = queries.to(passages.dtype)
     best = torch.empty((len(queries), 0))
     rows = torch.empty((len(queries), 0), dtype=torch.long)
@@ -76,7 +76,7 @@ def search_exactly(
     Raises:
         ValueError: k is not between 1 and the number of passages.
     """
-    _check(k, len(scan))
+    check_k(k, len(scan))
     widened = max(4 * k, k + 32)
     if 2 * widened >= len(scan):
         return search(queries, exact, k)
@@ -96,7 +96,12 @@ def search_exactly(
     return best, rows
 
 
-def _check(k: int, num_passages: int) -> None:
+def check_k(k: int, num_passages: int) -> None:
+    """Refuse to find no passages, or more than there are.
+
+    Raises:
+        ValueError: k is not between 1 and the number of passages.
+    """
     if not 1 <= k <= num_passages:
         raise ValueError(f"k={k}, expected 1 to {num_passages}: the index holds so many passages")
 

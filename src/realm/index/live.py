@@ -10,6 +10,7 @@ from torch import Tensor
 
 from realm.index.builder import largest_norms
 from realm.index.exact import search_exactly
+from realm.index.mapped import MappedRows
 from realm.index.snapshot import Snapshot
 
 
@@ -26,7 +27,7 @@ class LiveIndex:
         self._base_steps = _steps_of(snapshot)
         self.row_steps = self._base_steps.clone()
         """Training step of each row's parameters."""
-        self._max_norm, self._max_rounding = snapshot.max_norm, snapshot.max_rounding
+        self.max_norm, self.max_rounding = snapshot.max_norm, snapshot.max_rounding
 
     def __len__(self) -> int:
         return len(self._snapshot)
@@ -35,6 +36,16 @@ class LiveIndex:
     def snapshot(self) -> Snapshot:
         """The snapshot below."""
         return self._snapshot
+
+    @property
+    def scan(self) -> MappedRows:
+        """[passages, dim] bfloat16, of this moment."""
+        return self._snapshot.scan
+
+    @property
+    def exact(self) -> MappedRows:
+        """[passages, dim] float32, of this moment."""
+        return self._snapshot.exact
 
     def search(
         self, queries: Float[Tensor, "queries dim"], k: int
@@ -49,8 +60,8 @@ class LiveIndex:
             self._snapshot.scan,
             self._snapshot.exact,
             k,
-            max_norm=self._max_norm,
-            max_rounding=self._max_rounding,
+            max_norm=self.max_norm,
+            max_rounding=self.max_rounding,
         )
 
     def vectors(self, rows: Int[Tensor, " rows"]) -> Float[Tensor, "rows dim"]:
@@ -80,8 +91,8 @@ class LiveIndex:
         self._snapshot.scan.put(rows, scan)
         self.row_steps[rows] = given
         norm, rounding = largest_norms(scan, exact)
-        self._max_norm = max(self._max_norm, norm)
-        self._max_rounding = max(self._max_rounding, rounding)
+        self.max_norm = max(self.max_norm, norm)
+        self.max_rounding = max(self.max_rounding, rounding)
         return len(rows)
 
     def swap(self, snapshot: Snapshot) -> None:

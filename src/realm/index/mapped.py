@@ -67,6 +67,14 @@ class MappedRows:
             mine = (part_of == number).nonzero()[:, 0]
             self._parts[number][rows[mine] - self._starts[number]] = vectors[mine].to(self.dtype)
 
+    def part(self, rows: range) -> "MappedRows":
+        """Return consecutive rows, numbered from 0; none of the others is ever read."""
+        parts = [
+            part[max(0, rows.start - first) : max(0, rows.stop - first)]
+            for first, part in zip(self._starts, self._parts, strict=False)
+        ]
+        return MappedRows([part for part in parts if len(part)] or parts[:1])
+
     @property
     def dim(self) -> int:
         """Width of a row."""

@@ -80,6 +80,7 @@ class AsyncRefresher:
         self._has_refreshed = False
         self._swap_seconds = 0.0
         self._has_failed = False
+        self._taken: list[str] = []
         self._stack = ExitStack()
         self._presence: Presence | None = None
         self._builders = BuilderProcesses(
@@ -179,6 +180,7 @@ class AsyncRefresher:
         ready = self._watcher.take()
         if ready.snapshot is not None:
             self._index = LiveIndex(ready.snapshot)
+            self._taken = [str(ready.snapshot.folder)]
             self._take(Ready(patches=ready.patches))
             self._watcher.start(ready.snapshot.step)
         self.tell(
@@ -186,6 +188,11 @@ class AsyncRefresher:
             if ready.snapshot
             else f"resumed at step {step}; no snapshot can be used, building one"
         )
+
+    def taken(self) -> list[str]:
+        """Return the folders that were swapped in since the last call, for other ranks."""
+        taken, self._taken = self._taken, []
+        return taken
 
     def close(self) -> None:
         """Stop builders and threads; within five seconds whatever they do."""
@@ -215,6 +222,7 @@ class AsyncRefresher:
             progress=self.progress,
         )
         self._index = LiveIndex(snapshot)
+        self._taken = [str(folder)]
         self._published_at[step] = time.monotonic()
         self._has_refreshed = True
         self._watcher.start(step)
@@ -272,8 +280,10 @@ class AsyncRefresher:
         began = time.monotonic()
         if ready.snapshot is not None:
             self.index.swap(ready.snapshot)
+            self._taken.append(str(ready.snapshot.folder))
         for patch in ready.patches:
             self.index.write(patch.rows, patch.vectors, patch.step)
+            self._taken.append(str(patch.folder))
         self._swap_seconds += time.monotonic() - began
         return True
 

@@ -118,7 +118,7 @@ class BuilderProcesses:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    env=os.environ | {"OMP_NUM_THREADS": str(self.threads)},
+                    env=_environment(self.threads),
                     start_new_session=True,  # Ctrl-C is for the trainer, which stops its builders
                 )
         except OSError as error:
@@ -151,6 +151,13 @@ def follow_command(run: Path, threads: int) -> list[str]:
         *(sys.executable, "-m", "realm", "index", "--follow", str(run.resolve())),
         *("--threads", str(threads), "--parent", str(os.getpid())),
     ]
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """Return the environment of a builder: not that of a rank, if the trainer is one."""
+    own = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "ROLE_RANK"}
+    inherited = {name: value for name, value in os.environ.items() if name not in own}
+    return inherited | {"OMP_NUM_THREADS": str(threads)}
 
 
 def _told(code: int) -> str:

@@ -5,11 +5,13 @@ from pathlib import Path
 
 from realm.config import IndexConfig, RefreshConfig
 from realm.corpus.store import PassageStore
+from realm.ranks import ALONE, Ranks
 from realm.records import Progress
 from realm.refresh.asynchronous import AsyncRefresher
+from realm.refresh.ranked import RankedRefresher
 from realm.refresh.sync import SyncRefresher
 
-Refresher = SyncRefresher | AsyncRefresher
+Refresher = SyncRefresher | AsyncRefresher | RankedRefresher
 """Owns the index that a trainer searches: `advance` before each step, then `index.search`."""
 
 
@@ -22,6 +24,7 @@ def open_refresher(
     num_steps: int,
     progress: Progress | None = None,
     tell: Callable[[str], None] = lambda _: None,
+    ranks: Ranks = ALONE,
 ) -> Refresher:
     """Return the refresher of a run; nothing is written before its first `advance`.
 
@@ -33,9 +36,12 @@ def open_refresher(
         num_steps: of the run.
         progress: called while the trainer builds the index.
         tell: called with a sentence when something happens.
+        ranks: the processes that train together.
     """
-    if config.mode == "async":
-        return AsyncRefresher(
+    if config.mode != "async":
+        return SyncRefresher(run, store, config=config, index=index, progress=progress, ranks=ranks)
+    first = (
+        AsyncRefresher(
             run,
             store,
             config=config,
@@ -44,4 +50,9 @@ def open_refresher(
             progress=progress,
             tell=tell,
         )
-    return SyncRefresher(run, store, config=config, index=index, progress=progress)
+        if ranks.is_first
+        else None
+    )
+    if first is None or ranks.are_several:
+        return RankedRefresher(first, store, ranks)
+    return first

@@ -6,9 +6,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from realm.index.live import LiveIndex
+from realm.index.searchable import Searchable
 
 EmbedRows = Callable[[list[int]], Float[Tensor, "rows dim"]]
+WriteBack = Callable[[Int[Tensor, " rows"], Float[Tensor, "rows dim"]], None]
 
 
 class Reranked:
@@ -16,11 +17,11 @@ class Reranked:
 
     def __init__(
         self,
-        index: LiveIndex,
+        index: Searchable,
         embed: EmbedRows,
         *,
         num_passages: int,
-        write_back_step: int | None = None,
+        write_back: WriteBack | None = None,
     ) -> None:
         """Wrap an index for one batch of queries.
 
@@ -28,13 +29,12 @@ class Reranked:
             index: what is searched.
             embed: rows -> their fresh embeddings, without dropout.
             num_passages: retrieved from the index for each query.
-            write_back_step: put the fresh vectors into the index, as of this training step (None:
-                leave it as it is).
+            write_back: called with (rows, their fresh embeddings).
         """
         self.index = index
         self.embed = embed
         self.num_passages = num_passages
-        self.write_back_step = write_back_step
+        self.write_back = write_back
 
     def __len__(self) -> int:
         return len(self.index)
@@ -51,8 +51,8 @@ class Reranked:
         _, rows = self.index.search(queries, wide)
         distinct, places = rows.unique(return_inverse=True)
         vectors = self.embed(distinct.tolist())
-        if self.write_back_step is not None:
-            self.index.write(distinct, vectors, self.write_back_step)
+        if self.write_back is not None:
+            self.write_back(distinct, vectors)
         scores = torch.einsum("qd,qkd->qk", queries.float(), vectors[places])
         best, chosen = scores.topk(k, dim=-1)
         return best, rows.gather(-1, chosen)

@@ -4,6 +4,7 @@ The snapshot only selects candidates; whoever trains scores them afresh.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from realm.index.builder import EmbedderVersion, build_index
 from realm.index.live import LiveIndex
 from realm.index.snapshot import Snapshot, remove_old_snapshots, snapshot_folder
 from realm.model.embedder import Embedder
+from realm.ranks import ALONE, Ranks
 from realm.records import Progress
 from realm.refresh.drift import Drift
 from realm.refresh.housekeeping import steps_to_resume_with
@@ -25,7 +27,7 @@ from realm.storage import remove
 
 
 class SyncRefresher:
-    """Owns the index that a training run searches, and builds it itself."""
+    """Owns the index that a training run searches, and builds it itself; ranks share the work."""
 
     def __init__(
         self,
@@ -35,12 +37,14 @@ class SyncRefresher:
         config: RefreshConfig,
         index: IndexConfig,
         progress: Progress | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.run = run
         self.store = store
         self.config = config
         self.index_config = index
         self.progress = progress
+        self.ranks = ranks
         self.drift = Drift()
         self._index: LiveIndex | None = None
 
@@ -73,7 +77,7 @@ class SyncRefresher:
         if self._index is None or self._is_due(step):
             self._index = LiveIndex(self._build(tower, step))
             self.drift.restart()
-            self._remove_old()
+            self.ranks.from_first(self._remove_old)
             return True
         if self.config.mode != "off" and self.staleness(step) > self.config.max_staleness_steps:
             raise StaleIndexError(
@@ -140,16 +144,20 @@ class SyncRefresher:
     def _build(self, tower: Embedder, step: int) -> Snapshot:
         folder = snapshot_folder(self.run, step)
         version = EmbedderVersion(model_hash=tower_hash(tower), step=step)
-        if folder.exists() and not self._is_usable(folder, version):
-            remove(folder)
+        self.ranks.from_first(partial(self._remove_unusable, folder, version))
         return build_index(
             tower,
             self.store,
             folder,
             version=version,
             config=self.index_config,
+            share=(self.ranks.rank, self.ranks.world),
             progress=self.progress,
         )
+
+    def _remove_unusable(self, folder: Path, version: EmbedderVersion) -> None:
+        if folder.exists() and not self._is_usable(folder, version):
+            remove(folder)
 
     def _is_usable(self, folder: Path, version: EmbedderVersion) -> bool:
         """Return whether a snapshot that a killed run left behind is what would be built."""

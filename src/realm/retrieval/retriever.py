@@ -9,6 +9,7 @@ from torch import Tensor
 
 from realm.corpus.store import PassageStore
 from realm.index.searchable import Searchable
+from realm.ranks import ALONE, Ranks
 from realm.records import MaskedExample
 
 NULL_ROW = -1
@@ -78,11 +79,13 @@ class CandidateFinder:
         num_candidates: int,
         overlap_limit: float,
         exclude_own: bool = True,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.store = store
         self.num_candidates = num_candidates
         self.overlap_limit = overlap_limit
         self.exclude_own = exclude_own
+        self.ranks = ranks
 
     def find(
         self,
@@ -90,26 +93,20 @@ class CandidateFinder:
         queries: Float[Tensor, "batch dim"],
         examples: Sequence[MaskedExample],
     ) -> tuple[list[list[int]], Float[Tensor, "batch candidates"]]:
-        """Return (rows of each example's candidates, their scores in the snapshot).
+        """Return (rows of each example's candidates, their scores in the index).
 
-        The snapshot only selects: scores that train are computed afresh from the passages.
-        Scores of the null passage and of missing candidates are nan.
+        The index only selects: scores that train are computed afresh from the passages.
+        Scores of the null passage and of missing candidates are nan. Where an example's best are
+        its own, it is searched deeper; all ranks then search, as an index that they share needs.
         """
-        wanted = min(len(index), self.num_candidates + 7)
-        scores, found = index.search(queries, wanted)
-        rows: list[list[int]] = []
-        stale = torch.full((len(examples), self.num_candidates), float("nan"))
-        for number, example in enumerate(examples):
-            own = [self.is_own(example, int(row)) for row in found[number]]
-            chosen = choose_candidates(found[number], own, self.num_candidates)
-            if MISSING_ROW in chosen and wanted < len(index):
-                chosen, known = self._search_deeper(index, queries[number], example)
-            else:
-                known = dict(zip(found[number].tolist(), scores[number].tolist(), strict=True))
-            rows.append(chosen)
-            for place, row in enumerate(chosen):
-                if row >= 0:
-                    stale[number, place] = known[row]
+        depth = min(len(index), self.num_candidates + 7)
+        rows, stale = self._search(index, queries, examples, depth)
+        lacking = [number for number, chosen in enumerate(rows) if MISSING_ROW in chosen]
+        deeper = min(len(index), 8 * self.num_candidates + 64)
+        if depth < len(index) and self.ranks.any(bool(lacking)):
+            again = self._search(index, queries[lacking], [examples[n] for n in lacking], deeper)
+            for number, chosen, scores in zip(lacking, *again, strict=True):
+                rows[number], stale[number] = chosen, scores
         return rows, stale
 
     def is_own(self, example: MaskedExample, row: int) -> bool:
@@ -125,11 +122,23 @@ class CandidateFinder:
         )
         return share >= self.overlap_limit
 
-    def _search_deeper(
-        self, index: Searchable, query: Float[Tensor, " dim"], example: MaskedExample
-    ) -> tuple[list[int], dict[int, float]]:
-        depth = min(len(index), 8 * self.num_candidates + 64)
-        scores, found = index.search(query[None], depth)
-        own = [self.is_own(example, int(row)) for row in found[0]]
-        chosen = choose_candidates(found[0], own, self.num_candidates)
-        return chosen, dict(zip(found[0].tolist(), scores[0].tolist(), strict=True))
+    def _search(
+        self,
+        index: Searchable,
+        queries: Float[Tensor, "batch dim"],
+        examples: Sequence[MaskedExample],
+        depth: int,
+    ) -> tuple[list[list[int]], Float[Tensor, "batch candidates"]]:
+        """Return what `find` does, from the `depth` best passages of each query."""
+        scores, found = index.search(queries, depth)
+        rows: list[list[int]] = []
+        stale = torch.full((len(examples), self.num_candidates), float("nan"))
+        for number, example in enumerate(examples):
+            own = [self.is_own(example, int(row)) for row in found[number]]
+            chosen = choose_candidates(found[number], own, self.num_candidates)
+            known = dict(zip(found[number].tolist(), scores[number].tolist(), strict=True))
+            rows.append(chosen)
+            for place, row in enumerate(chosen):
+                if row >= 0:
+                    stale[number, place] = known[row]
+        return rows, stale

@@ -17,13 +17,14 @@ from realm.index.snapshot import Snapshot, snapshot_folder
 from realm.model.bert import build_bert
 from realm.model.embedder import Embedder
 from realm.model.reader import Reader
+from realm.ranks import ALONE, Ranks
 from realm.records import Progress, Question
 from realm.storage import MANIFEST, Request, fingerprint_of, read_json
 from realm.training.finetune_job import FinetuneJob
-from realm.training.loop import OnMetrics, train
+from realm.training.loop import OnMetrics, check_ranks, train
 
 
-def finetune(
+def finetune(  # noqa: PLR0913 - each is one input of the stage
     questions: Sequence[Question],
     store: PassageStore,
     out: Path,
@@ -35,6 +36,7 @@ def finetune(
     on_metrics: OnMetrics | None = None,
     tensorboard: bool = False,
     progress: Progress | None = None,
+    ranks: Ranks = ALONE,
 ) -> TrainReport:
     """Train a reader and the question tower on questions with answers.
 
@@ -50,12 +52,14 @@ def finetune(
         on_metrics: called at logged steps.
         tensorboard: also write TensorBoard events.
         progress: called while the index is built.
+        ranks: the processes that train together.
 
     Raises:
         CorpusError: no questions.
         ConfigError: no embedder, no encoder to start the reader from, or another vocabulary.
         ArtifactError: a folder is missing, damaged, or from another corpus.
     """
+    check_ranks(config, ranks)
     if not questions:
         raise CorpusError("found no training questions; expected at least one")
     sources = [find_checkpoint(path) for path in (run, encoder) if path is not None]
@@ -69,10 +73,10 @@ def finetune(
             "start": fingerprint_of([read_json(s / MANIFEST)["fingerprint"] for s in sources]),
         },
     )
-    with open_run(out, request, rebuild=rebuild) as report:
+    with open_run(out, request, rebuild=rebuild, ranks=ranks) as report:
         if report is not None:
             return report
-        if (checkpoint := resume_point(out)) is not None:
+        if (checkpoint := resume_point(out, ranks)) is not None:
             model = load_model(checkpoint)
             towers, reader = model.need_towers(), model.need_reader()
         else:
@@ -83,12 +87,20 @@ def finetune(
             torch.manual_seed(config.seed)
             towers = start.need_towers().untied()
             reader = _new_reader(other, config)
-        start_run(out, request)
-        write_sources(out, store)
-        snapshot = _snapshot(out, run, towers.passage, store, config, progress)
-        job = FinetuneJob(questions, store, snapshot, towers, reader, config)
+        with ranks.first_goes_first():  # the others find what it made
+            if ranks.is_first:
+                start_run(out, request)
+                write_sources(out, store)
+            snapshot = _snapshot(out, run, towers.passage, store, config, progress)
+        job = FinetuneJob(questions, store, snapshot, towers, reader, config, ranks)
         return train(
-            job, out, request, config=config, on_metrics=on_metrics, tensorboard=tensorboard
+            job,
+            out,
+            request,
+            config=config,
+            on_metrics=on_metrics,
+            tensorboard=tensorboard,
+            ranks=ranks,
         )
 
 

@@ -20,6 +20,7 @@ from realm.model.embedder import Towers
 from realm.model.likelihood import correct_log_likelihood
 from realm.model.reader import Reader
 from realm.model.realm import Budget, SpanInput, span_logits
+from realm.ranks import ALONE, Ranks
 from realm.records import Question
 from realm.retrieval.dense import DenseRetriever
 from realm.retrieval.matching import answer_spans, holds_answer, wordpiece_spans
@@ -42,8 +43,10 @@ class FinetuneJob:
         towers: Towers,
         reader: Reader,
         config: FinetuneConfig,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.store = store
+        self.ranks = ranks
         self.towers = towers
         self.reader = reader
         self.config = config
@@ -88,7 +91,13 @@ class FinetuneJob:
             batch_size=self.config.batch_size,
             seed=self.config.seed,
         )
-        return self._run([self.train_questions[n] for n in numbers], learn=True)
+        mine = [self.train_questions[n] for n in self.ranks.share(numbers)]
+        measured = self._run(mine, learn=True, share=len(mine) / len(numbers)) if mine else {}
+        if not self.ranks.are_several:
+            return measured
+        parts = self.ranks.gather_values((len(mine), measured))
+        having = [(count, part) for count, part in parts if count]
+        return {**_mean(having), "tokens": sum(part["tokens"] for _, part in having)}
 
     @torch.inference_mode()
     def evaluate(self, step: int) -> Mapping[str, float]:  # noqa: ARG002
@@ -101,12 +110,7 @@ class FinetuneJob:
             for first in range(0, len(self.eval_questions), size)
         ]
         measured = [(len(batch), self._run(batch, learn=False)) for batch in batches]
-        total = sum(count for count, _ in measured)
-        return {
-            f"eval/{name}": sum(count * part[name] for count, part in measured) / total
-            for name in measured[0][1]
-            if name != "tokens"
-        }
+        return {f"eval/{name}": value for name, value in _mean(measured).items()}
 
     def state(self) -> Mapping[str, Any]:
         """Return nothing: all follows from the step."""
@@ -115,8 +119,16 @@ class FinetuneJob:
     def restore(self, values: Mapping[str, Any]) -> None:
         """Nothing to put back."""
 
-    def _run(self, questions: Sequence[Question], *, learn: bool) -> dict[str, float]:
-        """Retrieve, read, and (with `learn`) leave gradients; return the batch's numbers."""
+    def _run(
+        self, questions: Sequence[Question], *, learn: bool, share: float = 1.0
+    ) -> dict[str, float]:
+        """Retrieve, read, and (with `learn`) leave gradients; return the questions' numbers.
+
+        Args:
+            questions: this rank's.
+            learn: whether to leave gradients.
+            share: by what they are multiplied: this rank's share of the questions.
+        """
         with autocast_to(self.config.autocast, CPU):
             vectors = self.retriever.embed([q.question for q in questions]).float()
         beam = min(self.config.retriever_beam, len(self.store))
@@ -161,12 +173,12 @@ class FinetuneJob:
                 tokens += sum(len(item.ids) for item in inputs[number])
             part = -torch.stack(log_likelihoods).sum() / count
             if learn:
-                part.backward()
+                (share * part).backward()
             total += part.detach()
         early_loss = -early.sum() / count
         if learn:
             torch.autograd.backward(
-                [early_loss, beam_scores], [torch.ones(()), _padded(scores.grad, beam)]
+                [early_loss, beam_scores], [torch.tensor(share), _padded(scores.grad, beam)]
             )
         rank = torch.where(is_right.any(dim=-1), is_right.int().argmax(dim=-1), beam)
         return {
@@ -216,6 +228,16 @@ class FinetuneJob:
                         mark[first, last - first] = True
             marks.append(mark.reshape(-1))
         return torch.cat(marks)
+
+
+def _mean(parts: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
+    """Return the means of several (count, measures); tokens are no mean."""
+    total = sum(count for count, _ in parts)
+    return {
+        name: sum(count * part[name] for count, part in parts) / total
+        for name in parts[0][1]
+        if name != "tokens"
+    }
 
 
 def _padded(gradient: Tensor | None, width: int) -> Tensor:

@@ -24,9 +24,10 @@ from realm.index.builder import autocast_to
 from realm.model.embedder import Embedder, Towers, embed_in_groups
 from realm.model.inputs import TokenSequence, group_by_length, pad
 from realm.model.likelihood import inverse_cloze_loss
+from realm.ranks import ALONE, Ranks
 from realm.storage import Request
 from realm.training.corpus_groups import split_rows
-from realm.training.loop import OnMetrics, train
+from realm.training.loop import OnMetrics, check_ranks, train
 from realm.training.sampling import batch_at, sample, step_rng
 
 NUM_EVAL_PASSAGES = 512
@@ -41,30 +42,40 @@ def ict(
     rebuild: bool = False,
     on_metrics: OnMetrics | None = None,
     tensorboard: bool = False,
+    ranks: Ranks = ALONE,
 ) -> TrainReport:
     """Warm-start an embedder on a passage store; the run's checkpoints hold the towers.
 
     Raises:
         CorpusError: fewer than two passages with two sentences to learn from.
-        ConfigError: the encoder cannot be loaded, or has another vocabulary.
+        ConfigError: the encoder cannot be loaded, or has another vocabulary, or the ranks cannot
+            share a batch.
         ArtifactError: `out` holds another run.
+        RankError: another rank died, or does not answer.
     """
+    check_ranks(config, ranks)
     pretrained = load_pretrained(config.encoder, tokenizer=store.tokenizer)
     request = Request(
         kind="run",
         settings={"stage": "ict", **config.identity()},
         inputs={"passages": store.fingerprint, "encoder": pretrained.fingerprint},
     )
-    with open_run(out, request, rebuild=rebuild) as report:
+    with open_run(out, request, rebuild=rebuild, ranks=ranks) as report:
         if report is not None:
             return report
-        if (checkpoint := resume_point(out)) is not None:
+        if (checkpoint := resume_point(out, ranks)) is not None:
             towers = load_model(checkpoint).need_towers()
         else:
             towers = start_towers(store, config)
-        job = IctJob(store, towers, config)
+        job = IctJob(store, towers, config, ranks)
         return train(
-            job, out, request, config=config, on_metrics=on_metrics, tensorboard=tensorboard
+            job,
+            out,
+            request,
+            config=config,
+            on_metrics=on_metrics,
+            tensorboard=tensorboard,
+            ranks=ranks,
         )
 
 
@@ -83,6 +94,16 @@ def start_towers(store: PassageStore, config: IctConfig) -> Towers:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Draw:
+    """A sentence of a passage, drawn but not cut yet."""
+
+    row: int
+    sentence: int
+    removed: bool
+    """Whether the sentence is to be taken out of the passage."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
     """A pseudo-query and the passage it stands in."""
 
@@ -94,12 +115,19 @@ class Pair:
 
 
 class IctJob:
-    """One step: a batch of (pseudo-query, passage) pairs, softmax over the batch."""
+    """One step: a batch of (pseudo-query, passage) pairs, softmax over the batch.
 
-    def __init__(self, store: PassageStore, towers: Towers, config: IctConfig) -> None:
+    Several ranks embed a part of the pairs each. The passages of all are gathered, so that each
+    query has as many negatives as on one rank, and gradients go back to whoever embedded them.
+    """
+
+    def __init__(
+        self, store: PassageStore, towers: Towers, config: IctConfig, ranks: Ranks = ALONE
+    ) -> None:
         self.store = store
         self.towers = towers
         self.config = config
+        self.ranks = ranks
         self.train_rows, held = split_rows(store, config.held_out)
         several = [row for row in self.train_rows if store.num_sentences(row) > 1]
         if len(several) < 2:
@@ -126,43 +154,50 @@ class IctJob:
 
     def step(self, step: int) -> Mapping[str, float]:
         """Run one batch of pairs."""
-        pairs = self.pairs(step)
-        if not pairs:
+        drawn = self._drawn(step)
+        if not drawn:
             return {"loss": 0.0, "tokens": 0.0}
-        scores = self._scores(pairs)
-        own = torch.arange(len(pairs))
-        loss = inverse_cloze_loss(scores, own)
+        pairs = [self._pair(draw) for draw in self.ranks.share(drawn)]
+        own = torch.tensor(self.ranks.part(len(drawn)), dtype=torch.long)
+        queries, passages = self._embed(pairs)
+        scores = queries @ self.ranks.gather_with_gradient(passages).T
+        # The mean over this rank's pairs; 0, with a gradient, where it has none.
+        loss = inverse_cloze_loss(scores, own) if pairs else scores.sum()
+        loss = loss * (len(pairs) / len(drawn))
         loss.backward()
-        right = (scores.argmax(dim=-1) == own).float()
-        removed = torch.tensor([pair.was_removed for pair in pairs])
+        right = (scores.argmax(dim=-1) == own).tolist()
+        measured = self.ranks.gather_values(
+            {
+                "loss": float(loss.detach()),
+                "right": sum(right),
+                "removed": sum(pair.was_removed for pair in pairs),
+                "removed_right": sum(r for r, p in zip(right, pairs, strict=True) if p.was_removed),
+                "tokens": sum(len(p.query[0]) + len(p.passage[0]) for p in pairs),
+            }
+        )
+        total = {name: sum(part[name] for part in measured) for name in measured[0]}
+        removed = total["removed"]
         return {
-            "loss": float(loss.detach()),
-            "accuracy": float(right.mean()),
-            **({"accuracy_removed": float(right[removed].mean())} if removed.any() else {}),
-            "tokens": float(sum(len(p.query[0]) + len(p.passage[0]) for p in pairs)),
+            "loss": total["loss"],
+            "accuracy": total["right"] / len(drawn),
+            **({"accuracy_removed": total["removed_right"] / removed} if removed else {}),
+            "tokens": float(total["tokens"]),
         }
 
     def pairs(self, step: int) -> list[Pair]:
         """Return what one step learns from: at most one pair of each passage of the batch."""
-        rows = batch_at(
-            step,
-            num_items=len(self.train_rows),
-            batch_size=self.config.batch_size,
-            seed=self.config.seed,
-        )
-        rng = step_rng(self.config.seed, step)
-        drawn = [self._draw(self.train_rows[row], rng) for row in rows]
-        return [pair for pair in drawn if pair is not None]
+        return [self._pair(draw) for draw in self._drawn(step)]
 
     def evaluate(self, step: int) -> Mapping[str, float]:  # noqa: ARG002
         """Return recall of a held-out sentence's own passage, the sentence removed from it."""
         if len(self.eval_rows) < 2:
             return {}
         rng = step_rng(self.config.seed, 0)
-        pairs = [self._draw(row, rng, remove=True) for row in self.eval_rows]
-        kept = [pair for pair in pairs if pair is not None]
+        drawn = [self._draw(row, rng, remove=True) for row in self.eval_rows]
+        kept = [self._pair(draw) for draw in drawn if draw is not None]
         with torch.inference_mode():
-            scores = self._scores(kept)
+            queries, passages = self._embed(kept)
+            scores = queries @ passages.T
         own = scores.diagonal()[:, None]
         rank = (scores > own).sum(dim=-1)
         return {
@@ -178,39 +213,55 @@ class IctJob:
     def restore(self, values: Mapping[str, Any]) -> None:
         """Nothing to put back."""
 
+    def _drawn(self, step: int) -> list[Draw]:
+        """Return the sentences of one step, of all ranks: a function of (seed, step)."""
+        rows = batch_at(
+            step,
+            num_items=len(self.train_rows),
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+        )
+        rng = step_rng(self.config.seed, step)
+        drawn = [self._draw(self.train_rows[row], rng) for row in rows]
+        return [draw for draw in drawn if draw is not None]
+
     def _draw(
         self, row: int, rng: np.random.Generator, *, remove: bool | None = None
-    ) -> Pair | None:
-        """Return a sentence and its passage; None if it is the only one and was to be removed."""
-        passage, tokenizer = self.store[row], self.store.tokenizer
-        number = int(rng.integers(len(passage.sentences)))
+    ) -> Draw | None:
+        """Return a sentence of a passage; None if it is the only one and was to be removed."""
+        num_sentences = self.store.num_sentences(row)
+        number = int(rng.integers(num_sentences))
         draws_removal = bool(rng.random() < self.config.remove_rate)
         removed = draws_removal if remove is None else remove
-        if removed and len(passage.sentences) < 2:
+        if removed and num_sentences < 2:
             return None
-        start, end = passage.sentences[number]
-        body = self.store.wordpieces(row).tolist()
-        if removed:
+        return Draw(row=row, sentence=number, removed=removed)
+
+    def _pair(self, draw: Draw) -> Pair:
+        passage, tokenizer = self.store[draw.row], self.store.tokenizer
+        start, end = passage.sentences[draw.sentence]
+        body = self.store.wordpieces(draw.row).tolist()
+        if draw.removed:
             rest = f"{passage.text[:start].rstrip()} {passage.text[end:].lstrip()}"
             body = tokenizer.encode(rest).ids
-        title = self.store.title_wordpieces(row).tolist()
+        title = self.store.title_wordpieces(draw.row).tolist()
         query = tokenizer.encode(passage.text[start:end]).ids
         return Pair(
-            row=row,
+            row=draw.row,
             query=tokenizer.query_input(query, self.config.query_wordpieces),
             passage=tokenizer.passage_input(title, body, self.config.passage_wordpieces),
-            was_removed=removed,
+            was_removed=draw.removed,
         )
 
-    def _scores(self, pairs: Sequence[Pair]) -> Tensor:
+    def _embed(self, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
+        """Return the embeddings of the pseudo-queries, and of their passages."""
         pad_id, budget = self.store.tokenizer.pad_id, self.config.batch_tokens
         queries, passages = [pair.query for pair in pairs], [pair.passage for pair in pairs]
         with autocast_to(self.config.autocast, torch.device("cpu")):
-            left = embed_in_groups(self.towers.query, queries, pad_id=pad_id, batch_tokens=budget)
-            right = embed_in_groups(
-                self.towers.passage, passages, pad_id=pad_id, batch_tokens=budget
+            return (
+                embed_in_groups(self.towers.query, queries, pad_id=pad_id, batch_tokens=budget),
+                embed_in_groups(self.towers.passage, passages, pad_id=pad_id, batch_tokens=budget),
             )
-        return left @ right.T
 
 
 def _new_tower(bert: Any, config: IctConfig) -> Embedder:  # noqa: ANN401

@@ -1,8 +1,16 @@
-"""The loop that every training stage shares: step, log, measure, save, resume."""
+"""The loop that every training stage shares: step, log, measure, save, resume.
+
+On several ranks each runs this loop on its part of every batch. A job divides its loss by what the
+whole batch holds, so that the sum of all ranks' gradients, which the loop takes once a step, is
+the gradient of one rank with the same batch. torch's DistributedDataParallel would do the same by
+hooks in the backward pass; a step here has several of those, their number differs between ranks,
+and only the last could be overlapped with the sending.
+"""
 
 import resource
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -19,7 +27,9 @@ from realm.checkpoint.checkpoints import (
 )
 from realm.checkpoint.run_folder import TrainReport, resume_point, start_run
 from realm.config import TrainConfig
+from realm.errors import ConfigError
 from realm.model.bert import set_dropout
+from realm.ranks import ALONE, Ranks
 from realm.storage import MANIFEST, Request, read_json, write_json
 from realm.training.memory import limit_kernel_cache, return_free_memory
 from realm.training.optimizer import (
@@ -42,7 +52,10 @@ OnMetrics = Callable[[int, int, Mapping[str, float]], None]
 
 @runtime_checkable
 class Job(Protocol):
-    """One training stage, as the loop sees it."""
+    """One training stage, as the loop sees it.
+
+    On several ranks `step` and `evaluate` return the numbers of all of them together.
+    """
 
     @property
     def model(self) -> Model:
@@ -58,7 +71,10 @@ class Job(Protocol):
         ...
 
     def step(self, step: int) -> Mapping[str, float]:
-        """Run forward and backward of one batch, leave gradients, return metrics."""
+        """Run forward and backward of one batch, leave gradients, return metrics.
+
+        The gradients are this rank's share: their sum over all ranks is the whole batch's.
+        """
         ...
 
     def evaluate(self, step: int) -> Mapping[str, float]:
@@ -82,11 +98,13 @@ def train(
     config: TrainConfig,
     on_metrics: OnMetrics | None = None,
     tensorboard: bool = False,
+    ranks: Ranks = ALONE,
 ) -> TrainReport:
     """Run a job to its end, from its newest checkpoint if there is one; within `open_run`.
 
     Every random number is a function of (seed, step), so that on a CPU a run that was killed and
-    resumed equals one that was not, bit for bit.
+    resumed equals one that was not, bit for bit. It may go on with another number of ranks, and
+    then equals the other up to rounding (without dropout, whose noise is each rank's own).
 
     Args:
         job: what a step does.
@@ -95,43 +113,29 @@ def train(
         config: steps, cadence, optimiser.
         on_metrics: called after every logged step.
         tensorboard: also write TensorBoard events.
+        ranks: the processes that train together; the first one writes.
+
+    Raises:
+        RankError: another rank died, or does not answer.
     """
-    start_run(run, request)
+    ranks.from_first(partial(start_run, run, request))
     limit_kernel_cache()
     if config.threads:
         torch.set_num_threads(config.threads)
     optimizer = build_optimizer(job.trained(), config.optimizer)
     first = 0
-    if (found := resume_point(run)) is not None:
+    if (found := resume_point(run, ranks)) is not None:
         first = _restore(job, optimizer, load_state(found))
-    log = RunLog(run, resume_step=first, tensorboard=tensorboard)
+    ranks.copy_from_first(job.model.modules.values())
+    on_metrics = on_metrics if ranks.is_first else None
+    log = RunLog(run, resume_step=first, tensorboard=tensorboard, writes=ranks.is_first)
     started = time.monotonic() - _seconds_before(run, first)
     last = dict(log.last)
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    warmup = warmup_steps(config.optimizer, config.steps)
     if first == 0:
         _measure(job, 0, log, config, last, on_metrics)
     for step in range(first, config.steps):
-        began = time.monotonic()
-        metrics = dict(job.before_step(step))
-        factor = learning_rate_factor(step, num_steps=config.steps, warmup=warmup)
-        set_learning_rate(optimizer, config.optimizer.learning_rate * factor)
-        torch.manual_seed(config.seed * 1_000_003 + step)
-        _set_training(job, config.dropout)
-        metrics |= job.step(step)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, config.optimizer.clip_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
         done = step + 1
-        return_free_memory(done)
-        seconds = time.monotonic() - began
-        metrics |= {
-            "gradient_norm": float(norm),
-            "learning_rate": config.optimizer.learning_rate * factor,
-            "step_seconds": seconds,
-        }
-        if "tokens" in metrics:
-            metrics["tokens_per_second"] = metrics["tokens"] / seconds
+        metrics = _update(job, optimizer, step, config, ranks)
         last |= metrics
         log.write(done, metrics)
         if on_metrics and (done % config.log_every_steps == 0 or done in {1, config.steps}):
@@ -139,10 +143,33 @@ def train(
         if done % config.eval_every_steps == 0 or done == config.steps:
             _measure(job, done, log, config, last, on_metrics)
         if done % config.save_every_steps == 0 or done == config.steps:
-            _save(job, run, request, optimizer, done, keep=config.keep_checkpoints)
-            write_json(run / SECONDS, {"seconds": time.monotonic() - started})
+            ranks.from_first(partial(_save, job, run, request, optimizer, done, config, started))
     log.close()
-    return _finish(run, request, config, last, started=started, first=first)
+    report = TrainReport(
+        run=run,
+        steps=config.steps,
+        seconds=time.monotonic() - started,
+        resumed_from=first,
+        already_done=False,
+        metrics=last,
+    )
+    ranks.from_first(partial(_finish, request, report))
+    return report
+
+
+def check_ranks(config: TrainConfig, ranks: Ranks) -> None:
+    """Refuse a batch that the ranks cannot share equally.
+
+    Raises:
+        ConfigError: some would wait for the others at every step.
+    """
+    size, world = config.batch_size, ranks.world
+    if size % world:
+        fits = [n for n in (size - size % world, size + world - size % world) if n]
+        raise ConfigError(
+            f"batch_size={size} is for all {world} ranks together, and cannot be shared equally; "
+            f"use `--set batch_size={' or '.join(map(str, fits))}`, or another number of ranks"
+        )
 
 
 def peak_memory_bytes() -> int:
@@ -154,6 +181,35 @@ def _seconds_before(run: Path, first: int) -> float:
     """Return how long earlier processes worked on the steps before `first`."""
     known = run / SECONDS
     return float(read_json(known)["seconds"]) if first and known.is_file() else 0.0
+
+
+def _update(
+    job: Job, optimizer: torch.optim.Optimizer, step: int, config: TrainConfig, ranks: Ranks
+) -> dict[str, float]:
+    """Run one step and update the parameters with what it learnt; return its metrics."""
+    began = time.monotonic()
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    warmup = warmup_steps(config.optimizer, config.steps)
+    metrics = dict(job.before_step(step))
+    factor = learning_rate_factor(step, num_steps=config.steps, warmup=warmup)
+    set_learning_rate(optimizer, config.optimizer.learning_rate * factor)
+    torch.manual_seed((ranks.rank << 40) + config.seed * 1_000_003 + step)
+    _set_training(job, config.dropout)
+    metrics |= job.step(step)
+    ranks.sum_gradients(parameters)
+    norm = torch.nn.utils.clip_grad_norm_(parameters, config.optimizer.clip_norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return_free_memory(step + 1)
+    seconds = time.monotonic() - began
+    metrics |= {
+        "gradient_norm": float(norm),
+        "learning_rate": config.optimizer.learning_rate * factor,
+        "step_seconds": seconds,
+    }
+    if "tokens" in metrics:
+        metrics["tokens_per_second"] = metrics["tokens"] / seconds
+    return metrics
 
 
 def _set_training(job: Job, dropout: float) -> None:
@@ -187,8 +243,8 @@ def _save(
     request: Request,
     optimizer: torch.optim.Optimizer,
     step: int,
-    *,
-    keep: int,
+    config: TrainConfig,
+    started: float,
 ) -> None:
     told = job.state()
     own = {f"{OWN}{name}": value for name, value in told.items() if isinstance(value, torch.Tensor)}
@@ -202,7 +258,8 @@ def _save(
         save_checkpoint(
             folder, job.model, settings=request.settings, inputs=request.inputs, state=state
         )
-    remove_old_checkpoints(run, keep=keep)
+    remove_old_checkpoints(run, keep=config.keep_checkpoints)
+    write_json(run / SECONDS, {"seconds": time.monotonic() - started})
 
 
 def _restore(job: Job, optimizer: torch.optim.Optimizer, state: TrainingState) -> int:
@@ -214,32 +271,15 @@ def _restore(job: Job, optimizer: torch.optim.Optimizer, state: TrainingState) -
     return state.step
 
 
-def _finish(
-    run: Path,
-    request: Request,
-    config: TrainConfig,
-    last: Mapping[str, float],
-    *,
-    started: float,
-    first: int,
-) -> TrainReport:
-    seconds = time.monotonic() - started
+def _finish(request: Request, report: TrainReport) -> None:
     content = {
-        "steps": config.steps,
-        "seconds": seconds,
-        "metrics": dict(last),
+        "steps": report.steps,
+        "seconds": report.seconds,
+        "metrics": dict(report.metrics),
         "peak_memory_bytes": peak_memory_bytes(),
     }
-    newest = resume_point(run)
+    newest = resume_point(report.run)
     fingerprint = read_json(newest / MANIFEST)["fingerprint"] if newest else ""
     write_json(
-        run / MANIFEST, {**request.as_json(), "fingerprint": fingerprint, "content": content}
-    )
-    return TrainReport(
-        run=run,
-        steps=config.steps,
-        seconds=seconds,
-        resumed_from=first,
-        already_done=False,
-        metrics=dict(last),
+        report.run / MANIFEST, {**request.as_json(), "fingerprint": fingerprint, "content": content}
     )

@@ -25,6 +25,7 @@ from realm.model.realm import (
     predict_masks,
     score_candidates,
 )
+from realm.ranks import ALONE, Ranks
 from realm.records import MaskedExample
 from realm.retrieval.batch import Lengths, body_of, candidate_batch
 
@@ -47,6 +48,7 @@ class ForwardPass:
     budget: Budget
     null_passage: bool
     autocast: Literal["bfloat16", "none"]
+    ranks: Ranks = ALONE
 
 
 def step_measures(
@@ -110,11 +112,18 @@ def average(
 
 @torch.inference_mode()
 def measure_held_out(forward: ForwardPass, examples: Sequence[MaskedExample]) -> dict[str, float]:
-    """Return accuracy with and without retrieval, utility and recall; dropout must be off."""
-    parts: list[dict[str, float]] = []
-    for start in range(0, len(examples), EVAL_GROUP):
+    """Return accuracy with and without retrieval, utility and recall; dropout must be off.
+
+    Several ranks measure a group each, in turn, and join in the search when none is left.
+    """
+    parts: list[tuple[int, dict[str, float]]] = []
+    rank, world = forward.ranks.rank, forward.ranks.world
+    for first in range(0, len(examples), EVAL_GROUP * world):
+        start = first + rank * EVAL_GROUP
         drawn = examples[start : start + EVAL_GROUP]
         rows, stale = forward.candidates(drawn)
+        if not drawn:
+            continue
         batch = candidate_batch(forward.store, drawn, rows, forward.lengths)
         if not forward.null_passage:
             leave_out_null(batch)
@@ -134,8 +143,10 @@ def measure_held_out(forward: ForwardPass, examples: Sequence[MaskedExample]) ->
             measured[f"piece_accuracy{name}"] = float(hits)
         holds = [_holds(forward.store, e, r) for e, r in zip(drawn, rows, strict=True)]
         measured["candidates_hold_span"] = sum(holds) / len(holds)
-        parts.append(measured)
-    return {f"eval/{name}": value for name, value in average(parts).items()} if parts else {}
+        parts.append((start, measured))
+    everything = [part for found in forward.ranks.gather_values(parts) for part in found]
+    measures = [measured for _, measured in sorted(everything, key=lambda part: part[0])]
+    return {f"eval/{name}": v for name, v in average(measures).items()} if measures else {}
 
 
 def leave_out_null(batch: CandidateBatch) -> None:

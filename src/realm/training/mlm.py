@@ -21,10 +21,11 @@ from realm.config import MlmConfig
 from realm.corpus.store import PassageStore
 from realm.errors import ConfigError
 from realm.masking.store import ExampleStore
+from realm.ranks import ALONE, Ranks
 from realm.storage import Request
 from realm.training.examples import check_examples
 from realm.training.head import init_head
-from realm.training.loop import OnMetrics, train
+from realm.training.loop import OnMetrics, check_ranks, train
 from realm.training.mlm_job import MlmJob
 
 
@@ -37,6 +38,7 @@ def mlm(
     rebuild: bool = False,
     on_metrics: OnMetrics | None = None,
     tensorboard: bool = False,
+    ranks: Ranks = ALONE,
 ) -> TrainReport:
     """Warm-start an encoder; the run's checkpoints hold the encoder.
 
@@ -49,12 +51,14 @@ def mlm(
         rebuild: replace a run made from other inputs.
         on_metrics: called at logged steps.
         tensorboard: also write TensorBoard events.
+        ranks: the processes that train together.
 
     Raises:
         CorpusError: no sentence to train on.
         ConfigError: the encoder cannot be loaded, or the examples are of other passages.
         ArtifactError: `out` holds another run.
     """
+    check_ranks(config, ranks)
     if examples is not None and examples.passages_fingerprint != store.fingerprint:
         raise ConfigError(
             f"{examples.folder} was masked from other passages than {store.folder}; "
@@ -72,18 +76,24 @@ def mlm(
             **({"examples": examples.fingerprint} if examples else {}),
         },
     )
-    with open_run(out, request, rebuild=rebuild) as report:
+    with open_run(out, request, rebuild=rebuild, ranks=ranks) as report:
         if report is not None:
             return report
-        if (checkpoint := resume_point(out)) is not None:
+        if (checkpoint := resume_point(out, ranks)) is not None:
             encoder = load_model(checkpoint).need_encoder()
-            job = MlmJob(store, examples, encoder, config)
+            job = MlmJob(store, examples, encoder, config, ranks)
         else:
             torch.manual_seed(config.seed)
             encoder = pretrained.build_encoder()
-            job = MlmJob(store, examples, encoder, config)
+            job = MlmJob(store, examples, encoder, config, ranks)
             if not pretrained.head and pretrained.weights and config.head_init == "ridge":
                 init_head(encoder, store, job.train_rows, config)
         return train(
-            job, out, request, config=config, on_metrics=on_metrics, tensorboard=tensorboard
+            job,
+            out,
+            request,
+            config=config,
+            on_metrics=on_metrics,
+            tensorboard=tensorboard,
+            ranks=ranks,
         )

@@ -16,6 +16,7 @@ from realm.index.builder import autocast_to
 from realm.masking.store import ExampleStore
 from realm.model.encoder import Encoder
 from realm.model.inputs import TokenSequence, group_by_length, pad
+from realm.ranks import ALONE, Ranks
 from realm.retrieval.batch import body_of
 from realm.retrieval.retriever import NULL_ROW
 from realm.training.corpus_groups import split_rows
@@ -46,8 +47,10 @@ class MlmJob:
         examples: ExampleStore | None,
         encoder: Encoder,
         config: MlmConfig,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.store = store
+        self.ranks = ranks
         self.examples = examples
         self.encoder = encoder
         self.config = config
@@ -77,16 +80,19 @@ class MlmJob:
         """Run one batch of mixed examples."""
         readings = self.readings(step)
         total = sum(len(reading.targets) for reading in readings)
+        num_tokens = sum(len(reading.ids[0]) for reading in readings)
+        readings = self.ranks.share(readings)
         loss, right = 0.0, 0
         for group in group_by_length([len(r.ids[0]) for r in readings], self.config.batch_tokens):
             gold, hits = self._forward([readings[i] for i in group])
             (-gold.sum() / total).backward()
             loss -= float(gold.detach().sum())
             right += int(hits.sum())
+        parts = self.ranks.gather_values((loss, right))
         return {
-            "loss": loss / total,
-            "piece_accuracy": right / total,
-            "tokens": float(sum(len(r.ids[0]) for r in readings)),
+            "loss": sum(part for part, _ in parts) / total,
+            "piece_accuracy": sum(part for _, part in parts) / total,
+            "tokens": float(num_tokens),
         }
 
     def readings(self, step: int) -> list[Reading]:

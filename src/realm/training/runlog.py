@@ -11,24 +11,35 @@ METRICS = "metrics.jsonl"
 
 
 class RunLog:
-    """Appends one JSON line per step; a resumed run drops the lines of steps it repeats."""
+    """Appends one JSON line per step; a resumed run drops the lines of steps it repeats.
 
-    def __init__(self, run: Path, *, resume_step: int, tensorboard: bool = False) -> None:
+    One that does not write (on all ranks but the first) knows the newest values all the same.
+    """
+
+    def __init__(
+        self, run: Path, *, resume_step: int, tensorboard: bool = False, writes: bool = True
+    ) -> None:
         self.path = run / METRICS
+        self._writes = writes
         # Resumed from step 0 means from the start: what was measured at step 0 is repeated too.
         kept = [line for line in read_metrics(run) if 0 < resume_step >= line["step"]]
         self.last: dict[str, float] = {}
         """The newest value of everything that was logged before the resume."""
+        for line in kept:
+            self.last |= {name: value for name, value in line.items() if name != "step"}
+        self._writer = _tensorboard(run, resume_step) if tensorboard and writes else None
+        if not writes:
+            return
         partial = self.path.with_name(f".{METRICS}.partial")
         with partial.open("w", encoding="utf-8") as stream:
             for line in kept:
                 stream.write(json.dumps(line) + "\n")
-                self.last |= {name: value for name, value in line.items() if name != "step"}
         partial.replace(self.path)
-        self._writer = _tensorboard(run, resume_step) if tensorboard else None
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Keep one step's numbers."""
+        if not self._writes:
+            return
         with self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"step": step, **metrics}) + "\n")
         if self._writer:

@@ -1,0 +1,303 @@
+"""One step of joint pre-training, and what it measures (sections 3.1 to 3.4)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from realm.checkpoint.checkpoints import Model
+from realm.config import IndexConfig, PretrainConfig
+from realm.index.builder import PassageEmbedder, autocast_to
+from realm.index.searchable import Searchable
+from realm.index.sharded import ShardedIndex
+from realm.masking.store import ExampleStore
+from realm.model.embedder import Towers, embed_in_groups
+from realm.model.encoder import Encoder
+from realm.model.likelihood import marginal_log_likelihood, token_marginal_log_likelihood
+from realm.model.realm import (
+    Budget,
+    CandidateBatch,
+    candidate_vectors,
+    read_candidates,
+    score_vectors,
+)
+from realm.ranks import ALONE, Ranks
+from realm.records import MaskedExample
+from realm.refresh.audit import recall_of_index
+from realm.refresh.refresher import Refresher
+from realm.refresh.reranking import Reranked
+from realm.retrieval.batch import Lengths, candidate_batch
+from realm.retrieval.retriever import CandidateFinder
+from realm.training.examples import ExampleSampler
+from realm.training.measures import (
+    ForwardPass,
+    average,
+    leave_out_null,
+    measure_held_out,
+    step_measures,
+)
+from realm.training.packing import pack
+from realm.training.sampling import sample
+
+CPU = torch.device("cpu")
+
+
+def index_config(config: PretrainConfig, num_passages: int) -> IndexConfig:
+    """Return how a run's passages are embedded."""
+    shard_rows = config.refresh.shard_rows or min(65_536, max(1_024, -(-num_passages // 16)))
+    return IndexConfig(
+        passage_wordpieces=config.passage_wordpieces,
+        autocast=config.autocast,
+        shard_rows=shard_rows,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What a group's candidates tell of the index; null and missing ones left out."""
+
+    rows: torch.Tensor
+    drift: torch.Tensor
+    """Absolute difference of the score in the index and afresh."""
+    vectors: torch.Tensor
+
+
+def _seen(
+    rows: Sequence[Sequence[int]],
+    batch: CandidateBatch,
+    passages: torch.Tensor,
+    scores: torch.Tensor,
+    stale: torch.Tensor,
+) -> Seen:
+    chosen = torch.tensor(rows)
+    is_passage = chosen >= 0
+    return Seen(
+        rows=chosen[is_passage],
+        drift=(scores.detach().float() - stale).abs()[is_passage],
+        vectors=passages.detach()[batch.passage_of[is_passage]],
+    )
+
+
+class PretrainJob:
+    """One step of the REALM loop."""
+
+    def __init__(
+        self,
+        examples: ExampleStore,
+        towers: Towers,
+        encoder: Encoder,
+        refresher: Refresher,
+        config: PretrainConfig,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        self.ranks = ranks
+        self.store = refresher.store
+        self.step_now = 0
+        self.index_config = index_config(config, len(self.store))
+        self.towers = towers
+        self.encoder = encoder
+        self.refresher = refresher
+        self.config = config
+        self.sampler = ExampleSampler(
+            examples,
+            self.store,
+            held_out=config.held_out,
+            num_eval=config.num_eval_examples,
+            seed=config.seed,
+        )
+        self.finder = CandidateFinder(
+            self.store,
+            num_candidates=config.num_candidates,
+            overlap_limit=config.overlap_limit,
+            exclude_own=config.exclude_own,
+            ranks=ranks,
+        )
+        self.lengths = Lengths(
+            query=config.query_wordpieces,
+            passage=config.passage_wordpieces,
+            joint=config.joint_wordpieces,
+        )
+        self.budget = Budget(pad_id=self.store.tokenizer.pad_id, batch_tokens=config.batch_tokens)
+        self.forward = ForwardPass(
+            store=self.store,
+            towers=towers,
+            encoder=encoder,
+            candidates=self.candidates,
+            lengths=self.lengths,
+            budget=self.budget,
+            null_passage=config.null_passage,
+            autocast=config.autocast,
+            ranks=ranks,
+        )
+
+    @property
+    def model(self) -> Model:
+        """Towers and encoder."""
+        return Model(tokenizer=self.store.tokenizer, towers=self.towers, encoder=self.encoder)
+
+    def trained(self) -> Mapping[str, tuple[nn.Module, float]]:
+        """Return towers and encoder with their relative rates."""
+        return {
+            "embedder": (self.towers, self.config.retriever_rate),
+            "encoder": (self.encoder, 1.0),
+        }
+
+    def before_step(self, step: int) -> Mapping[str, float]:
+        """Refresh the index when it is time, if the measuring before this step did not."""
+        self.step_now = step
+        self.refresher.advance(self.towers.passage, step)
+        return self.refresher.measures(step)
+
+    def step(self, step: int) -> Mapping[str, float]:
+        """Run one batch: select, score afresh, read, differentiate."""
+        whole_batch = self.sampler.batch(step, self.config.batch_size)
+        drawn = self.ranks.share(whole_batch)
+        rows, stale = self.candidates(drawn)
+        is_frozen = step < self.config.retriever_frozen_steps
+        parts: list[Mapping[str, float]] = []
+        seen: list[Seen] = []
+        for group in self._groups(drawn, rows):
+            batch = candidate_batch(
+                self.store, [drawn[i] for i in group], [rows[i] for i in group], self.lengths
+            )
+            if not self.config.null_passage:
+                leave_out_null(batch)
+            with autocast_to(self.config.autocast, CPU):
+                queries, passages = candidate_vectors(self.towers, batch, self.budget)
+                scores = score_vectors(queries, passages, batch)
+                log_probs = read_candidates(self.encoder, batch, self.budget)
+            if is_frozen:
+                scores = scores.detach()
+            likelihood = self.objective(scores.float(), log_probs, batch.mask_is_real)
+            (-likelihood.sum() / len(whole_batch)).backward()
+            measured = step_measures(
+                scores.detach().float(), log_probs.detach(), batch, stale[group]
+            )
+            measured["objective"] = -float(likelihood.detach().mean())
+            parts.append(measured)
+            seen.append(_seen([rows[i] for i in group], batch, passages, scores, stale[group]))
+        everything = [part for found in self.ranks.gather_values(parts) for part in found]
+        measures = average(everything, sums={"tokens"})
+        return {**measures, **self._tell_refresher(seen, measures, step)}
+
+    def objective(
+        self, scores: torch.Tensor, log_probs: torch.Tensor, mask_is_real: torch.Tensor
+    ) -> torch.Tensor:
+        """Return each example's log-likelihood under the chosen marginal.
+
+        `token` is a mean over the example's masks, so that long spans do not weigh more; the
+        released code averages over all masks of the batch.
+        """
+        if self.config.marginal == "token":
+            total = token_marginal_log_likelihood(scores, log_probs, mask_is_real)
+            return total / mask_is_real.sum(dim=-1)
+        return marginal_log_likelihood(scores, log_probs, mask_is_real)
+
+    def candidates(self, drawn: Sequence[MaskedExample]) -> tuple[list[list[int]], torch.Tensor]:
+        """Return (candidate rows, their scores in the index): selection only, no gradient."""
+        return self.finder.find(self._searched(), self._query_vectors(drawn), drawn)
+
+    def _query_vectors(self, drawn: Sequence[MaskedExample]) -> torch.Tensor:
+        """Return Embed_input of masked sentences, without dropout or gradients."""
+        queries = [self.store.tokenizer.query_input(e.query_ids, self.lengths.query) for e in drawn]
+        was_training = self.towers.training
+        self.towers.eval()
+        with torch.no_grad(), autocast_to(self.config.autocast, CPU):
+            vectors = embed_in_groups(
+                self.towers.query,
+                queries,
+                pad_id=self.budget.pad_id,
+                batch_tokens=self.budget.batch_tokens,
+            )
+        self.towers.train(was_training)
+        return vectors.float()
+
+    def evaluate(self, step: int) -> Mapping[str, float]:
+        """Measure held-out examples with and without retrieval."""
+        self.step_now = step
+        self.refresher.advance(self.towers.passage, step)
+        measured = measure_held_out(self.forward, self.sampler.held_out)
+        return {**measured, **self._audit()}
+
+    def state(self) -> Mapping[str, Any]:
+        """Return which index is in use."""
+        return self.refresher.state()
+
+    def restore(self, values: Mapping[str, Any]) -> None:
+        """Search the index that was in use."""
+        self.refresher.restore(values, int(values["step"]))
+
+    def _searched(self) -> Searchable:
+        """Return what is searched: the index, in parts, with fresh scores on top."""
+        refresh, live = self.config.refresh, self.refresher.index
+        index = ShardedIndex(live, self.ranks) if self.ranks.are_several else live
+        if not refresh.rerank_passages:
+            return index
+        return Reranked(
+            index,
+            self._embed,
+            num_passages=refresh.rerank_passages,
+            write_back=self._write_back if refresh.write_back else None,
+        )
+
+    def _tell_refresher(
+        self, seen: Sequence["Seen"], measures: Mapping[str, float], step: int
+    ) -> Mapping[str, float]:
+        """Hand on what the candidates tell of the index, and their fresh vectors."""
+        rows = self.ranks.gather(torch.cat([one.rows for one in seen]))
+        staleness = self.refresher.index.mean_staleness(step, rows)
+        self.refresher.count(rows, self.ranks.gather(torch.cat([one.drift for one in seen])))
+        if "index/rank_correlation" in measures:
+            self.refresher.drift.observe(measures["index/rank_correlation"])
+        if self.config.refresh.write_back and not self.config.refresh.rerank_passages:
+            self._write_back(
+                torch.cat([one.rows for one in seen]), torch.cat([one.vectors for one in seen])
+            )
+        return {"index/retrieved_staleness_steps": staleness}
+
+    def _write_back(self, rows: torch.Tensor, vectors: torch.Tensor) -> None:
+        """Put fresh vectors of all ranks into every rank's index."""
+        self.refresher.index.write(
+            self.ranks.gather(rows), self.ranks.gather(vectors), self.step_now
+        )
+
+    def _embed(self, rows: Sequence[int]) -> torch.Tensor:
+        """Return fresh embeddings of passages, without dropout or gradients."""
+        tower = self.towers.passage
+        was_training = tower.training
+        tower.eval()
+        vectors = PassageEmbedder(tower, self.store, self.index_config)(rows)
+        tower.train(was_training)
+        return vectors
+
+    def _audit(self) -> Mapping[str, float]:
+        """Return the recall of the index against fresh vectors, on a sample of the passages."""
+        count = min(self.config.refresh.audit_passages, len(self.store))
+        if not count or not self.sampler.held_out or not self.ranks.is_first:
+            return {}
+        rows = sample(range(len(self.store)), count, self.config.seed)
+        queries = self._query_vectors(self.sampler.held_out)
+        recall = recall_of_index(
+            self.refresher.index,
+            queries,
+            torch.tensor(rows),
+            self._embed(rows),
+            self.config.num_candidates,
+            rerank=self.config.refresh.rerank_passages,
+        )
+        return {"eval/index_recall": recall}
+
+    def _groups(
+        self, drawn: Sequence[MaskedExample], rows: Sequence[Sequence[int]]
+    ) -> list[list[int]]:
+        """Split a batch so that one backward pass holds about `batch_tokens`."""
+        sizes = [
+            sum(
+                len(example.query_ids) + (len(self.store.wordpieces(row)) if row >= 0 else 0)
+                for row in chosen
+            )
+            for example, chosen in zip(drawn, rows, strict=True)
+        ]
+        return pack(sizes, self.config.batch_tokens)
