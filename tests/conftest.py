@@ -152,7 +152,8 @@ def _rank_environment() -> dict[str, str]:
     import realm
 
     source = Path(realm.__file__).parents[1]
-    return {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
+    told = {"PYTHONPATH": str(source), "OMP_NUM_THREADS": "1", "REALM_RANKS_TIMEOUT_SECONDS": "120"}
+    return {**os.environ, **told}
 
 
 @pytest.fixture

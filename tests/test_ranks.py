@@ -3,14 +3,18 @@
 import json
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
-from realm.errors import ConfigError, CorpusError
-from realm.ranks import ALONE, Ranks, started_ranks
+from realm.errors import ConfigError, CorpusError, RankError
+from realm.ranks import ALONE, Ranks
+from realm.torchrun import agree_on_session, started_ranks
 
 Torchrun = Callable[..., subprocess.CompletedProcess[str]]
 Launch = Callable[..., list[subprocess.Popen[str]]]
@@ -22,7 +26,7 @@ import torch
 from torch import nn
 from realm import ranks as module
 from realm.errors import CorpusError, RankError
-from realm.ranks import started_ranks
+from realm.torchrun import started_ranks
 
 module.BUCKET_FLOATS = 5  # several buckets, one parameter larger than any
 
@@ -141,7 +145,7 @@ def test_the_first_rank_acts_for_all_and_its_error_reaches_all(
 
 LEFT_ALONE = """
 import os, signal, sys, time
-from realm.ranks import started_ranks
+from realm.torchrun import started_ranks
 from realm.errors import RankError
 
 try:
@@ -217,6 +221,29 @@ def test_an_environment_that_torchrun_does_not_make_is_told(
 ) -> None:
     with pytest.raises(ConfigError, match=message), started_ranks(environment):
         pass
+
+
+def test_each_start_agrees_on_a_session_of_its_own() -> None:
+    """Three starts in one store, as torchrun's restarts: nobody meets a process that is gone."""
+    store = dist.HashStore()
+    timeout = timedelta(seconds=60)
+    store.set("realm/hello/2", "killed-before-it-was-welcomed")
+    sessions = []
+    for _ in range(3):
+        with ThreadPoolExecutor(3) as pool:
+            meeting = [
+                pool.submit(agree_on_session, store, Ranks(rank=rank, world=3), timeout)
+                for rank in (2, 0, 1)
+            ]
+            (session,) = {met.result() for met in meeting}
+        sessions.append(session)
+    assert len(set(sessions)) == 3
+
+
+def test_a_rank_that_does_not_come_is_named() -> None:
+    first, soon = Ranks(rank=0, world=2), timedelta(seconds=0.1)
+    with pytest.raises(RankError, match=r"ranks \[1\] did not come"), first.talking("meet"):
+        agree_on_session(dist.HashStore(), first, soon)
 
 
 def test_without_torchrun_there_is_one_rank() -> None:

@@ -9,12 +9,10 @@ same order, whatever their own data look like. An empty part is a part.
 """
 
 import json
-import os
 import re
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -22,20 +20,16 @@ import torch.distributed as dist
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
-from realm.errors import ConfigError, RankError, RealmError
+from realm.errors import RankError, RealmError
 
 T = TypeVar("T")
-TIMEOUT = "REALM_RANKS_TIMEOUT_SECONDS"
-"""Environment variable: how long a rank waits for the others before it gives up."""
-TIMEOUT_SECONDS = 1_800
-"""Its default. The longest wait is for the slowest rank's part of an index build."""
 BUCKET_FLOATS = 1 << 24
 """Numbers of the gradient that are sent at once (64 MiB)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranks:
-    """The ranks of a run, as one of them sees them; made by `started_ranks`."""
+    """The ranks of a run, as one of them sees them; made by `torchrun.started_ranks`."""
 
     rank: int = 0
     """Which of them this process is."""
@@ -154,7 +148,7 @@ class Ranks:
         if self.world == 1:
             return
         known = list(parameters)
-        with self._talking("add up gradients"):
+        with self.talking("add up gradients"):
             is_used = torch.tensor([p.grad is not None for p in known], dtype=torch.int32)
             dist.all_reduce(is_used, op=dist.ReduceOp.MAX)
             used = [p for p, flag in zip(known, is_used.tolist(), strict=True) if flag]
@@ -169,7 +163,7 @@ class Ranks:
         """
         if self.world == 1:
             return
-        with self._talking("copy the parameters"), torch.no_grad():
+        with self.talking("copy the parameters"), torch.no_grad():
             for module in modules:
                 for tensor in module.state_dict().values():
                     dist.broadcast(tensor, src=0)
@@ -183,7 +177,7 @@ class Ranks:
 
     def _parts(self, part: Tensor) -> list[Tensor]:
         """Return every rank's tensor; they may differ in the length of the first axis."""
-        with self._talking("exchange tensors"):
+        with self.talking("exchange tensors"):
             own = torch.tensor([len(part)])
             all_sizes = [torch.empty_like(own) for _ in range(self.world)]
             dist.all_gather(all_sizes, own)
@@ -197,7 +191,7 @@ class Ranks:
 
     def _broadcast(self, value: dict[str, Any]) -> dict[str, Any]:
         """Return what the first rank passed."""
-        with self._talking("wait for rank 0"):
+        with self.talking("wait for rank 0"):
             content = _encoded(value)
             size = torch.tensor([len(content)])
             dist.broadcast(size, src=0)
@@ -216,7 +210,12 @@ class Ranks:
             raise
 
     @contextmanager
-    def _talking(self, what: str) -> Generator[None]:
+    def talking(self, what: str) -> Generator[None]:
+        """Say what was tried, and what to do, where torch says that a rank is gone.
+
+        Raises:
+            RankError: another rank died, or does not answer.
+        """
         try:
             yield
         except RuntimeError as error:  # gloo raises nothing more special
@@ -246,65 +245,9 @@ class _Gathered(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
         total = gradients[0].contiguous().clone()
-        with ctx.ranks._talking("exchange gradients"):
+        with ctx.ranks.talking("exchange gradients"):
             dist.all_reduce(total)
         return total[ctx.start : ctx.stop], None
-
-
-def world_size(environment: Mapping[str, str] = os.environ) -> int:
-    """Return how many ranks `torchrun` has started; 1 without it."""
-    return _number(environment, "WORLD_SIZE", 1)
-
-
-@contextmanager
-def started_ranks(environment: Mapping[str, str] = os.environ) -> Generator[Ranks]:
-    """Meet the other ranks that `torchrun` started, and part from them at the end.
-
-    Tensors in main memory travel by gloo, those on a GPU by NCCL.
-
-    Raises:
-        ConfigError: the environment is not one that `torchrun` makes.
-        RankError: the others do not come.
-    """
-    world = world_size(environment)
-    if world == 1:
-        yield ALONE
-        return
-    missing = [n for n in ("RANK", "MASTER_ADDR", "MASTER_PORT") if n not in environment]
-    if missing:
-        raise ConfigError(
-            f"found WORLD_SIZE={world} but no {', '.join(missing)} in the environment; expected "
-            "those that torchrun sets: start with `torchrun --nproc-per-node=N -m realm ...`, or "
-            "unset WORLD_SIZE for a run on one process"
-        )
-    ranks = Ranks(
-        rank=_number(environment, "RANK", 0),
-        world=world,
-        local_rank=_number(environment, "LOCAL_RANK", 0),
-    )
-    timeout = timedelta(seconds=_number(environment, TIMEOUT, TIMEOUT_SECONDS))
-    has_gpu = torch.cuda.is_available() and dist.is_nccl_available()
-    if has_gpu:
-        torch.cuda.set_device(ranks.local_rank % torch.cuda.device_count())
-    with ranks._talking("meet the others"):  # pyright: ignore[reportPrivateUsage]
-        dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if has_gpu else "gloo",
-            rank=ranks.rank,
-            world_size=world,
-            timeout=timeout,
-        )
-    yield ranks
-    dist.destroy_process_group()  # not after an error: that would wait for whoever is gone
-
-
-def _number(environment: Mapping[str, str], name: str, default: int) -> int:
-    told = environment.get(name, str(default))
-    if not told.isdecimal() or (name in {"WORLD_SIZE", TIMEOUT} and not int(told)):
-        raise ConfigError(
-            f"found {name}={told!r} in the environment, expected a whole number; torchrun sets "
-            f"it, or `unset {name}`"
-        )
-    return int(told)
 
 
 def _nothing() -> None:

@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from realm.index.mapped import MappedRows
 from realm.index.sharded import ShardedIndex
 from realm.index.snapshot import Snapshot
-from realm.ranks import started_ranks
+from realm.torchrun import started_ranks
 
 folder = Path(sys.argv[1])
 queries = load_file(folder / "queries.safetensors")["queries"]

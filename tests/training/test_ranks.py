@@ -70,7 +70,7 @@ torch.set_num_threads(1)
 from realm.config import FinetuneConfig, IctConfig, MlmConfig, PretrainConfig
 from realm.corpus.store import PassageStore
 from realm.masking.store import ExampleStore
-from realm.ranks import started_ranks
+from realm.torchrun import started_ranks
 from realm.records import Question
 from realm.retrieval.retriever import CandidateFinder
 from realm.training.finetune import finetune

@@ -56,7 +56,7 @@ def ict(
     settings = load_config(IctConfig, section="ict", file=config, overrides=told)
     from realm.cli import display
     from realm.corpus.store import PassageStore
-    from realm.ranks import started_ranks
+    from realm.torchrun import started_ranks
     from realm.training.ict import ict as train_ict
 
     with started_ranks() as ranks:
@@ -108,7 +108,7 @@ def mlm(
     from realm.cli import display
     from realm.corpus.store import PassageStore
     from realm.masking.store import ExampleStore
-    from realm.ranks import started_ranks
+    from realm.torchrun import started_ranks
     from realm.training.mlm import mlm as train_mlm
 
     with started_ranks() as ranks:
@@ -274,7 +274,7 @@ def pretrain(  # noqa: PLR0917
     from realm.cli import display
     from realm.corpus.store import PassageStore
     from realm.masking.store import ExampleStore
-    from realm.ranks import started_ranks
+    from realm.torchrun import started_ranks
     from realm.training.pretrain import pretrain as train_jointly
 
     with (
@@ -333,7 +333,7 @@ def finetune(
     from realm.cli import display
     from realm.corpus.store import PassageStore
     from realm.evaluation.questions import read_questions
-    from realm.ranks import started_ranks
+    from realm.torchrun import started_ranks
     from realm.training.finetune import finetune as train_reader
 
     with (
