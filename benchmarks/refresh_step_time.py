@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import statistics
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -75,7 +76,7 @@ def main() -> None:
             encoder=args.encoder,
             config=config,
             on_metrics=toggle,
-            tell=print,
+            tell=lambda sentence: sys.stderr.write(sentence + "\n"),
         )
         lines = [line for line in read_metrics(run) if "step_seconds" in line]
     seconds = {line["step"]: line["step_seconds"] for line in lines}
@@ -104,7 +105,9 @@ def main() -> None:
         "load": os.getloadavg(),
     }
     args.out.write_text(json.dumps(content, indent=2), encoding="utf-8")
-    print(json.dumps(content, indent=2))
+    sys.stdout.write(json.dumps(content, indent=2) + "\n")
+    if found["seconds"]["ratio"] > LIMIT:
+        sys.exit(f"the builder costs the trainer more than {LIMIT}x")
 
 
 if __name__ == "__main__":

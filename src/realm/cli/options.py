@@ -52,6 +52,12 @@ def rank() -> int:
     return int(told) if told.isdecimal() else 0
 
 
+def world_size() -> int:
+    """Return how many processes `torchrun` started; 1 without it."""
+    told = os.environ.get("WORLD_SIZE", "")
+    return max(1, int(told)) if told.isdecimal() else 1
+
+
 def check_ranks(verb: str) -> None:
     """Refuse a verb whose processes would each do all of the work, into one folder.
 

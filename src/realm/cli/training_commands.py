@@ -192,13 +192,12 @@ def index(  # noqa: PLR0917
     from realm.cli import display
     from realm.corpus.store import PassageStore
     from realm.index.builder import EmbedderVersion, build_index
-    from realm.ranks import world_size
     from realm.storage import MANIFEST
 
     tower = load_model(checkpoint).need_towers().passage
     store = PassageStore.open(passages)
     done = "already done: " if (out / MANIFEST).is_file() and not rebuild else ""
-    share = (options.rank(), world_size())
+    share = (options.rank(), options.world_size())
     with display.progress("embedding", "passages", quiet=quiet or share[0] > 0) as advance:
         snapshot = build_index(
             tower,
