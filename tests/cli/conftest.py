@@ -43,7 +43,7 @@ projection_size = 16
 [pretrain]{TRAIN}
 num_candidates = 4
 num_eval_examples = 8
-refresh = {{ every_steps = 2, max_staleness_steps = 4 }}
+refresh = {{ mode = "sync", every_steps = 2, max_staleness_steps = 4 }}
 [finetune]{TRAIN}
 [evaluate]
 bootstrap_samples = 100
