@@ -212,8 +212,8 @@ class RefreshConfig(Config):
     """async: by builder processes, beside the trainer; sync: between two steps, deterministic; off:
     never (ablation)."""
     every_steps: int = Field(default=500, ge=1)
-    """Optimizer steps between refreshes, or, in mode async, between published parameters (paper:
-    about 500)."""
+    """Optimizer steps between refreshes (paper: about 500). In mode async, between published
+    parameters; a rolling refresh, which uses them in parts, has them ten times as often."""
     drift_bound: float | None = Field(default=None, gt=0, le=1)
     """Refresh when the rank correlation of the candidates' scores in the index with the fresh ones
     has fallen by this much (0.1: below 0.9) instead of every `every_steps`."""
@@ -233,11 +233,11 @@ class RefreshConfig(Config):
     shard_rows: int | None = Field(default=None, ge=1)
     """Rows per shard (None: a sixteenth of the passages, 1,024 to 65,536). Builders share shards, a
     killed one loses one; a rolling refresh publishes so many rows at a time."""
-    rolling: bool = False
-    """Mode async: passages are swapped in as they are embedded, not all at the end."""
-    order: Literal["oldest", "hottest", "drifted"] = "oldest"
-    """Which passages a rolling refresh embeds next: the oldest, or those that weigh most in what is
-    retrieved, or in what is retrieved and has drifted."""
+    order: Literal["sweep", "oldest", "hottest", "drifted"] = "hottest"
+    """Mode async: sweep (paper): all passages with the same parameters, swapped in at the end. Else
+    a rolling refresh: some passages at a time, each with the newest parameters, swapped in as they
+    are embedded; those first that are the oldest, or weigh most in what is retrieved, or in what is
+    retrieved and has drifted."""
     write_back: bool = False
     """Put the candidates' fresh vectors into the index (those of training, dropout included)."""
     rerank_passages: int = Field(default=0, ge=0)
@@ -245,6 +245,16 @@ class RefreshConfig(Config):
     none; the index alone chooses)."""
     audit_passages: int = Field(default=512, ge=0)
     """Passages embedded afresh at each measurement, to tell the recall of the index (0: none)."""
+
+    @property
+    def publish_every_steps(self) -> int:
+        """Optimizer steps between published parameters."""
+        return max(1, self.every_steps // 10) if self.is_rolling else self.every_steps
+
+    @property
+    def is_rolling(self) -> bool:
+        """Whether builders publish some passages at a time."""
+        return self.mode == "async" and self.order != "sweep"
 
     @model_validator(mode="after")
     def _possible(self) -> "RefreshConfig":
@@ -257,10 +267,6 @@ class RefreshConfig(Config):
                 f"max_staleness_steps ({self.max_staleness_steps}) is less than every_steps "
                 f"({self.every_steps}): every run would stop"
             )
-        if self.rolling and self.mode != "async":
-            raise ValueError(f"rolling=true needs mode async, found {self.mode}")
-        if self.order != "oldest" and not self.rolling:
-            raise ValueError(f"order={self.order} needs rolling=true")
         return self
 
 

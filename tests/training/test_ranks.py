@@ -52,8 +52,8 @@ STAGES: dict[str, tuple[str, dict[str, Any]]] = {
     "deeper": ("pretrain", {**JOINT, "retriever_frozen_steps": 0}),
     "live": ("pretrain", {**JOINT, "refresh": LIVE}),
     "reranked": ("pretrain", {**JOINT, "refresh": {**LIVE, "rerank_passages": 12}}),
-    "async": ("pretrain", {**JOINT, "refresh": ASYNC}),
-    "rolling": ("pretrain", {**JOINT, "refresh": {**ASYNC, "rolling": True, "order": "hottest"}}),
+    "async": ("pretrain", {**JOINT, "refresh": {**ASYNC, "order": "sweep"}}),
+    "rolling": ("pretrain", {**JOINT, "refresh": ASYNC}),
     "finetune": (
         "finetune",
         {**SHARED, "num_passages": 3, "retriever_beam": 8, "span_hidden": 16},

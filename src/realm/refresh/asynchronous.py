@@ -89,7 +89,7 @@ class AsyncRefresher:
         self._watcher = Watcher(
             run,
             store.fingerprint,
-            is_rolling=config.rolling,
+            is_rolling=config.is_rolling,
             tell=tell,
             look_after=self._builders.look,
         )
@@ -234,7 +234,7 @@ class AsyncRefresher:
             return True
         if self.config.drift_bound is not None:
             return self.drift.fall > self.config.drift_bound
-        return step - self._newest >= self.config.every_steps
+        return step - self._newest >= self.config.publish_every_steps
 
     def _publish(self, tower: Embedder, step: int) -> None:
         """Hand a copy of the parameters to a thread that writes them."""

@@ -148,7 +148,7 @@ class Follower:
             return False
         settings = run_settings(self.run)
         presence.tell(state=f"loading parameters of step {newest.step}")
-        if settings.get("rolling") and list_snapshots(self.run):
+        if settings.get("order", "sweep") != "sweep" and list_snapshots(self.run):
             return self._roll(newest, str(settings["order"]), presence, number)
         return self._sweep(load_parameters(newest), presence, number)
 
