@@ -20,8 +20,7 @@ from realm.index.snapshot import Snapshot, remove_old_snapshots, snapshot_folder
 from realm.model.embedder import Embedder
 from realm.records import Progress
 from realm.refresh.drift import Drift
-from realm.refresh.housekeeping import steps_to_resume_with
-from realm.storage import remove
+from realm.refresh.housekeeping import remove_unusable, steps_to_resume_with
 
 
 class SyncRefresher:
@@ -140,8 +139,7 @@ class SyncRefresher:
     def _build(self, tower: Embedder, step: int) -> Snapshot:
         folder = snapshot_folder(self.run, step)
         version = EmbedderVersion(model_hash=tower_hash(tower), step=step)
-        if folder.exists() and not self._is_usable(folder, version):
-            remove(folder)
+        remove_unusable(folder, version, self.store.fingerprint)
         return build_index(
             tower,
             self.store,
@@ -150,15 +148,6 @@ class SyncRefresher:
             config=self.index_config,
             progress=self.progress,
         )
-
-    def _is_usable(self, folder: Path, version: EmbedderVersion) -> bool:
-        """Return whether a snapshot that a killed run left behind is what would be built."""
-        try:
-            found = Snapshot.open(folder, verify=True)
-            found.check_passages(self.store.fingerprint)
-        except ArtifactError:
-            return False
-        return found.model_hash == version.model_hash
 
     def _remove_old(self) -> None:
         """Keep the snapshot in use and those that checkpoints would resume with."""
