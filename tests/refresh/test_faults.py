@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -183,3 +184,59 @@ def test_a_run_killed_at_random_moments_comes_to_its_end(trainer: Start) -> None
 def test_a_run_killed_again_and_again_comes_to_its_end(seed: int, trainer: Start) -> None:
     chance = random.Random(1_000 + seed)  # noqa: S311
     kill_at_random(trainer, seed, chance.choices(["builder", "trainer", "both"], k=10))
+
+
+def test_ctrl_c_ends_it_within_five_seconds_and_leaves_no_builder(trainer: Start) -> None:
+    one = trainer(steps=10_000)
+    one.until(lambda: one.step() >= 2 and one.builder())
+    began = time.monotonic()
+    one.process.send_signal(signal.SIGINT)
+    assert one.process.wait(timeout=LIMIT_SECONDS) == 130
+    assert time.monotonic() - began < 5.0
+    assert not any(seen.is_alive for seen in builders_of(one.run))
+    assert "the same command resumes" in one.told()
+
+
+def test_a_full_disk_stops_builders_until_there_is_room_but_not_the_trainer(
+    trainer: Start,
+) -> None:
+    """A limit on the size of files stands for the disk: shards of the index are too large for it.
+
+    It is set on the builder alone, so that the trainer can be seen to go on.
+    """
+    if not hasattr(resource, "prlimit"):
+        pytest.skip("needs prlimit (Linux), to limit the files of a process that runs")
+    one = trainer(steps=10_000, refresh__max_staleness_steps=100_000)
+    one.until(lambda: one.step() >= 2 and one.builder())
+    builder = one.builder()
+    resource.prlimit(builder, resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+    said = one.run / "processes" / "builder-0.log"
+    one.until(lambda: "cannot build" in said.read_text())
+    assert "File too large" in said.read_text()
+    assert "Free space" in said.read_text()
+    at = one.step()
+    one.until(lambda: one.step() > at + 5)  # the trainer goes on
+    assert one.builder() == builder
+    newest = list_snapshots(one.run)[-1][0]
+    resource.prlimit(builder, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+    one.until(lambda: list_snapshots(one.run)[-1][0] > newest)
+
+
+def test_clocks_that_jump_and_times_of_files_change_nothing(trainer: Start) -> None:
+    one = trainer(prelude=JUMPING)
+    one.until(lambda: one.step() >= 0 and list_snapshots(one.run))
+    set_times(one.run, 2100)
+    time.sleep(1.0)
+    one.kill("trainer")
+    orphans_end(one.run)
+    set_times(one.run, 1970)
+    again = trainer(prelude=JUMPING)
+    assert again.wait() == 0, again.told()
+    check_finished(again.run)
+
+
+def set_times(run: Path, year: int) -> None:
+    seconds = (year - 1970) * 365.25 * 86_400
+    for path in run.rglob("*"):
+        with suppress(OSError):
+            os.utime(path, (seconds, seconds))
