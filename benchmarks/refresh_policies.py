@@ -91,7 +91,8 @@ class Policy:
 
     def _begin(self, tower: Embedder, experiment: "Experiment", step: int) -> bool:
         if self.kind == "rolling":
-            demand = self.demand.take()
+            args = experiment.args
+            demand = self.demand.take(keep=0.5 ** (args.chunk_steps / args.sweep_steps))
             rows = next_rows(self.index.row_steps, step, demand, experiment.chunk, self.order)
         elif self.kind == "drift" and self.drift.fall <= self.bound:
             return False
@@ -215,7 +216,8 @@ class Experiment:
         examples = ExampleStore.open(args.examples)
         self.job = PretrainJob(examples, self.towers, encoder, keeper, self.config)
         keeper.advance(self.towers.passage, 0)
-        self.policies = policies(args.bound, args.wide)
+        known = policies(args.bound, args.wide)
+        self.policies = [known[number] for number in args.only or range(len(known))]
         for policy in self.policies:
             policy.index = LiveIndex(Snapshot.open(keeper.snapshot.folder))
             policy.demand = DemandCounter(len(self.store))
@@ -315,6 +317,7 @@ def main() -> None:
     parser.add_argument("--wide", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--only", type=int, nargs="*", help="numbers of policies (default: all)")
     args = parser.parse_args()
     with TemporaryDirectory() as folder:
         Experiment(args, Path(folder)).run()

@@ -7,18 +7,19 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
 
-from realm.records import MaskedExample
+from realm.records import MaskedExample, Passage, SalientSpan, Skipped
 
 if TYPE_CHECKING:
     from realm.corpus.store import PassageStore
     from realm.index.snapshot import Snapshot
+    from realm.masking.taggers import Tagger
     from realm.model.embedder import Towers
     from realm.model.encoder import Encoder
     from realm.model.reader import Reader
@@ -216,6 +217,67 @@ def make_store(
 def store(make_store: MakeStore) -> "PassageStore":
     """Some two dozen passages."""
     return make_store(small_world())
+
+
+class CapitalTagger:
+    """Tags names (a capital inside a sentence) and years; the same for ever, unlike `rules`."""
+
+    name = "capitals"
+    fingerprint = "capitals-1"
+
+    def tag(self, passages: Sequence[Passage], skipped: Skipped) -> Iterator[list[SalientSpan]]:
+        """Yield the spans of each passage."""
+        del skipped
+        for passage in passages:
+            found = re.finditer(r"(?<=[a-z] )[A-Z][a-z]+|\b1\d\d\d\b", passage.text)
+            yield [SalientSpan(start=m.start(), end=m.end(), label="NAME") for m in found]
+
+
+@pytest.fixture(scope="session")
+def tagger() -> "Tagger":
+    return CapitalTagger()
+
+
+@pytest.fixture(scope="session")
+def make_examples(tagger: "Tagger", tmp_path_factory: pytest.TempPathFactory) -> MakeStore:
+    """Mask the sentences of a store."""
+    from realm.config import MaskConfig
+    from realm.masking.examples import mask
+    from realm.masking.store import ExampleStore
+
+    def make(store: "PassageStore") -> ExampleStore:
+        folder = tmp_path_factory.mktemp("examples") / "out"
+        mask(store, folder, config=MaskConfig(query_wordpieces=32), tagger=tagger)
+        return ExampleStore.open(folder)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_start(tmp_path_factory: pytest.TempPathFactory) -> MakeModel:
+    """Write checkpoints as `ict` and `mlm` would leave them, with random parameters."""
+    import torch
+
+    from realm.checkpoint.checkpoints import Model, save_checkpoint
+    from realm.checkpoint.pretrained import load_pretrained
+    from realm.config import EncoderConfig
+    from realm.model.embedder import Embedder, Towers
+
+    def make(store: "PassageStore") -> dict[str, Path]:
+        folder = tmp_path_factory.mktemp("start")
+        torch.manual_seed(0)
+        scratch = EncoderConfig(init="scratch:1x32")
+        pretrained = load_pretrained(scratch, tokenizer=store.tokenizer)
+        towers = Towers(Embedder(pretrained.build(), projection_size=16, pooling="mean"))
+        towers.query.init_score_scale(8.0)
+        parts = {"embedder": {"towers": towers}, "encoder": {"encoder": pretrained.build_encoder()}}
+        for name, part in parts.items():
+            save_checkpoint(
+                folder / name, Model(tokenizer=store.tokenizer, **part), settings={}, inputs={}
+            )
+        return {name: folder / name for name in parts}
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -2,23 +2,18 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from realm.checkpoint.checkpoints import Model, find_checkpoint, save_checkpoint
-from realm.checkpoint.pretrained import load_pretrained
-from realm.config import EncoderConfig, MaskConfig, SplitConfig
+from realm.checkpoint.checkpoints import find_checkpoint
+from realm.config import EncoderConfig, SplitConfig
 from realm.corpus.split import split
 from realm.corpus.store import PassageStore
-from realm.masking.examples import mask
 from realm.masking.store import ExampleStore
-from realm.masking.taggers import Tagger
-from realm.model.embedder import Embedder, Towers
-from realm.records import Passage, SalientSpan, Skipped
 from realm.storage import MANIFEST
 from realm.tokenizer import SPECIAL_TOKENS, WordpieceTokenizer
 
@@ -46,20 +41,6 @@ def world() -> list[dict[str, str]]:
         )
         articles.append({"id": f"a{number}", "title": f"{name} of {town}", "text": text})
     return articles
-
-
-class CapitalTagger:
-    """Tags names (a capital inside a sentence) and years; the same for ever, unlike `rules`."""
-
-    name = "capitals"
-    fingerprint = "capitals-1"
-
-    def tag(self, passages: Sequence[Passage], skipped: Skipped) -> Iterator[list[SalientSpan]]:
-        """Yield the spans of each passage."""
-        del skipped
-        for passage in passages:
-            found = re.finditer(r"(?<=[a-z] )[A-Z][a-z]+|\b19\d\d\b", passage.text)
-            yield [SalientSpan(start=m.start(), end=m.end(), label="NAME") for m in found]
 
 
 MakeStore = Callable[..., PassageStore]
@@ -104,34 +85,13 @@ def store(make_store: MakeStore) -> PassageStore:
 
 
 @pytest.fixture(scope="session")
-def tagger() -> Tagger:
-    return CapitalTagger()
+def examples(store: PassageStore, make_examples: Callable[..., ExampleStore]) -> ExampleStore:
+    return make_examples(store)
 
 
 @pytest.fixture(scope="session")
-def examples(
-    store: PassageStore, tagger: Tagger, tmp_path_factory: pytest.TempPathFactory
-) -> ExampleStore:
-    folder = tmp_path_factory.mktemp("examples") / "out"
-    mask(store, folder, config=MaskConfig(query_wordpieces=32), tagger=tagger)
-    return ExampleStore.open(folder)
-
-
-@pytest.fixture(scope="session")
-def start(store: PassageStore, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Checkpoints as `ict` and `mlm` would leave them, with random parameters."""
-    folder = tmp_path_factory.mktemp("start")
-    torch.manual_seed(0)
-    pretrained = load_pretrained(SCRATCH, tokenizer=store.tokenizer)
-    towers = Towers(Embedder(pretrained.build(), projection_size=16, pooling="mean"))
-    towers.query.init_score_scale(8.0)
-    encoder = pretrained.build_encoder()
-    for name, model in (
-        ("embedder", Model(tokenizer=store.tokenizer, towers=towers)),
-        ("encoder", Model(tokenizer=store.tokenizer, encoder=encoder)),
-    ):
-        save_checkpoint(folder / name, model, settings={}, inputs={})
-    return {name: folder / name for name in ("embedder", "encoder")}
+def start(store: PassageStore, make_start: Callable[..., dict[str, Path]]) -> dict[str, Path]:
+    return make_start(store)
 
 
 @pytest.fixture

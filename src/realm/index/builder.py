@@ -6,6 +6,7 @@ return once it is whole.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -72,11 +73,12 @@ def build_index(
         config: lengths, shards, dtype.
         rebuild: replace a snapshot made from something else.
         share: (number of this process, processes), where several build: each begins elsewhere.
-        progress: called with (passages embedded, passages), those of other processes included.
+        progress: called with (passages embedded, passages), those of other processes included;
+            also while this one waits for them.
 
     Raises:
         ArtifactError: `out` was made from something else, or cannot be written, or another
-            process holds a shard and does not move on.
+            process holds a shard and does not move on, or somebody took the unfinished folder away.
         CorpusError: the store is empty.
     """
     if not len(store):
@@ -215,9 +217,14 @@ def write_shard(scratch: Path, number: int, exact: Float[Tensor, "rows dim"]) ->
 def write_matrix(path: Path, matrix: Shaped[Tensor, "*shape"]) -> None:
     """Write a tensor's bytes, so that the file is whole or absent."""
     partial = path.with_name(f".{path.name}.partial")
-    matrix.contiguous().view(torch.uint8).numpy().tofile(partial)
-    sync(partial)
-    partial.replace(path)
+    try:
+        matrix.contiguous().view(torch.uint8).numpy().tofile(partial)
+        sync(partial)
+        partial.replace(path)
+    except OSError:
+        with suppress(OSError):
+            partial.unlink()  # it may be what fills the disk
+        raise
 
 
 def snapshot_content(
@@ -274,6 +281,8 @@ def _build_together(
             moved_on, num_missing = time.monotonic(), len(missing)
         done = len(embed.store) - sum(len(shards[n]) for n in missing)
         if not any(_write_if_free(embed, scratch, n, shards[n], done, progress) for n in missing):
+            if progress:
+                progress(done, len(embed.store))
             _wait_for_others(out, len(missing), since=moved_on)
 
 
@@ -285,7 +294,11 @@ def _write_if_free(
     done: int,
     progress: Progress | None,
 ) -> bool:
-    """Embed and write one shard unless another process does; return whether it was written."""
+    """Embed and write one shard unless another process does; return whether it was written.
+
+    The scratch folder may go at any moment: another process has published it, or the trainer has
+    given it up.
+    """
 
     def advance(count: int) -> None:
         nonlocal done
@@ -298,8 +311,9 @@ def _write_if_free(
             return False
         if not is_shard_whole(scratch, number, len(rows), embed.tower.dim):  # until just now
             vectors = embed(rows, advance)
-            with writing(scratch, scratch):
-                write_shard(scratch, number, vectors)
+            if scratch.is_dir():
+                with writing(scratch, scratch):
+                    write_shard(scratch, number, vectors)
         return True
 
 
@@ -307,7 +321,8 @@ def _wait_for_others(out: Path, num_missing: int, *, since: float) -> None:
     if time.monotonic() - since > PATIENCE_SECONDS:
         raise ArtifactError(
             f"{out}: another process holds the last {num_missing} shards and has finished none "
-            f"for {PATIENCE_SECONDS:.0f} seconds; stop it and run this command again, it goes on"
+            f"for {PATIENCE_SECONDS:.0f} seconds; stop it and run the same command again, it goes "
+            "on from the finished shards"
         )
     time.sleep(POLL_SECONDS)
 

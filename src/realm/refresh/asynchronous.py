@@ -5,10 +5,11 @@ reading, verifying and writing is another thread's.
 """
 
 import copy
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +19,31 @@ from torch import Tensor
 from realm.checkpoint.checkpoints import tower_hash
 from realm.config import IndexConfig, RefreshConfig
 from realm.corpus.store import PassageStore
-from realm.errors import ArtifactError, StaleIndexError
+from realm.errors import ArtifactError, RealmError, StaleIndexError
 from realm.index.builder import EmbedderVersion, build_index
 from realm.index.live import LiveIndex
-from realm.index.snapshot import Snapshot, list_snapshots, snapshot_folder
+from realm.index.snapshot import Snapshot, snapshot_folder
 from realm.model.embedder import Embedder
 from realm.records import Progress
 from realm.refresh.drift import Drift
-from realm.refresh.housekeeping import forget_after, remove_what_is_old
+from realm.refresh.housekeeping import forget_after, remove_unusable, remove_what_is_old
 from realm.refresh.parameters import publish_parameters
-from realm.refresh.presence import Presence, builders_of, present, state_of, trainer_file
+from realm.refresh.presence import (
+    Presence,
+    builders_of,
+    furthest,
+    present,
+    state_of,
+    trainer_file,
+)
 from realm.refresh.priority import Demand, DemandCounter, nothing_retrieved
 from realm.refresh.processes import BuilderProcesses
 from realm.refresh.watching import Ready, Watcher
-from realm.storage import remove
 
 MAX_VERSIONS = 10_000
 SECONDS_BETWEEN_MESSAGES = 30.0
+SECONDS_BETWEEN_TRIES = 1.0
+"""Between two tries to publish parameters, when the disk is full."""
 Tell = Callable[[str], None]
 
 
@@ -80,7 +89,13 @@ class AsyncRefresher:
         self._has_refreshed = False
         self._swap_seconds = 0.0
         self._has_failed = False
+        self.is_mirrored = False
+        """Whether other ranks swap in what this one does, and so ask what it took."""
         self._taken: list[str] = []
+        self._was_fresh = False
+        """The index has been within the bound since this process began: then it may be held to it.
+        After a resume it may be as old as its checkpoint is."""
+        self._swapped = threading.Event()
         self._stack = ExitStack()
         self._presence: Presence | None = None
         self._builders = BuilderProcesses(
@@ -91,7 +106,7 @@ class AsyncRefresher:
             store.fingerprint,
             is_rolling=config.is_rolling,
             tell=tell,
-            look_after=self._builders.look,
+            look_after=self._look_after,
         )
 
     @property
@@ -127,7 +142,9 @@ class AsyncRefresher:
             self._publish(tower, step)
         self._has_refreshed = self._take(self._watcher.take()) or self._has_refreshed
         if self.staleness(step) > self.config.max_staleness_steps:
-            self._has_refreshed = self._wait(tower, step) or self._has_refreshed
+            self._wait(tower, step)
+            self._has_refreshed = True
+        self._was_fresh = True
         self._say("training", step)
         return self._has_refreshed
 
@@ -196,8 +213,12 @@ class AsyncRefresher:
 
     def close(self) -> None:
         """Stop builders and threads; within five seconds whatever they do."""
-        self._watcher.stop()
         self._builders.stop()
+        self._watcher.stop()
+        if self._publishing:
+            self._publishing.join(timeout=1.0)
+        if self._index is not None:
+            self._clean()
         if self._presence:
             self._presence.tell(state="stopped", now=True)
         self._stack.close()
@@ -209,10 +230,10 @@ class AsyncRefresher:
         version = EmbedderVersion(model_hash=tower_hash(tower), step=step)
         self._newest = step
         self._watcher.allow({step: version.model_hash})
+        forget_after(self.run, step, self._watcher.allowed())  # a run killed before it saved
+        remove_unusable(folder, version, self.store.fingerprint)
         self._write(copy.deepcopy(tower), version, nothing_retrieved())
         self._builders.look()
-        if folder.exists() and dict(list_snapshots(self.run)).get(step) is None:
-            remove(folder)
         snapshot = build_index(
             tower,
             self.store,
@@ -232,14 +253,18 @@ class AsyncRefresher:
             return False
         if self._has_failed:
             return True
+        age = step - self._newest
         if self.config.drift_bound is not None:
-            return self.drift.fall > self.config.drift_bound
-        return step - self._newest >= self.config.publish_every_steps
+            # Also in time for the bound on staleness, however little the embedder drifts.
+            too_old = 2 * age >= self.config.max_staleness_steps
+            return too_old or self.drift.fall > self.config.drift_bound
+        return age >= self.config.publish_every_steps
 
     def _publish(self, tower: Embedder, step: int) -> None:
         """Hand a copy of the parameters to a thread that writes them."""
         frozen = copy.deepcopy(tower).eval()
-        demand = self._demand.take()
+        age = step - max(0, self._newest)
+        demand = self._demand.take(keep=0.5 ** (age / self.config.every_steps))
         self.drift.restart()
         self._newest, self._has_failed = step, False
         thread = threading.Thread(
@@ -254,13 +279,25 @@ class AsyncRefresher:
         self._watcher.allow({step: version.model_hash})
         try:
             self._write(tower, version, demand)
+        except (RealmError, OSError) as error:
+            self._has_failed = True  # due again at the next step
+            self.tell(f"cannot publish parameters of step {step}: {error}; trying again")
+            time.sleep(SECONDS_BETWEEN_TRIES)
+        self._clean()
+
+    def _look_after(self) -> None:
+        """What the other thread does beside looking: mind the builders, clean up after a swap."""
+        self._builders.look()
+        if self._swapped.is_set():
+            self._swapped.clear()
+            self._clean()
+
+    def _clean(self) -> None:
+        """Remove what nobody needs any more; what cannot be removed is tried again later."""
+        with suppress(RealmError, OSError):
             remove_what_is_old(
                 self.run, in_use=self.snapshot.step, keep_snapshots=self.config.keep_snapshots
             )
-        except ArtifactError as error:
-            self._has_failed = True  # due again at the next step
-            self.tell(f"cannot publish parameters of step {step}: {error}")
-            time.sleep(1.0)
 
     def _write(self, tower: Embedder, version: EmbedderVersion, demand: Demand) -> None:
         publish_parameters(
@@ -280,26 +317,31 @@ class AsyncRefresher:
         began = time.monotonic()
         if ready.snapshot is not None:
             self.index.swap(ready.snapshot)
-            self._taken.append(str(ready.snapshot.folder))
+            self.drift.restart()
+            self._swapped.set()
         for patch in ready.patches:
             self.index.write(patch.rows, patch.vectors, patch.step)
-            self._taken.append(str(patch.folder))
         self._swap_seconds += time.monotonic() - began
+        if self.is_mirrored:
+            folders = [ready.snapshot.folder] if ready.snapshot else []
+            self._taken += map(str, [*folders, *(patch.folder for patch in ready.patches)])
         return True
 
-    def _wait(self, tower: Embedder, step: int) -> bool:
-        """Wait for a builder, with a limit on waiting for one that does not move on."""
+    def _wait(self, tower: Embedder, step: int) -> None:
+        """Wait for a builder, with a limit on waiting for one that does not move on.
+
+        What counts as moving on is bounded: the last row for the newest parameters ends it.
+        """
         limit = self.config.max_staleness_steps
-        if self._newest < step and not (self._publishing and self._publishing.is_alive()):
-            self._publish(tower, step)
-        if self.config.when_stale == "stop":
+        self._publish_for(tower, step)
+        if self.config.when_stale == "stop" and self._was_fresh:
             raise self._stale(step, "refresh.when_stale is 'stop'")
         began = moved_on = time.monotonic()
-        told, done = -SECONDS_BETWEEN_MESSAGES, self._done()
+        told, done = -math.inf, self._done()
         while self.staleness(step) > limit:
             now = time.monotonic()
-            if self._done() != done:
-                moved_on, done = now, self._done()
+            if (further := self._done()) > done:
+                moved_on, done = now, further
             if now - moved_on > self.config.max_wait_seconds:
                 raise self._stale(step, f"no builder moved on for {now - moved_on:.0f} seconds")
             if now - told >= SECONDS_BETWEEN_MESSAGES:
@@ -310,9 +352,15 @@ class AsyncRefresher:
                 )
             self._say("waiting for a builder", step)
             time.sleep(0.1)
+            self._publish_for(tower, step)
             self._take(self._watcher.take())
         self.tell(f"waited {time.monotonic() - began:.0f} s for a builder at step {step:,}")
-        return True
+
+    def _publish_for(self, tower: Embedder, step: int) -> None:
+        """Publish the parameters of this step, unless they are, or are being."""
+        is_busy = self._publishing is not None and self._publishing.is_alive()
+        if not is_busy and (self._newest < step or self._has_failed):
+            self._publish(tower, step)
 
     def _stale(self, step: int, reason: str) -> StaleIndexError:
         return StaleIndexError(
@@ -322,17 +370,16 @@ class AsyncRefresher:
             reason=f"{reason}; {self._state_of_builders()}",
         )
 
-    def _done(self) -> object:
-        """Return something that changes whenever a builder moves on."""
-        return [
-            (seen.name, seen.values.get("state"), seen.values.get("done"))
-            for seen in builders_of(self.run)
-        ]
+    def _done(self) -> tuple[int, tuple[int, int]]:
+        """Return how far the index and the builders are: it grows when one moves on."""
+        return self.index.oldest_step(), furthest(self.run, newest_step=self._newest)
 
     def _state_of_builders(self) -> str:
-        found = [f"{seen.name}: {state_of(seen)}" for seen in builders_of(self.run)]
-        words = self._builders.last_words()
-        return "; ".join(found) or f"no builder has come up{': ' if words else ''}{words}"
+        seen = builders_of(self.run)
+        found = [f"{one.name}: {state_of(one)}" for one in seen]
+        told = "; ".join(found) or "no builder has come up"
+        words = "" if any(one.is_alive for one in seen) else self._builders.last_words()
+        return f"{told}; its last words: {words}" if words else told
 
     def _say(self, state: str, step: int) -> None:
         if self._presence is None:

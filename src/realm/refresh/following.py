@@ -10,25 +10,28 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from realm.checkpoint.sources import passages_of
+from realm.checkpoint.sources import SOURCES, passages_of
 from realm.corpus.store import PassageStore
 from realm.errors import ArtifactError, ConfigError, LockedError
 from realm.index.builder import build_index
-from realm.index.snapshot import Snapshot, list_snapshots, snapshot_folder
+from realm.index.snapshot import list_snapshots, snapshot_folder
+from realm.refresh.choosing import clear_unfinished, next_version, run_settings
 from realm.refresh.parameters import Loaded, Published, list_parameters, load_parameters
 from realm.refresh.presence import (
     Presence,
     builder_file,
-    builders_of,
     present,
     see,
+    share_of,
     trainer_file,
 )
 from realm.refresh.rolling import RollingBuilder
-from realm.storage import MANIFEST, REQUEST, is_locked, read_json, remove, scratch_folder
+from realm.storage import MANIFEST, REQUEST, read_json
 
 MAX_BUILDERS = 64
 RETRY_SECONDS = 5.0
+PARENT_GONE = "the trainer that started this builder is gone"
+FINISHED = "the run is finished"
 Tell = Callable[[str], None]
 
 
@@ -70,11 +73,14 @@ def follow(
         is_parent_alive: for a builder that is to end with the trainer that started it.
 
     Raises:
-        ArtifactError: no sign of the trainer within the limit, or unreadable passages.
-        ConfigError: as many builders as there is room for.
+        ArtifactError: the passages cannot be read.
+        ConfigError: no sign of the trainer within the limit, or as many builders as there is room
+            for, or a run that needs none, or other passages than the run's.
     """
     builder = Follower(run, config or FollowConfig(), tell, is_parent_alive, passages)
-    builder.wait_for_start()
+    if not builder.wait_for_start():
+        return FollowReport(sweeps=0, reason=PARENT_GONE)
+    builder.check()
     with ExitStack() as stack:
         presence, number = _take_place(run, stack)
         return builder.run_to_end(presence, number)
@@ -98,6 +104,8 @@ class Follower:
         self.passages = passages
         self._store: PassageStore | None = None
         self._rolling: RollingBuilder | None = None
+        self._unreadable: set[Published] = set()
+        """Parameters that were tried in vain: taken again only if there are no others."""
         self._sweeps = 0
         self._sign: object = None
         self._signed = time.monotonic()
@@ -109,25 +117,50 @@ class Follower:
             self._store = PassageStore.open(self.passages or passages_of(self.run))
         return self._store
 
-    def wait_for_start(self) -> None:
-        """Wait until the run's folder is there.
+    def wait_for_start(self) -> bool:
+        """Wait until the run's folder is there; return False if the parent is gone.
 
         Raises:
             ConfigError: it is not within the limit.
         """
         self._signed = time.monotonic()
-        while not ((self.run / REQUEST).is_file() or (self.run / MANIFEST).is_file()):
+        while not self._has_started():
+            if not self.is_parent_alive():
+                return False
             self._check_patience()
             time.sleep(self.config.poll_seconds)
+        return True
+
+    def check(self) -> None:
+        """Refuse what no waiting mends.
+
+        Raises:
+            ArtifactError: it is no pre-training run, or its passages cannot be read.
+            ConfigError: it needs no builder, or the passages are not the run's.
+        """
+        if (self.run / MANIFEST).is_file():
+            return
+        mode = run_settings(self.run).get("mode")
+        if mode != "async":
+            raise ConfigError(
+                f"{self.run} refreshes its index by itself (refresh.mode={mode}); builders help "
+                "runs with refresh.mode=async only"
+            )
+        inputs = read_json(self.run / REQUEST).get("inputs", {})
+        if inputs.get("passages") != self.store.fingerprint:
+            raise ConfigError(
+                f"{self.store.folder} holds other passages than {self.run} retrieves from; pass "
+                "a copy of the run's own: realm index --follow RUN PASSAGES"
+            )
 
     def run_to_end(self, presence: Presence, number: int) -> FollowReport:
         """Work until the run is finished, or the parent is gone."""
         presence.tell(state="waiting for parameters", now=True, shards_done=0)
         while True:
             if (self.run / MANIFEST).is_file():
-                return self._ended(presence, "the run is finished")
+                return self._ended(presence, FINISHED)
             if not self.is_parent_alive():
-                return self._ended(presence, "the trainer that started this builder is gone")
+                return self._ended(presence, PARENT_GONE)
             try:
                 has_worked = self._work(presence, number)
             except LockedError:
@@ -137,20 +170,37 @@ class Follower:
                 if self.is_parent_alive() and self.run.exists():
                     presence.tell(state=f"failed: {error}", now=True)
                     self.tell(f"cannot build: {error}; trying again in {RETRY_SECONDS:.0f} s")
-                    time.sleep(RETRY_SECONDS)
+                    self._pause(RETRY_SECONDS)
             if not has_worked:
                 self._wait(presence)
 
     def _work(self, presence: Presence, number: int) -> bool:
         """Do what is next; return False when there is nothing to do."""
-        newest = next_version(self.run)
-        if newest is None:
-            return False
         settings = run_settings(self.run)
-        presence.tell(state=f"loading parameters of step {newest.step}")
-        if settings.get("order", "sweep") != "sweep" and list_snapshots(self.run):
-            return self._roll(newest, str(settings["order"]), presence, number)
-        return self._sweep(load_parameters(newest), presence, number)
+        order = str(settings.get("order", "sweep"))
+        is_rolling = order != "sweep" and bool(list_snapshots(self.run))
+        chosen = next_version(self.run, finish_begun=not is_rolling, avoid=self._unreadable)
+        if chosen is None:
+            return False
+        if is_rolling:
+            return self._roll(chosen, order, presence, number)
+        presence.tell(state=f"loading parameters of step {chosen.step}")
+        loaded = self._load(chosen)
+        return loaded is None or self._sweep(loaded, presence, number)
+
+    def _load(self, chosen: Published) -> Loaded | None:
+        """Return parameters, None if the trainer has removed them meanwhile: newer ones are there.
+
+        Raises:
+            ArtifactError: they are damaged. Others are tried first from here on.
+        """
+        try:
+            return load_parameters(chosen)
+        except ArtifactError:
+            if not (chosen.folder / MANIFEST).is_file():
+                return None
+            self._unreadable.add(chosen)
+            raise
 
     def _sweep(self, loaded: Loaded, presence: Presence, number: int) -> bool:
         version = loaded.published.version
@@ -159,9 +209,14 @@ class Follower:
         began = time.monotonic()
 
         def progress(done: int, total: int) -> None:
-            presence.tell(state=f"embedding for step {version.step}", done=done, total=total)
+            presence.tell(
+                state=f"embedding for step {version.step}",
+                for_step=version.step,
+                done=done,
+                total=total,
+            )
             if not self.is_parent_alive():
-                raise ArtifactError("the trainer that started this builder is gone")
+                raise ArtifactError(PARENT_GONE)
 
         build_index(
             loaded.tower,
@@ -169,7 +224,7 @@ class Follower:
             folder,
             version=version,
             config=loaded.index,
-            share=(number, self._num_builders(number)),
+            share=share_of(self.run, number),
             progress=progress,
         )
         self._sweeps += 1
@@ -180,13 +235,20 @@ class Follower:
 
     def _roll(self, newest: Published, order: str, presence: Presence, number: int) -> bool:
         if self._rolling is None:
-            self._rolling = RollingBuilder(self.run, self.store)
+            self._rolling = RollingBuilder(self.run, self.store, self._load)
         self._rolling.look()
-        share = (number, self._num_builders(number))
+        share = share_of(self.run, number)
         return self._rolling.work(newest, order=order, presence=presence, share=share)
 
-    def _num_builders(self, number: int) -> int:
-        return max(number + 1, sum(seen.is_alive for seen in builders_of(self.run)))
+    def _has_started(self) -> bool:
+        known = self.passages is not None or (self.run / SOURCES).is_file()
+        return (self.run / MANIFEST).is_file() or ((self.run / REQUEST).is_file() and known)
+
+    def _pause(self, seconds: float) -> None:
+        """Sleep, but not longer than the parent lives."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and self.is_parent_alive():
+            time.sleep(min(self.config.poll_seconds, seconds))
 
     def _wait(self, presence: Presence) -> None:
         """Wait a little; give up after the limit without a sign of the trainer."""
@@ -212,61 +274,6 @@ class Follower:
     def _ended(self, presence: Presence, reason: str) -> FollowReport:
         presence.tell(state=f"ended: {reason}", now=True)
         return FollowReport(sweeps=self._sweeps, reason=reason)
-
-
-def next_version(run: Path) -> Published | None:
-    """Return the parameters to embed with: those of a sweep that was begun, or the newest.
-
-    None if there are none, or a snapshot of the newest ones is there.
-    """
-    published = list_parameters(run)
-    if not published:
-        return None
-    snapshots = list_snapshots(run)
-    newest_snapshot = snapshots[-1][0] if snapshots else -1
-    for one in published:
-        if one.step > newest_snapshot and _is_begun(run, one):
-            return one
-    newest = published[-1]
-    if newest.step < newest_snapshot:
-        return None
-    if newest.step == newest_snapshot and _is_of(snapshots[-1][1], newest):
-        return None
-    return newest
-
-
-def run_settings(run: Path) -> dict[str, object]:
-    """Return the refresh settings of a run that has started.
-
-    Raises:
-        ArtifactError: it has not, or does not refresh an index.
-    """
-    settings = read_json(run / REQUEST).get("settings", {}).get("refresh")
-    if not isinstance(settings, dict):
-        raise ArtifactError(f"{run} is not a pre-training run: nothing to follow")
-    return settings
-
-
-def clear_unfinished(folder: Path) -> None:
-    """Remove a snapshot's folder that has no manifest: somebody copied it, or lost a part."""
-    if folder.is_dir() and not (folder / MANIFEST).is_file() and not is_locked(folder):
-        remove(folder)
-
-
-def _is_begun(run: Path, published: Published) -> bool:
-    scratch = scratch_folder(snapshot_folder(run, published.step))
-    try:
-        inputs = read_json(scratch / REQUEST)["inputs"]
-    except (ArtifactError, KeyError):
-        return False
-    return inputs.get("embedder") == published.model_hash
-
-
-def _is_of(folder: Path, published: Published) -> bool:
-    try:
-        return Snapshot.open(folder).model_hash == published.model_hash
-    except ArtifactError:
-        return False
 
 
 def _take_place(run: Path, stack: ExitStack) -> tuple[Presence, int]:

@@ -7,24 +7,52 @@ from pathlib import Path
 
 from realm.checkpoint.checkpoints import list_checkpoints
 from realm.errors import ArtifactError
-from realm.index.snapshot import list_snapshots
+from realm.index.builder import EmbedderVersion
+from realm.index.snapshot import Snapshot, list_snapshots
 from realm.refresh.parameters import list_parameters
 from realm.refresh.patches import list_patches
-from realm.storage import REQUEST, is_locked, read_json, remove, scratch_folder
+from realm.storage import MANIFEST, REQUEST, is_locked, read_json, remove, scratch_folder
+
+KEPT_PARAMETERS = 2
+"""Newest ones, kept whatever happens: a builder may be reading the last but one."""
 
 
 def steps_to_resume_with(run: Path) -> set[int]:
     """Return the steps of the snapshots that a run's checkpoints name."""
-    return {
-        int(read_json(checkpoint / "training.json").get("snapshot_step", -1))
-        for checkpoint in list_checkpoints(run)
-    }
+    steps: set[int] = set()
+    for checkpoint in list_checkpoints(run):
+        try:
+            values = read_json(checkpoint / "training.json")
+        except ArtifactError:
+            if (checkpoint / MANIFEST).is_file():
+                raise
+            continue  # the trainer has removed it at this moment
+        steps.add(int(values.get("snapshot_step", -1)))
+    return steps
+
+
+def remove_unusable(folder: Path, version: EmbedderVersion, passages_fingerprint: str) -> None:
+    """Remove what a killed run left in a snapshot's place, unless it is what would be built.
+
+    Raises:
+        ArtifactError: it cannot be removed.
+    """
+    if not folder.exists():
+        return
+    try:
+        found = Snapshot.open(folder, verify=True)
+        found.check_passages(passages_fingerprint)
+    except ArtifactError:
+        remove(folder)
+        return
+    if found.model_hash != version.model_hash:
+        remove(folder)
 
 
 def remove_what_is_old(run: Path, *, in_use: int, keep_snapshots: int) -> None:
     """Remove snapshots, parameters and patches that nobody needs any more.
 
-    Kept are the snapshot in use, the newest ones, and those that checkpoints name; the newest
+    Kept are the snapshot in use, the newest ones, and those that checkpoints name; the newest two
     parameters and those of a sweep that was begun; patches as new as the snapshot in use.
     """
     snapshots = list_snapshots(run)
@@ -34,7 +62,7 @@ def remove_what_is_old(run: Path, *, in_use: int, keep_snapshots: int) -> None:
         if step not in needed and step < in_use:
             _try(folder)
     published = list_parameters(run)
-    for one in published[:-1]:
+    for one in published[:-KEPT_PARAMETERS]:
         if one.step < in_use or not _is_begun(run, one.step):
             _try(one.folder)
     for step, folder in list_patches(run):
@@ -42,7 +70,7 @@ def remove_what_is_old(run: Path, *, in_use: int, keep_snapshots: int) -> None:
             _try(folder)
     for scratch in (run / "index").glob(".step-*.partial"):
         match = re.fullmatch(r"\.step-(\d+)\.partial", scratch.name)
-        if match and int(match[1]) < in_use and not any(scratch.glob(".*.lock")):
+        if match and int(match[1]) < in_use and not _is_being_filled(scratch):
             _try(scratch)
 
 
@@ -61,6 +89,13 @@ def forget_after(run: Path, step: int, versions: Mapping[int, str]) -> None:
         match = re.fullmatch(r"\.step-(\d+)\.partial", scratch.name)
         if match and int(match[1]) > step:
             _try(scratch)
+
+
+def _is_being_filled(scratch: Path) -> bool:
+    """Return whether a living process writes a part of it; a lock file alone says nothing."""
+    return any(
+        is_locked(lock.with_name(lock.name[1 : -len(".lock")])) for lock in scratch.glob(".*.lock")
+    )
 
 
 def _is_begun(run: Path, step: int) -> bool:

@@ -108,12 +108,18 @@ def load_parameters(published: Published) -> Loaded:
     """
     model = load_model(published.folder)
     state = load_state(published.folder)
-    return Loaded(
-        published=published,
-        tower=model.need_towers().passage,
-        index=IndexConfig.model_validate(state.values["index"]),
-        demand=_demand(state.tensors),
-    )
+    try:
+        return Loaded(
+            published=published,
+            tower=model.need_towers().passage,
+            index=IndexConfig.model_validate(state.values["index"]),
+            demand=_demand(state.tensors),
+        )
+    except (KeyError, ValueError) as error:
+        raise ArtifactError(
+            f"{published.folder} was not written by this release ({error!r}); use the same one "
+            "for trainer and builders"
+        ) from None
 
 
 def _tensors(demand: Demand) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ from torch import Tensor
 from realm.errors import ArtifactError
 from realm.index.builder import EmbedderVersion, write_matrix
 from realm.index.mapped import MappedRows
+from realm.index.snapshot import Snapshot
 from realm.storage import (
     EXTRA,
     MANIFEST,
@@ -28,7 +29,7 @@ from realm.storage import (
     fingerprint,
     open_folder,
     publish,
-    remove,
+    read_json,
     write_json,
 )
 
@@ -118,8 +119,16 @@ def read_patch(folder: Path, passages_fingerprint: str) -> Patch:
         raise ArtifactError(f"{folder / MANIFEST} is damaged ({error!r})") from None
 
 
-def remove_patches(run: Path, *, before: int) -> None:
-    """Remove patches made with parameters of earlier steps."""
-    for step, folder in list_patches(run):
-        if step < before:
-            remove(folder)
+def versions_of(snapshot: Snapshot) -> dict[int, str]:
+    """Return step -> hash of all parameters that made a snapshot's rows.
+
+    Raises:
+        ArtifactError: its manifest is missing or damaged.
+    """
+    try:
+        versions = read_json(snapshot.folder / MANIFEST)["content"].get("versions")
+        if versions is None:
+            return {snapshot.step: snapshot.model_hash}
+        return {int(step): str(used) for step, used in versions.items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ArtifactError(f"{snapshot.folder / MANIFEST} is damaged ({error!r})") from None

@@ -63,7 +63,6 @@ def present(file: Path) -> Generator[Presence]:
     Raises:
         LockedError: another living process has this place.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
     with locked(file):
         yield Presence(file)
 
@@ -91,8 +90,33 @@ def builder_file(run: Path, number: int) -> Path:
 
 def builders_of(run: Path) -> list[Seen]:
     """Return the builders that a run has, or had."""
-    files = sorted((run / PROCESSES).glob("builder-*.json"))
+    files = sorted((run / PROCESSES).glob("builder-*.json"), key=lambda file: _number(file.stem))
     return [seen for file in files if (seen := see(file)) is not None]
+
+
+def share_of(run: Path, number: int) -> tuple[int, int]:
+    """Return (place among the living builders of a run, how many they are) of one of them."""
+    living = {_number(seen.name) for seen in builders_of(run) if seen.is_alive} | {number}
+    return sorted(living).index(number), len(living)
+
+
+def furthest(run: Path, *, newest_step: int) -> tuple[int, int]:
+    """Return (step of the parameters, passages done) of the living builder that is furthest.
+
+    Args:
+        run: the run's folder.
+        newest_step: of the parameters that are published; a builder that has newer ones is still
+            at work for a trainer that was killed.
+    """
+    seen = builders_of(run)
+    told = [one.values for one in seen if one.is_alive] or [one.values for one in seen]
+    done = [(int(v["for_step"]), int(v.get("done", 0))) for v in told if "for_step" in v]
+    return max((one for one in done if one[0] <= newest_step), default=(-1, -1))
+
+
+def _number(name: str) -> int:
+    digits = name.removeprefix("builder-")
+    return int(digits) if digits.isdigit() else -1
 
 
 def state_of(seen: Seen) -> str:

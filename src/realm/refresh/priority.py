@@ -45,8 +45,12 @@ class DemandCounter:
         rows, drift = rows[known], drift[known]
         self._drift[rows] += 0.5 * (drift - self._drift[rows])
 
-    def take(self) -> Demand:
-        """Return the demand so far; from here on it counts half."""
+    def take(self, *, keep: float = 0.5) -> Demand:
+        """Return the demand so far.
+
+        Args:
+            keep: what it counts from here on, beside new retrievals.
+        """
         rows = self._retrievals.nonzero()[:, 0]
         if len(rows) > NUM_HOT:
             rows = rows[self._retrievals[rows].topk(NUM_HOT).indices]
@@ -55,7 +59,7 @@ class DemandCounter:
             retrievals=self._retrievals[rows].clone(),
             drift=self._drift[rows].clone(),
         )
-        self._retrievals *= 0.5
+        self._retrievals *= keep
         self._retrievals[self._retrievals < 0.05] = 0.0
         return demand
 

@@ -3,8 +3,9 @@
 import os
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,10 +61,15 @@ class BuilderProcesses:
         self.tell = tell
         self.command = command or follow_command
         self._builders = [_Builder(number=number) for number in range(count)]
+        self._lock = threading.Lock()
+        """One thread looks, another one stops: nothing is started after that."""
 
     def look(self) -> None:
         """Start what is not running; after each failure the pause is twice as long."""
-        now = time.monotonic()
+        with self._lock:
+            self._look(time.monotonic())
+
+    def _look(self, now: float) -> None:
         for builder in self._builders:
             if builder.is_given_up or builder.ended:
                 continue
@@ -92,18 +98,16 @@ class BuilderProcesses:
         return "; ".join(dict.fromkeys(told))
 
     def stop(self) -> None:
-        """End all builders, at once if they take longer than two seconds."""
-        running = [b.process for b in self._builders if b.process and b.process.poll() is None]
+        """End all builders, by force after two seconds; none is started from here on."""
+        with self._lock:
+            builders, self._builders = self._builders, []
+        running = [b.process for b in builders if b.process and b.process.poll() is None]
         for process in running:
             process.terminate()
-        deadline = time.monotonic() + STOP_SECONDS
-        for process in running:
-            try:
-                process.wait(timeout=max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
+        if not _have_ended(running, STOP_SECONDS):
+            for process in running:
                 process.kill()
-                process.wait(timeout=STOP_SECONDS)
-        self._builders = []
+            _have_ended(running, STOP_SECONDS / 4)
 
     def pids(self) -> list[int]:
         """Return the processes that run now."""
@@ -148,7 +152,15 @@ class BuilderProcesses:
 def follow_command(run: Path, threads: int) -> list[str]:
     """Return the command line of a builder that ends with this process."""
     return [
-        *(sys.executable, "-m", "realm", "index", "--follow", str(run.resolve())),
+        *(
+            sys.executable,
+            "-P",
+            "-m",
+            "realm",
+            "index",  # whatever lies in this folder
+            "--follow",
+            str(run.resolve()),
+        ),
         *("--threads", str(threads), "--parent", str(os.getpid())),
     ]
 
@@ -162,3 +174,14 @@ def _environment(threads: int) -> dict[str, str]:
 
 def _told(code: int) -> str:
     return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def _have_ended(processes: Sequence[subprocess.Popen[bytes]], seconds: float) -> bool:
+    """Wait until all have ended; return whether they did in time."""
+    deadline = time.monotonic() + seconds
+    for process in processes:
+        try:
+            process.wait(timeout=max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            return False
+    return True

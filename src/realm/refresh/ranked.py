@@ -34,6 +34,8 @@ class RankedRefresher:
             ranks: who swaps together.
         """
         self.first = first
+        if first:
+            first.is_mirrored = True
         self.store = store
         self.ranks = ranks
         self.drift = first.drift if first else Drift()

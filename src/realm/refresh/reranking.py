@@ -47,6 +47,8 @@ class Reranked:
         Raises:
             ValueError: k is not between 1 and the number of passages.
         """
+        if not 1 <= k <= len(self):
+            raise ValueError(f"k={k}, expected 1 to {len(self)}: the index holds so many passages")
         wide = min(len(self), max(k, self.num_passages))
         _, rows = self.index.search(queries, wide)
         distinct, places = rows.unique(return_inverse=True)

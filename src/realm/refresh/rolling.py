@@ -5,11 +5,10 @@ snapshot of them all, so that a resumed trainer finds one and old patches can go
 """
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
 from realm.corpus.store import PassageStore
 from realm.errors import ArtifactError
@@ -23,7 +22,7 @@ from realm.index.builder import (
 from realm.index.live import LiveIndex
 from realm.index.snapshot import STEPS, Snapshot, list_snapshots, snapshot_folder
 from realm.refresh.parameters import Loaded, Published, list_parameters, load_parameters
-from realm.refresh.patches import list_patches, publish_patch, read_patch
+from realm.refresh.patches import list_patches, publish_patch, read_patch, versions_of
 from realm.refresh.presence import Presence
 from realm.refresh.priority import Order, next_rows
 from realm.storage import EXTRA, Request, publish, write_json
@@ -32,9 +31,22 @@ from realm.storage import EXTRA, Request, publish, write_json
 class RollingBuilder:
     """Knows how old each row is, from what lies in the run's folder."""
 
-    def __init__(self, run: Path, store: PassageStore) -> None:
+    def __init__(
+        self,
+        run: Path,
+        store: PassageStore,
+        load: Callable[[Published], Loaded | None] = load_parameters,
+    ) -> None:
+        """Prepare; `look` reads.
+
+        Args:
+            run: the run's folder.
+            store: the passages.
+            load: returns parameters, None if they were removed meanwhile.
+        """
         self.run = run
         self.store = store
+        self.load = load
         self._live: LiveIndex | None = None
         self._loaded: Loaded | None = None
         self._seen: set[str] = set()
@@ -51,19 +63,20 @@ class RollingBuilder:
             ArtifactError: there is no readable snapshot.
         """
         known = {one.step: one.model_hash for one in list_parameters(self.run)}
-        newest = max(known, default=0)
-        went_back = any(
+        newest = max(known, default=-1)
+        went_back = bool(known) and any(
             step > newest or known.get(step, used) != used for step, used in self._versions.items()
         )
-        snapshots = list_snapshots(self.run)
-        if not snapshots:
-            raise ArtifactError(f"{self.run} has no snapshot yet")
         if self._live is None or went_back:
-            snapshot = Snapshot.open(snapshots[-1][1], verify=True)
-            self._live, self._seen = LiveIndex(snapshot), set()
-            self._versions = {snapshot.step: snapshot.model_hash}
-        elif snapshots[-1][0] > self._live.snapshot.step:
-            self._live.swap(Snapshot.open(snapshots[-1][1], verify=True))
+            snapshot = self._newest_snapshot(after=-1)
+            if snapshot is None:
+                raise ArtifactError(f"{self.run} has no snapshot that can be read")
+            self._live, self._seen, self._versions = LiveIndex(snapshot), set(), {}
+            self._loaded = None
+            self._versions = versions_of(snapshot)
+        elif (snapshot := self._newest_snapshot(after=self._live.snapshot.step)) is not None:
+            self._live.swap(snapshot)
+            self._versions = versions_of(snapshot) | self._versions
         for _, folder in list_patches(self.run):
             if folder.name not in self._seen:
                 self._seen.add(folder.name)
@@ -85,8 +98,10 @@ class RollingBuilder:
         """
         live = self._need_live()
         if self._loaded is None or self._loaded.published != newest:
-            self._loaded = load_parameters(newest)
-        loaded = self._loaded
+            presence.tell(state=f"loading parameters of step {newest.step}")
+            self._loaded = self.load(newest)
+        if (loaded := self._loaded) is None:
+            return True
         steps = live.row_steps.clone()
         others = torch.arange(len(steps)) % share[1] != share[0]
         steps[others] = newest.step
@@ -108,6 +123,7 @@ class RollingBuilder:
         self._versions[newest.step] = newest.model_hash
         presence.tell(
             state=f"embedding for step {newest.step}",
+            for_step=newest.step,
             done=int((live.row_steps >= newest.step).sum()),
             total=len(live),
             passages_per_second=len(rows) / max(1e-9, time.monotonic() - began),
@@ -140,6 +156,19 @@ class RollingBuilder:
         oldest = live.oldest_step()
         self._versions = {s: used for s, used in self._versions.items() if s >= oldest}
 
+    def _newest_snapshot(self, *, after: int) -> Snapshot | None:
+        """Return the newest snapshot that is whole; one that is damaged is left to the trainer."""
+        for step, folder in reversed(list_snapshots(self.run)):
+            if step <= after:
+                return None
+            try:
+                snapshot = Snapshot.open(folder, verify=True)
+                snapshot.check_passages(self.store.fingerprint)
+            except ArtifactError:
+                continue
+            return snapshot
+        return None
+
     def _take(self, folder: Path, known: dict[int, str]) -> None:
         try:
             patch = read_patch(folder, self.store.fingerprint)
@@ -153,13 +182,6 @@ class RollingBuilder:
         if self._live is None:
             raise ArtifactError(f"{self.run} has no snapshot yet")
         return self._live
-
-
-def steps_used(snapshot: Snapshot) -> Int[Tensor, " steps"]:
-    """Return the distinct training steps of a snapshot's rows."""
-    if snapshot.row_steps is None:
-        return torch.tensor([snapshot.step], dtype=torch.int32)
-    return snapshot.row_steps.unique()
 
 
 def _order(name: str) -> Order:

@@ -22,8 +22,7 @@ from realm.model.embedder import Embedder
 from realm.ranks import ALONE, Ranks
 from realm.records import Progress
 from realm.refresh.drift import Drift
-from realm.refresh.housekeeping import steps_to_resume_with
-from realm.storage import remove
+from realm.refresh.housekeeping import remove_unusable, steps_to_resume_with
 
 
 class SyncRefresher:
@@ -144,7 +143,8 @@ class SyncRefresher:
     def _build(self, tower: Embedder, step: int) -> Snapshot:
         folder = snapshot_folder(self.run, step)
         version = EmbedderVersion(model_hash=tower_hash(tower), step=step)
-        self.ranks.from_first(partial(self._remove_unusable, folder, version))
+        clear = partial(remove_unusable, folder, version, self.store.fingerprint)
+        self.ranks.from_first(clear)
         return build_index(
             tower,
             self.store,
@@ -154,19 +154,6 @@ class SyncRefresher:
             share=(self.ranks.rank, self.ranks.world),
             progress=self.progress,
         )
-
-    def _remove_unusable(self, folder: Path, version: EmbedderVersion) -> None:
-        if folder.exists() and not self._is_usable(folder, version):
-            remove(folder)
-
-    def _is_usable(self, folder: Path, version: EmbedderVersion) -> bool:
-        """Return whether a snapshot that a killed run left behind is what would be built."""
-        try:
-            found = Snapshot.open(folder, verify=True)
-            found.check_passages(self.store.fingerprint)
-        except ArtifactError:
-            return False
-        return found.model_hash == version.model_hash
 
     def _remove_old(self) -> None:
         """Keep the snapshot in use and those that checkpoints would resume with."""

@@ -8,14 +8,14 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from realm.errors import ArtifactError
+from realm.errors import ArtifactError, RealmError
 from realm.index.snapshot import Snapshot, list_snapshots
-from realm.refresh.patches import Patch, list_patches, read_patch
-from realm.storage import MANIFEST, read_json, remove
+from realm.refresh.patches import Patch, list_patches, read_patch, versions_of
+from realm.storage import remove
 
 POLL_SECONDS = 0.25
+RETRY_SECONDS = 5.0
 Tell = Callable[[str], None]
 
 
@@ -111,17 +111,18 @@ class Watcher:
         while not self._stop.wait(POLL_SECONDS):
             try:
                 self.look()
-                self.look_after()
-            except OSError as error:
+                if not self._stop.is_set():
+                    self.look_after()
+            except (OSError, RuntimeError, RealmError) as error:
                 self.tell(f"cannot look for snapshots: {error}; trying again")
-                self._stop.wait(5.0)
+                self._stop.wait(RETRY_SECONDS)
 
     def _verified(self, folder: Path) -> Snapshot | None:
         """Return a snapshot that may be used; remove one that may not."""
         try:
             snapshot = Snapshot.open(folder, verify=True)
             snapshot.check_passages(self.passages_fingerprint)
-            self._check_versions(_versions_of(folder, snapshot), folder)
+            self._check_versions(versions_of(snapshot), folder)
         except ArtifactError as error:
             self._refuse(folder, error)
             return None
@@ -155,12 +156,3 @@ class Watcher:
             remove(folder)
         except ArtifactError as failure:
             self.tell(str(failure))
-
-
-def _versions_of(folder: Path, snapshot: Snapshot) -> dict[int, str]:
-    """Return step -> hash of all parameters that made a snapshot's rows."""
-    content: dict[str, Any] = read_json(folder / MANIFEST)["content"]
-    versions = content.get("versions")
-    if not isinstance(versions, dict):
-        return {snapshot.step: snapshot.model_hash}
-    return {int(step): str(used) for step, used in versions.items()}

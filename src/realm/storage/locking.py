@@ -6,6 +6,7 @@ Windows, and file systems that have no locks, go without.
 """
 
 import os
+import random
 import socket
 import threading
 import time
@@ -20,6 +21,8 @@ from realm.errors import LockedError
 from realm.storage.files import hidden
 
 POLL_SECONDS = 0.1
+LOOK_SECONDS = 0.001
+"""Longest pause before a lock is tried again that somebody only looked at."""
 
 
 class _Held(threading.local):
@@ -33,12 +36,13 @@ _held = _Held()
 
 
 @contextmanager
-def locked(folder: Path, *, wait_seconds: float = 0.0) -> Generator[None]:
+def locked(folder: Path, *, wait_seconds: float = 0.0, make_parent: bool = True) -> Generator[None]:
     """Keep every other writer out of `folder`; whoever holds it already may take it again.
 
     Args:
         folder: need not exist.
         wait_seconds: how long to wait for another writer to let it go.
+        make_parent: make the folder in which it is to stand.
 
     Raises:
         LockedError: another process, or another thread of this one, is writing it.
@@ -47,6 +51,9 @@ def locked(folder: Path, *, wait_seconds: float = 0.0) -> Generator[None]:
     if file in _held.files:
         yield
         return
+    if make_parent:
+        with suppress(OSError):  # who cannot write here is told so by what is to be written
+            file.parent.mkdir(parents=True, exist_ok=True)
     handle = _take_in_time(file, folder, wait_seconds)
     _held.files.add(file)
     try:
@@ -61,23 +68,35 @@ def locked(folder: Path, *, wait_seconds: float = 0.0) -> Generator[None]:
 
 @contextmanager
 def claimed(part: Path) -> Generator[bool]:
-    """Take a part of what several processes do together; yield False if another one has it."""
+    """Take a part of what several processes do together; yield False if it is not to be had.
+
+    That is, another process has it, or the folder that it belongs to is gone: somebody has brought
+    the work to its end meanwhile.
+    """
     with ExitStack() as holding:
-        try:
-            holding.enter_context(locked(part))
-        except LockedError:
-            is_mine = False
-        else:
-            is_mine = True
-        yield is_mine
+        is_mine = part.parent.is_dir()
+        if is_mine:
+            try:
+                holding.enter_context(locked(part, make_parent=False))
+            except LockedError:
+                is_mine = False
+        yield is_mine and part.parent.is_dir()
 
 
 def is_locked(folder: Path) -> bool:
-    """Return whether a living process holds the lock of `folder` (False where there are none)."""
-    if not hidden(folder.absolute(), "lock").exists():
+    """Return whether a living process, this one too, holds the lock of `folder`.
+
+    Nobody who wants the lock at this moment is kept from it. False where there are no locks.
+    """
+    try:
+        fcntl: Any = import_module("fcntl")
+        handle = os.open(hidden(folder.absolute(), "lock"), os.O_RDONLY)
+    except (ImportError, OSError):
         return False
-    with claimed(folder) as is_free:
-        return not is_free
+    try:
+        return _is_taken(fcntl, handle)
+    finally:
+        os.close(handle)
 
 
 def _take_in_time(file: Path, folder: Path, wait_seconds: float) -> int | None:
@@ -99,13 +118,16 @@ def _take(file: Path, folder: Path) -> int | None:
         return None
     while True:
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
             handle = _open(file)
         except OSError:
-            return None  # who cannot write here is told so by what is to be written
+            return None  # see `locked`
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if not _is_taken(fcntl, handle):  # somebody was looking, or has just let go
+                os.close(handle)
+                time.sleep(random.uniform(0.0, LOOK_SECONDS))  # noqa: S311
+                continue
             owner = os.pread(handle, 1_000, 0).decode(errors="replace")
             os.close(handle)
             raise LockedError(
@@ -118,6 +140,21 @@ def _take(file: Path, folder: Path) -> int | None:
             _sign(handle)
             return handle
         os.close(handle)  # its owner let go and removed it after it was opened here
+
+
+def _is_taken(fcntl: Any, handle: int) -> bool:  # noqa: ANN401
+    """Return whether somebody holds the lock, other than by looking, as this does.
+
+    Any number of processes may look at the same moment: they share the lock.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no locks on this file system
+        return False
+    fcntl.flock(handle, fcntl.LOCK_UN)
+    return False
 
 
 def _open(file: Path) -> int:
