@@ -210,11 +210,8 @@ def test_a_full_disk_stops_builders_until_there_is_room_but_not_the_trainer(
     one.until(lambda: one.step() >= 2 and one.builder())
     builder = one.builder()
     resource.prlimit(builder, resource.RLIMIT_FSIZE, (1_200, resource.RLIM_INFINITY))
-    said = one.run / "processes" / "builder-0.log"
     one.until(lambda: "failed: cannot make" in str(builders_of(one.run)[0].values["state"]))
     assert "Free space" in str(builders_of(one.run)[0].values["state"])
-    # Its log is full in the end, too.
-    one.until(lambda: said.stat().st_size >= 1_200)
     at = one.step()
     one.until(lambda: one.step() > at + 5)  # the trainer goes on
     assert one.builder() == builder

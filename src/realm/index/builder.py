@@ -220,7 +220,7 @@ def write_matrix(path: Path, matrix: Shaped[Tensor, "*shape"]) -> None:
     try:
         # Not numpy's `tofile`: on a full disk it can leave the end out and say nothing.
         with partial.open("wb") as stream:
-            stream.write(matrix.contiguous().view(torch.uint8).numpy())
+            stream.write(matrix.contiguous().view(torch.uint8).numpy().data)
         sync(partial)
         partial.replace(path)
     except OSError:
