@@ -10,7 +10,7 @@ from realm.checkpoint.checkpoints import tower_hash
 from realm.config import IndexConfig
 from realm.corpus.store import PassageStore
 from realm.errors import ArtifactError
-from realm.index.builder import EmbedderVersion, build_index, embed_sequences
+from realm.index.builder import EmbedderVersion, build_index, embed_sequences, write_matrix
 from realm.index.snapshot import Snapshot
 from realm.model.embedder import Embedder, Towers
 from realm.storage import scratch_folder
@@ -90,6 +90,24 @@ def test_a_killed_build_goes_on_after_its_last_finished_shard(
     assert finished < seen[0] <= finished + 7
     assert seen[-1] == 24
     assert files_of(tmp_path / "out") == files_of(tmp_path / "expected")
+
+
+@pytest.mark.parametrize("num_rows", [20, 5_000])
+def test_a_full_disk_is_an_error_and_leaves_no_part_of_a_file(
+    num_rows: int, tmp_path: Path
+) -> None:
+    """Also where only the last bytes find no room; a limit on the file's size stands for it."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_rows * 64 - 10, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_matrix(tmp_path / "exact", torch.ones(num_rows, 16))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
+    write_matrix(tmp_path / "exact", torch.ones(num_rows, 16))
+    assert (tmp_path / "exact").stat().st_size == num_rows * 64
 
 
 @pytest.mark.parametrize("name", ["scan-00001.bf16", "exact-00001.f32"])

@@ -96,6 +96,10 @@ class Trainer:
         seen = see(builder_file(self.run, 0))
         return int(seen.values.get("pid", 0)) if seen and seen.is_alive else 0
 
+    def has_ended(self) -> bool:
+        """Return whether it has come to its end."""
+        return self.process.poll() is not None
+
     def kill(self, which: str) -> None:
         """Kill trainer, builder, or both, without notice."""
         builder = self.builder()
@@ -154,37 +158,40 @@ def check_finished(run: Path, steps: int = STEPS) -> None:
         Snapshot.open(folder, verify=True)
 
 
-def kill_at_random(trainer: Start, seed: int, kills: list[str]) -> None:
-    """Kill at random moments, go on, come to the end."""
+def kill_at_random(trainer: Start, seed: int, kills: list[str], steps: int = STEPS) -> int:
+    """Kill at random moments, go on, come to the end; return how many kills there were before."""
     chance = random.Random(seed)  # noqa: S311
-    one = trainer()
+    one, num_kills = trainer(steps=steps), 0
     for which in kills:
         # Some kills come while it starts; the builder is killed only once it is there.
         if which == "trainer" and chance.random() < 0.3:
             time.sleep(chance.uniform(0.0, 6.0))
         else:
-            one.until(lambda: one.step() >= 0 and one.builder())  # noqa: B023
+            one.until(lambda: (one.step() >= 0 and one.builder()) or one.has_ended())  # noqa: B023
             time.sleep(chance.uniform(0.0, 1.0))
-        if one.process.poll() is not None:
+        if one.has_ended():
             break
         one.kill(which)
+        num_kills += 1
         if which != "builder":
             orphans_end(one.run)
-            one = trainer()
+            one = trainer(steps=steps)
     assert one.wait() == 0, one.told()
-    check_finished(one.run)
+    check_finished(one.run, steps)
     orphans_end(one.run)
+    return num_kills
 
 
 def test_a_run_killed_at_random_moments_comes_to_its_end(trainer: Start) -> None:
-    kill_at_random(trainer, 0, ["builder", "trainer", "both"])
+    assert kill_at_random(trainer, 0, ["builder", "trainer", "both"]) >= 2
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_a_run_killed_again_and_again_comes_to_its_end(seed: int, trainer: Start) -> None:
     chance = random.Random(1_000 + seed)  # noqa: S311
-    kill_at_random(trainer, seed, chance.choices(["builder", "trainer", "both"], k=10))
+    kills = chance.choices(["builder", "trainer", "both"], k=12)
+    assert kill_at_random(trainer, seed, kills, steps=400) >= 6
 
 
 def test_ctrl_c_ends_it_within_five_seconds_and_leaves_no_builder(trainer: Start) -> None:
@@ -207,14 +214,12 @@ def test_a_full_disk_stops_builders_until_there_is_room_but_not_the_trainer(
     """
     if not hasattr(resource, "prlimit"):
         pytest.skip("needs prlimit (Linux), to limit the files of a process that runs")
-    one = trainer(steps=10_000, refresh__max_staleness_steps=100_000)
+    one = trainer(steps=10_000, refresh__max_staleness_steps=100_000, refresh__shard_rows=24)
     one.until(lambda: one.step() >= 2 and one.builder())
     builder = one.builder()
-    resource.prlimit(builder, resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
-    said = one.run / "processes" / "builder-0.log"
-    one.until(lambda: "cannot build" in said.read_text())
-    assert "File too large" in said.read_text()
-    assert "Free space" in said.read_text()
+    resource.prlimit(builder, resource.RLIMIT_FSIZE, (1_200, resource.RLIM_INFINITY))
+    one.until(lambda: "failed: cannot make" in str(builders_of(one.run)[0].values["state"]))
+    assert "Free space" in str(builders_of(one.run)[0].values["state"])
     at = one.step()
     one.until(lambda: one.step() > at + 5)  # the trainer goes on
     assert one.builder() == builder

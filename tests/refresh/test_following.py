@@ -168,6 +168,19 @@ def test_what_no_waiting_mends_is_refused_at_once(
         follow(started("gone"), passages=other / "none")
 
 
+def test_a_log_that_cannot_be_written_stops_no_builder(
+    started: Callable[..., Path], publish: Publish, tower: Embedder, until: Follow
+) -> None:
+    """It lies on the disk that is full."""
+
+    def fail(_: str) -> None:
+        raise OSError("no space left")
+
+    run = started()
+    publish(run, tower, 0)
+    until(run, lambda: newest(run) == 0, tell=fail)
+
+
 def test_it_ends_with_the_run_and_is_seen_meanwhile(
     started: Callable[..., Path], publish: Publish, tower: Embedder, until: Follow
 ) -> None:

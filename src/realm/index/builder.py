@@ -218,7 +218,9 @@ def write_matrix(path: Path, matrix: Shaped[Tensor, "*shape"]) -> None:
     """Write a tensor's bytes, so that the file is whole or absent."""
     partial = path.with_name(f".{path.name}.partial")
     try:
-        matrix.contiguous().view(torch.uint8).numpy().tofile(partial)
+        # Not numpy's `tofile`: on a full disk it can leave the end out and say nothing.
+        with partial.open("wb") as stream:
+            stream.write(matrix.contiguous().view(torch.uint8).numpy().data)
         sync(partial)
         partial.replace(path)
     except OSError:

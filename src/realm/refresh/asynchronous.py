@@ -35,6 +35,7 @@ from realm.refresh.presence import (
     present,
     state_of,
     trainer_file,
+    whatever_happens,
 )
 from realm.refresh.priority import Demand, DemandCounter, nothing_retrieved
 from realm.refresh.processes import BuilderProcesses
@@ -78,7 +79,7 @@ class AsyncRefresher:
         self.index_config = index
         self.num_steps = num_steps
         self.progress = progress
-        self.tell = tell
+        self.tell = whatever_happens(tell)
         self.drift = Drift()
         self._index: LiveIndex | None = None
         self._demand = DemandCounter(len(store))
@@ -99,13 +100,13 @@ class AsyncRefresher:
         self._stack = ExitStack()
         self._presence: Presence | None = None
         self._builders = BuilderProcesses(
-            run, config.builders, threads=config.builder_threads, tell=tell
+            run, config.builders, threads=config.builder_threads, tell=self.tell
         )
         self._watcher = Watcher(
             run,
             store.fingerprint,
             is_rolling=config.is_rolling,
-            tell=tell,
+            tell=self.tell,
             look_after=self._look_after,
         )
 

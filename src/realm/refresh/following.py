@@ -24,6 +24,7 @@ from realm.refresh.presence import (
     see,
     share_of,
     trainer_file,
+    whatever_happens,
 )
 from realm.refresh.rolling import RollingBuilder
 from realm.storage import MANIFEST, REQUEST, read_json
@@ -99,7 +100,7 @@ class Follower:
     ) -> None:
         self.run = run
         self.config = config
-        self.tell = tell
+        self.tell = whatever_happens(tell)
         self.is_parent_alive = is_parent_alive
         self.passages = passages
         self._store: PassageStore | None = None

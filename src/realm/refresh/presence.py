@@ -9,7 +9,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,8 @@ from realm.storage import is_locked, locked, read_json
 
 PROCESSES = "processes"
 SECONDS_BETWEEN_BEATS = 1.0
+Tell = Callable[[str], None]
+"""Called with a sentence when something happens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +32,16 @@ class Seen:
     is_alive: bool
     values: dict[str, Any]
     """state, step, pid, host, beat, and what its role adds."""
+
+
+def whatever_happens(tell: Tell) -> Tell:
+    """Return a `tell` that never fails: a log on a full disk stops nobody."""
+
+    def told(sentence: str) -> None:
+        with suppress(OSError):
+            tell(sentence)
+
+    return told
 
 
 class Presence:
