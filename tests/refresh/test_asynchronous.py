@@ -132,7 +132,7 @@ def test_what_is_published_does_not_learn_on(
 
 
 def test_a_new_snapshot_is_swapped_in_and_told_once(
-    run: Path, make: Make, tower: Embedder, build: Build, learn: Learn
+    make: Make, tower: Embedder, build: Build, learn: Learn
 ) -> None:
     keeper = make()
     keeper.advance(tower, 0)
