@@ -201,3 +201,5 @@ def test_an_index_that_is_never_refreshed_may_be_as_stale_as_it_likes() -> None:
 def test_a_bound_that_would_stop_every_synchronous_run_is_refused() -> None:
     with pytest.raises(ValueError, match="every run would stop"):
         RefreshConfig(mode="sync", every_steps=100, max_staleness_steps=99)
+    with pytest.raises(ValueError, match="10 steps between published"):
+        RefreshConfig(every_steps=100, max_staleness_steps=10, when_stale="stop")

@@ -267,6 +267,16 @@ class RefreshConfig(Config):
                 f"max_staleness_steps ({self.max_staleness_steps}) is less than every_steps "
                 f"({self.every_steps}): every run would stop"
             )
+        if (
+            self.mode == "async"
+            and self.when_stale == "stop"
+            and self.max_staleness_steps <= self.publish_every_steps
+        ):
+            raise ValueError(
+                f"when_stale='stop', max_staleness_steps ({self.max_staleness_steps}) is not more "
+                f"than the {self.publish_every_steps} steps between published parameters: every "
+                "run would stop"
+            )
         return self
 
 

@@ -93,9 +93,11 @@ def published(run: Path) -> int:
     return found[-1].step if found else -1
 
 
-def is_publishing() -> bool:
-    """Return whether the thread that publishes still cleans up: it is not due again before."""
-    return any(thread.name == "publish" for thread in threading.enumerate())
+def until_published(keeper: AsyncRefresher, step: int) -> None:
+    """Wait until parameters lie ready and the thread that wrote them is done cleaning up."""
+    until(lambda: published(keeper.run) == step)
+    if keeper._publishing:
+        keeper._publishing.join(timeout=30.0)
 
 
 def take(keeper: AsyncRefresher, tower: Embedder, step: int) -> None:
@@ -110,8 +112,7 @@ def test_it_publishes_every_so_many_steps_and_never_waits_below_the_bound(
     for step in range(31):
         keeper.advance(tower, step)
         if step % 10 == 0:
-            until(lambda: published(run) == step)  # noqa: B023
-            until(lambda: not is_publishing())
+            until_published(keeper, step)
             seen.append(list_parameters(run)[-1].model_hash == tower_hash(tower))
         assert keeper.staleness(step) == step
         learn(tower)
@@ -129,12 +130,12 @@ def test_what_is_published_does_not_learn_on(
     expected = tower_hash(tower)
     keeper.advance(tower, 10)
     learn(tower)
-    until(lambda: published(run) == 10)
+    until_published(keeper, 10)
     assert tower_hash(load_parameters(list_parameters(run)[-1]).tower) == expected
 
 
 def test_a_new_snapshot_is_swapped_in_and_told_once(
-    run: Path, make: Make, tower: Embedder, build: Build, learn: Learn
+    make: Make, tower: Embedder, build: Build, learn: Learn
 ) -> None:
     keeper = make()
     keeper.advance(tower, 0)
@@ -142,7 +143,7 @@ def test_a_new_snapshot_is_swapped_in_and_told_once(
     learn(tower)
     keeper.advance(tower, 10)
     assert keeper.measures(10)["index/refreshed"] == 0.0
-    until(lambda: published(run) == 10)
+    until_published(keeper, 10)
     expected = build()
     take(keeper, tower, 12)
     measured = keeper.measures(12)
@@ -161,7 +162,7 @@ def test_patches_are_taken_row_by_row(
     keeper = make(order="oldest")
     keeper.advance(tower, 0)
     keeper.advance(tower, 10)
-    until(lambda: published(run) == 10)
+    until_published(keeper, 10)
     rows, vectors = torch.tensor([3, 8]), torch.ones(2, 16)
     version = list_parameters(run)[-1].version
     publish_patch(run, rows, vectors, version=version, passages_fingerprint=store.fingerprint)
@@ -239,7 +240,7 @@ def test_it_stops_where_that_is_wanted_but_not_before_it_was_fresh_once(
     keeper = make(when_stale="stop")
     keeper.advance(tower, 0)
     keeper.advance(tower, 10)
-    until(lambda: published(run) == 10)
+    until_published(keeper, 10)
     state = keeper.state()
     keeper.advance(tower, 30)
     with pytest.raises(StaleIndexError, match=r"refresh.when_stale is 'stop'"):
@@ -286,7 +287,7 @@ def test_it_goes_on_with_the_newest_snapshot_of_its_branch_and_forgets_the_lost_
     for step in (10, 20):
         learn(tower)
         keeper.advance(tower, step)
-        until(lambda: published(run) == step)  # noqa: B023
+        until_published(keeper, step)
         build()
         if step == 10:
             state = keeper.state()  # a checkpoint of step 15, say; snapshot 10 came just after
@@ -310,7 +311,7 @@ def test_a_damaged_snapshot_is_left_for_the_older_one_and_without_any_one_is_bui
     keeper = make()
     keeper.advance(tower, 0)
     keeper.advance(tower, 10)
-    until(lambda: published(run) == 10)
+    until_published(keeper, 10)
     flip(build().folder / shard_names(0)[1])
     state = keeper.state()
     keeper.close()
@@ -344,7 +345,7 @@ def test_what_a_run_left_that_was_killed_before_its_first_checkpoint_misleads_no
     if how == "damaged":
         flip(keeper.snapshot.folder / shard_names(0)[1])
     keeper.advance(tower, 20)
-    until(lambda: published(run) == 20)
+    until_published(keeper, 20)
     build()
     keeper.close()
     if how == "other parameters":
@@ -364,7 +365,7 @@ def test_the_newest_snapshots_are_kept_on_disk(
     keeper.advance(tower, 0)
     for step in (10, 20, 30, 40):
         keeper.advance(tower, step)
-        until(lambda: published(run) == step)  # noqa: B023
+        until_published(keeper, step)
         build()
         until(lambda: keeper.advance(tower, step) and keeper.snapshot.step == step)  # noqa: B023
     until(lambda: [step for step, _ in list_snapshots(run)] == [30, 40])
@@ -378,9 +379,9 @@ def test_a_fall_of_the_agreement_publishes_and_so_does_half_the_bound(
     for step in range(1, 8):
         keeper.drift.observe(0.9 if step < 7 else 0.2)
         keeper.advance(tower, step)
-    until(lambda: published(run) == 7)
+    until_published(keeper, 7)
     for step in range(8, 22):
         keeper.advance(tower, step)
         assert published(run) == 7
     keeper.advance(tower, 22)
-    until(lambda: published(run) == 22)
+    until_published(keeper, 22)

@@ -54,7 +54,13 @@ def test_fresh_vectors_are_written_back_where_it_is_asked_for(
     live: LiveIndex, fresh: torch.Tensor, queries: torch.Tensor
 ) -> None:
     _, proposed = live.search(queries, 6)
-    Reranked(live, lambda rows: fresh[rows], num_passages=6, write_back_step=3).search(queries, 2)
+    reranked = Reranked(
+        live,
+        lambda rows: fresh[rows],
+        num_passages=6,
+        write_back=lambda rows, vectors: live.write(rows, vectors, 3) and None,
+    )
+    reranked.search(queries, 2)
     rows = proposed.unique()
     assert torch.equal(live.vectors(rows), fresh[rows])
     assert live.row_steps[rows].unique().tolist() == [3]
