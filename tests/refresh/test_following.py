@@ -221,6 +221,23 @@ def test_rolling_publishes_patches_and_a_snapshot_only_once_all_rows_are_newer(
     assert next_version(run, finish_begun=False) is None
 
 
+def test_a_rolling_builder_ends_with_its_trainer_also_while_it_embeds(
+    started: Callable[..., Path], publish: Publish, tower: Embedder, until: Follow, learn: Learn
+) -> None:
+    run = started(order="oldest")
+    publish(run, tower, 0)
+    until(run, lambda: newest(run) == 0)
+    learn(tower)
+    publish(run, tower, 10)
+
+    def is_embedding() -> bool:
+        (seen,) = builders_of(run)
+        return seen.values["state"] == "embedding for step 10"
+
+    assert "trainer that started this builder is gone" in until(run, is_embedding).reason
+    assert list_patches(run) == []
+
+
 def test_rolling_reads_anew_what_a_trainer_that_went_back_publishes(
     started: Callable[..., Path], publish: Publish, tower: Embedder, until: Follow, learn: Learn
 ) -> None:

@@ -15,6 +15,7 @@ from realm.corpus.store import PassageStore
 from realm.errors import ArtifactError, ConfigError, LockedError
 from realm.index.builder import build_index
 from realm.index.snapshot import list_snapshots, snapshot_folder
+from realm.records import Progress
 from realm.refresh.choosing import clear_unfinished, next_version, run_settings
 from realm.refresh.parameters import Loaded, Published, list_parameters, load_parameters
 from realm.refresh.presence import (
@@ -209,16 +210,6 @@ class Follower:
         clear_unfinished(folder)
         began = time.monotonic()
 
-        def progress(done: int, total: int) -> None:
-            presence.tell(
-                state=f"embedding for step {version.step}",
-                for_step=version.step,
-                done=done,
-                total=total,
-            )
-            if not self.is_parent_alive():
-                raise ArtifactError(PARENT_GONE)
-
         build_index(
             loaded.tower,
             self.store,
@@ -226,7 +217,7 @@ class Follower:
             version=version,
             config=loaded.index,
             share=share_of(self.run, number),
-            progress=progress,
+            progress=self._progress(presence, version.step),
         )
         self._sweeps += 1
         seconds = time.monotonic() - began
@@ -238,8 +229,23 @@ class Follower:
         if self._rolling is None:
             self._rolling = RollingBuilder(self.run, self.store, self._load)
         self._rolling.look()
-        share = share_of(self.run, number)
-        return self._rolling.work(newest, order=order, presence=presence, share=share)
+        return self._rolling.work(
+            newest,
+            order=order,
+            presence=presence,
+            share=share_of(self.run, number),
+            progress=self._progress(presence, newest.step),
+        )
+
+    def _progress(self, presence: Presence, step: int) -> Progress:
+        """Return what is called as passages are embedded: tells it, ends when the parent has."""
+
+        def progress(done: int, total: int) -> None:
+            presence.tell(state=f"embedding for step {step}", for_step=step, done=done, total=total)
+            if not self.is_parent_alive():
+                raise ArtifactError(PARENT_GONE)
+
+        return progress
 
     def _has_started(self) -> bool:
         known = self.passages is not None or (self.run / SOURCES).is_file()

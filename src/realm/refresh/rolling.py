@@ -21,6 +21,7 @@ from realm.index.builder import (
 )
 from realm.index.live import LiveIndex
 from realm.index.snapshot import STEPS, Snapshot, list_snapshots, snapshot_folder
+from realm.records import Progress
 from realm.refresh.parameters import Loaded, Published, list_parameters, load_parameters
 from realm.refresh.patches import list_patches, publish_patch, read_patch, versions_of
 from realm.refresh.presence import Presence
@@ -83,7 +84,13 @@ class RollingBuilder:
                 self._take(folder, known)
 
     def work(
-        self, newest: Published, *, order: str, presence: Presence, share: tuple[int, int]
+        self,
+        newest: Published,
+        *,
+        order: str,
+        presence: Presence,
+        share: tuple[int, int],
+        progress: Progress,
     ) -> bool:
         """Embed and publish the next rows; return False if all have the newest parameters.
 
@@ -92,6 +99,7 @@ class RollingBuilder:
             order: see `next_rows`.
             presence: where progress is told.
             share: (number of this builder, builders): it embeds every so many rows only.
+            progress: called with (rows that have the newest parameters, all); may raise.
 
         Raises:
             ArtifactError: something cannot be read or written.
@@ -110,7 +118,15 @@ class RollingBuilder:
             return False
         began = time.monotonic()
         embed = PassageEmbedder(loaded.tower, self.store, loaded.index)
-        vectors = embed(rows.tolist())
+        done = int((live.row_steps >= newest.step).sum())
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            progress(done, len(live))
+
+        progress(done, len(live))
+        vectors = embed(rows.tolist(), advance)
         folder = publish_patch(
             self.run,
             rows,
@@ -121,13 +137,7 @@ class RollingBuilder:
         self._seen.add(folder.name)
         live.write(rows, vectors, newest.step)
         self._versions[newest.step] = newest.model_hash
-        presence.tell(
-            state=f"embedding for step {newest.step}",
-            for_step=newest.step,
-            done=int((live.row_steps >= newest.step).sum()),
-            total=len(live),
-            passages_per_second=len(rows) / max(1e-9, time.monotonic() - began),
-        )
+        presence.tell(passages_per_second=len(rows) / max(1e-9, time.monotonic() - began))
         if live.oldest_step() > live.snapshot.step:
             self._publish_whole(live, loaded)
         return True
