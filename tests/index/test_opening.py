@@ -7,9 +7,9 @@ import torch
 
 from realm.checkpoint.checkpoints import Model, tower_hash
 from realm.config import IndexConfig
-from realm.index.builder import EmbedderVersion, build_index
+from realm.index.builder import EmbedderVersion, build_index, write_matrix
 from realm.index.opening import adopt_snapshot, find_snapshot, open_snapshot
-from realm.index.snapshot import snapshot_folder
+from realm.index.snapshot import STEPS, snapshot_folder
 
 if TYPE_CHECKING:
     from realm.corpus.store import PassageStore
@@ -45,6 +45,20 @@ def test_a_damaged_snapshot_is_passed_over(
     towers = make_towers()
     built = build(tmp_path / "run", towers, store, 0)
     (built.folder / "manifest.json").unlink()
+    assert find_snapshot(tmp_path / "run", towers.passage, store) is None
+
+
+def test_a_snapshot_with_rows_of_other_parameters_is_passed_over(
+    store: "PassageStore", make_towers: Any, tmp_path: Path
+) -> None:
+    """A rolling refresh names it by its oldest row; the model of that step has no other rows."""
+    towers = make_towers()
+    built = build(tmp_path / "run", towers, store, 40)
+    steps = torch.full((len(store),), 40, dtype=torch.int32)
+    write_matrix(built.folder / STEPS, steps)
+    assert find_snapshot(tmp_path / "run", towers.passage, store) is not None
+    steps[3] = 44
+    write_matrix(built.folder / STEPS, steps)
     assert find_snapshot(tmp_path / "run", towers.passage, store) is None
 
 

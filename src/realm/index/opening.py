@@ -40,7 +40,11 @@ def find_snapshot(run: Path, tower: Embedder, store: PassageStore) -> Snapshot |
             snapshot = Snapshot.open(folder)
         except ArtifactError:
             continue  # absent, unfinished or damaged: another one, or a new one, is used
-        if snapshot.passages_fingerprint == store.fingerprint and snapshot.model_hash == wanted:
+        if (
+            snapshot.passages_fingerprint == store.fingerprint
+            and snapshot.model_hash == wanted
+            and snapshot.is_of_one_step
+        ):
             return snapshot
     return None
 

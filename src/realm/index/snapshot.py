@@ -80,6 +80,11 @@ class Snapshot:
     def __len__(self) -> int:
         return len(self.scan)
 
+    @property
+    def is_of_one_step(self) -> bool:
+        """Whether all rows were made with the same parameters, those of `model_hash`."""
+        return self.row_steps is None or bool((self.row_steps == self.step).all())
+
     def search(
         self, queries: Float[Tensor, "queries dim"], k: int
     ) -> tuple[Float[Tensor, "queries k"], Int[Tensor, "queries k"]]:

@@ -45,7 +45,7 @@ def remove_unusable(folder: Path, version: EmbedderVersion, passages_fingerprint
     except ArtifactError:
         remove(folder)
         return
-    if found.model_hash != version.model_hash:
+    if found.model_hash != version.model_hash or found.row_steps is not None:
         remove(folder)
 
 
