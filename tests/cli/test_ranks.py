@@ -24,6 +24,21 @@ def test_the_first_rank_speaks_for_all(world: Any, torchrun: Torchrun, tmp_path:
     assert [path.name for path in tmp_path.iterdir()] == ["run"]  # no lock left
 
 
+def test_ranks_share_an_index_and_make_the_one_that_a_single_process_makes(
+    world: Any, call: Callable[..., Any], torchrun: Torchrun, tmp_path: Path
+) -> None:
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    call(*world.command("index", alone), "--set", "shard_rows=16")
+    ended = torchrun(COMMAND, *world.command("index", shared), "--set", "shard_rows=16")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("80 passages x 16 dimensions") == 1
+    names = sorted(path.name for path in alone.iterdir())
+    assert sorted(path.name for path in shared.iterdir()) == names
+    assert len(names) == 11  # five shards of two files, and the manifest
+    for name in names:
+        assert (shared / name).read_bytes() == (alone / name).read_bytes(), name
+
+
 def test_a_batch_that_cannot_be_shared_is_told_and_leaves_no_run(
     world: Any, torchrun: Torchrun, tmp_path: Path
 ) -> None:

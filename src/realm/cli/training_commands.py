@@ -198,6 +198,9 @@ def index(  # noqa: PLR0917
     store = PassageStore.open(passages)
     done = "already done: " if (out / MANIFEST).is_file() and not rebuild else ""
     share = (options.rank(), options.world_size())
+    if share[1] > 1:  # enough shards to share, as many whatever the number of processes
+        shard_rows = min(settings.shard_rows, max(1_024, -(-len(store) // 16)))
+        settings = settings.model_copy(update={"shard_rows": shard_rows})
     with display.progress("embedding", "passages", quiet=quiet or share[0] > 0) as advance:
         snapshot = build_index(
             tower,
