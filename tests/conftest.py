@@ -6,6 +6,7 @@ import re
 import shutil
 import socket
 import subprocess
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -91,6 +92,7 @@ def killed_after() -> KilledAfter:
                     os._exit(9)
 
         code = 1
+        signal.alarm(60)  # a fork of a process with threads may hang: then it fails
         try:
             sys.addaudithook(hook)
             action()
