@@ -4,9 +4,9 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
-import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
