@@ -1,6 +1,7 @@
 """Wordpiece sequences -> padded tensors, grouped by length under a token budget."""
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -18,20 +19,20 @@ class Inputs(NamedTuple):
     segments: Int[Tensor, "rows length"]
     token_is_real: Bool[Tensor, "rows length"]
 
+    def to(self, device: torch.device) -> "Inputs":
+        """Return the same on a device."""
+        return Inputs(*(tensor.to(device, non_blocking=True) for tensor in self))
 
-def pad(
-    sequences: Sequence[TokenSequence], pad_id: int, device: torch.device | str = "cpu"
-) -> Inputs:
-    """Return the sequences as tensors, padded to the longest of them."""
-    longest = max(len(ids) for ids, _ in sequences)
-    ids = torch.full((len(sequences), longest), pad_id, dtype=torch.long)
-    segments = torch.zeros((len(sequences), longest), dtype=torch.long)
-    is_real = torch.zeros((len(sequences), longest), dtype=torch.bool)
-    for row, (pieces, kinds) in enumerate(sequences):
-        ids[row, : len(pieces)] = torch.tensor(pieces)
-        segments[row, : len(pieces)] = torch.tensor(kinds)
-        is_real[row, : len(pieces)] = True
-    return Inputs(ids.to(device), segments.to(device), is_real.to(device))
+
+def pad(sequences: Sequence[TokenSequence], pad_id: int) -> Inputs:
+    """Return the sequences as tensors in main memory, padded to the longest of them."""
+    lengths = torch.tensor([len(ids) for ids, _ in sequences])
+    is_real = torch.arange(int(lengths.max())) < lengths[:, None]
+    ids = torch.full(is_real.shape, pad_id, dtype=torch.long)
+    segments = torch.zeros(is_real.shape, dtype=torch.long)
+    ids[is_real] = torch.tensor(list(chain.from_iterable(pieces for pieces, _ in sequences)))
+    segments[is_real] = torch.tensor(list(chain.from_iterable(kinds for _, kinds in sequences)))
+    return Inputs(ids, segments, is_real)
 
 
 def group_by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
