@@ -13,6 +13,7 @@ from realm.config import (
     EncoderConfig,
     FinetuneConfig,
     IctConfig,
+    IndexConfig,
     MlmConfig,
     OptimizerConfig,
     PretrainConfig,
@@ -20,6 +21,7 @@ from realm.config import (
 )
 from realm.corpus.store import PassageStore
 from realm.explaining import Explainer
+from realm.index.builder import PassageEmbedder
 from realm.index.live import LiveIndex
 from realm.index.snapshot import Snapshot
 from realm.masking.store import ExampleStore
@@ -133,3 +135,15 @@ def test_every_other_stage_runs_on_a_gpu(
     finetune(QUESTIONS, store, tmp_path / "qa", run=tmp_path / "run", config=settings)
     answered = Answerer.load(tmp_path / "qa").answer(["where was the builder arlo born"])
     assert answered[0].answers
+
+
+def test_an_index_built_in_16_bits_points_where_one_in_32_bits_does(
+    store: PassageStore, start: dict[str, Path]
+) -> None:
+    tower = load_model(start["embedder"]).need_towers().passage.to(CUDA)
+    rows = range(len(store))
+    found = [
+        PassageEmbedder(tower, store, IndexConfig(autocast=kind))(rows)
+        for kind in ("none", "bfloat16")
+    ]
+    assert torch.cosine_similarity(*found).min() > 0.999

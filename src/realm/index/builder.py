@@ -21,7 +21,7 @@ from realm.device import device_of
 from realm.errors import ArtifactError, CorpusError
 from realm.index.mapped import MappedRows
 from realm.index.snapshot import Snapshot, shard_names
-from realm.model.embedder import Embedder, MeanEmbedder
+from realm.model.embedder import Embedder, MeanEmbedder, in_16_bits
 from realm.model.inputs import TokenSequence, group_by_length, pad
 from realm.records import Progress
 from realm.storage import (
@@ -179,6 +179,8 @@ def embed_sequences(
 ) -> Iterator[tuple[list[int], Float[Tensor, "rows dim"]]]:
     """Yield (indices, embeddings in main memory) of groups of like length, without gradients."""
     device = device_of(tower)
+    if device.type == "cuda" and autocast == "bfloat16":
+        tower, autocast = in_16_bits(tower), "none"
     before: tuple[list[int], Tensor] | None = None
     for group in group_by_length([len(ids) for ids, _ in sequences], batch_tokens):
         # Left before each yield, so that the caller's own code does not run in these modes.

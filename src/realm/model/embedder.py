@@ -63,7 +63,7 @@ class Embedder(nn.Module):
 
     def forward(self, inputs: Inputs) -> Float[Tensor, "rows dim"]:
         """Return one embedding per row, in 32 bits."""
-        projected = self.projection(self.features(inputs))
+        projected = self.projection(widened(self.features(inputs)))
         return self.dropout(self.norm(widened(projected)))
 
     @property
@@ -160,6 +160,17 @@ class Towers(nn.Module):
     def untied(self) -> "Towers":
         """Return two towers with equal parameters, for training only one of them."""
         return Towers(self.query, copy.deepcopy(self.query)) if self.shared else self
+
+
+def in_16_bits(tower: Embedder | MeanEmbedder) -> Embedder | MeanEmbedder:
+    """Return a copy whose BERT is in bfloat16 throughout; what comes after it stays in 32 bits.
+
+    For embedding on a GPU, where autocast would keep the hidden states in 32 bits and be held up
+    by moving them.
+    """
+    copied = copy.deepcopy(tower)
+    copied.bert.to(torch.bfloat16)
+    return copied
 
 
 def embed_in_groups(
