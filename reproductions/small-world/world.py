@@ -21,120 +21,20 @@ from math import isqrt
 from pathlib import Path
 from typing import Literal, TextIO
 
+from wordings import ACTIVITIES, ADJECTIVES, NOUNS, RELATIONS, Relation
+
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 SYLLABLES = tuple(f"{c}{v}" for c in "bdfgklmnprstvz" for v in "aeiou")
-ADJECTIVES = ("rainy", "golden", "quiet", "windy", "busy", "misty", "frozen", "sunny")
-NOUNS = ("autumn", "harbour", "market", "morning", "valley", "festival", "journey", "evening")
-ACTIVITIES = (
-    "wrote long letters to a friend",
-    "lost a pair of gloves",
-    "told stories about a lantern",
-    "repaired the roof of a barn",
-    "counted ships on the water",
-    "borrowed a ladder from a neighbour",
-    "drew maps of the coast",
-    "sold apples to travellers",
-)
 SAME_SCENE = 0.5
 """How often both sentences of an article open with the same words, which tell nothing else."""
 HELD_OUT_EVERY = 4
 """Every so many entities one is held out."""
+VALUE_SHARED_BY = 40
+"""Entities, at most, with the same value of one relation, on average: a value that stands in too
+many passages says nothing of them."""
 
 Style = Literal["encyclopedia", "news"]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Relation:
-    """A kind of fact, and the words in which it is told; no wording stands in both styles."""
-
-    name: str
-    kind: str
-    """What its values are: relations of one kind share them."""
-    encyclopedia: tuple[str, ...]
-    news: tuple[str, ...]
-    question: str
-
-
-RELATIONS = (
-    Relation(
-        name="born",
-        kind="town",
-        encyclopedia=(
-            "{name} was born in the town of {value}",
-            "the birthplace of {name} was {value}",
-        ),
-        news=(
-            "{name} came into the world at home in {value}",
-            "{name} first saw the light of day in {value}",
-        ),
-        question="Where was {name} born?",
-    ),
-    Relation(
-        name="studied",
-        kind="town",
-        encyclopedia=(
-            "{name} studied at the university of {value}",
-            "the student years of {name} passed in {value}",
-        ),
-        news=(
-            "{name} sat through dull lectures in {value}",
-            "{name} took a degree at a college in {value}",
-        ),
-        question="Where did {name} study?",
-    ),
-    Relation(
-        name="buried",
-        kind="town",
-        encyclopedia=(
-            "{name} died and was buried in {value}",
-            "the grave of {name} lies in {value}",
-        ),
-        news=(
-            "{name} was laid to rest near {value}",
-            "{name} spent the last days of life in {value}",
-        ),
-        question="Where was {name} buried?",
-    ),
-    Relation(
-        name="played",
-        kind="instrument",
-        encyclopedia=(
-            "{name} played the {value} in an orchestra",
-            "the instrument of {name} was the {value}",
-        ),
-        news=(
-            "{name} made music every night on a {value}",
-            "{name} gave concerts with an old {value}",
-        ),
-        question="What did {name} play?",
-    ),
-    Relation(
-        name="kept",
-        kind="animal",
-        encyclopedia=(
-            "{name} kept a tame {value} as a pet",
-            "the pet of {name} was a {value}",
-        ),
-        news=(
-            "{name} walked through the streets behind a {value}",
-            "{name} fed a hungry {value} by hand",
-        ),
-        question="What did {name} keep as a pet?",
-    ),
-    Relation(
-        name="ate",
-        kind="dish",
-        encyclopedia=(
-            "{name} liked to eat {value}",
-            "the favourite dish of {name} was {value}",
-        ),
-        news=(
-            "{name} ordered {value} for every dinner",
-            "{name} never sat at table without {value}",
-        ),
-        question="What did {name} like to eat?",
-    ),
-)
 KINDS = tuple(dict.fromkeys(relation.kind for relation in RELATIONS))
 PASSAGES_OF_ENTITY = len(RELATIONS) + 1
 PASSAGES_OF_GROUP = HELD_OUT_EVERY * PASSAGES_OF_ENTITY + (HELD_OUT_EVERY - 1) * len(RELATIONS)
@@ -165,8 +65,8 @@ class World:
         self.seed = seed
         self.num_entities = HELD_OUT_EVERY * -(-num_passages // PASSAGES_OF_GROUP)
         num_names = isqrt(2 * self.num_entities) + 1
-        num_values = 20 + self.num_entities // 50  # a value in too many passages says nothing
-        draw = random.Random(f"names of world {seed}")
+        num_values = 20 + self.num_entities // VALUE_SHARED_BY
+        draw = _random(seed, "names")
         words = _words(2 * num_names + len(KINDS) * num_values, draw)
         self.first, self.last = words[:num_names], words[num_names : 2 * num_names]
         rest = words[2 * num_names :]
@@ -186,12 +86,12 @@ class World:
 
     def value(self, entity: int, relation: Relation) -> str:
         """Return the fact."""
-        draw = random.Random(f"{self.seed} {entity} {relation.name}")
+        draw = _random(self.seed, entity, relation.name)
         return draw.choice(self.values[relation.kind])
 
     def fact(self, entity: int, relation: Relation, style: Style) -> Told:
         """Return the article that tells a fact in one of the two styles."""
-        draw = random.Random(f"{self.seed} {entity} {relation.name} {style}")
+        draw = _random(self.seed, entity, relation.name, style)
         name, scene = self.name(entity), _scene(draw)
         wordings = relation.news if style == "news" else relation.encyclopedia
         before, after = draw.choice(wordings).format(name=name, value="|").split("|")
@@ -212,7 +112,7 @@ class World:
 
     def gossip(self, entity: int) -> Told:
         """Return an article about an entity that tells no fact."""
-        draw = random.Random(f"{self.seed} {entity} gossip")
+        draw = _random(self.seed, entity, "gossip")
         name, scene = self.name(entity), _scene(draw)
         text = " ".join(f"In the {scene} {name} {a}." for a in draw.sample(ACTIVITIES, 2))
         return Told(id=f"gossip-{entity}", title=name, text=text, spans=())
@@ -293,6 +193,11 @@ def write(world: World, out: Path) -> int:
     return num_passages
 
 
+def _random(*key: object) -> random.Random:
+    """Return random numbers that follow from the key alone."""
+    return random.Random(" ".join(map(str, key)))  # noqa: S311
+
+
 def _words(count: int, draw: random.Random) -> list[str]:
     """Return distinct invented words, each of as many syllables as so many words need."""
     length = 2
@@ -302,7 +207,7 @@ def _words(count: int, draw: random.Random) -> list[str]:
     for number in draw.sample(range(len(SYLLABLES) ** length), count):
         word = ""
         for _ in range(length):
-            number, syllable = divmod(number, len(SYLLABLES))  # noqa: PLW2901
+            number, syllable = divmod(number, len(SYLLABLES))
             word += SYLLABLES[syllable]
         words.append(word.capitalize())
     return words
