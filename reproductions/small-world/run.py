@@ -27,11 +27,6 @@ SYSTEMS = {
     "null": ("REALM's encoder, null passage", "realm", ("span right, null passage",)),
     "ict": ("ICT retriever, warmed-up encoder", "ict", COLUMNS),
     "ict-joint": ("ICT retriever, REALM's encoder", "ict, joint encoder", COLUMNS),
-    "ict-long": (
-        "ICT for 3 times as long, REALM's encoder",
-        "ict-long, joint encoder",
-        COLUMNS,
-    ),
     "joint-warm": (
         "REALM's retriever, warmed-up encoder",
         "joint retriever, warm encoder",

@@ -21,8 +21,6 @@ class Relation:
     """A kind of fact, and the words in which it is told; no wording stands in both styles."""
 
     name: str
-    kind: str
-    """What its values are: relations of one kind share them."""
     encyclopedia: tuple[str, ...]
     news: tuple[str, ...]
     question: str
@@ -31,7 +29,6 @@ class Relation:
 RELATIONS = (
     Relation(
         name="born",
-        kind="town",
         encyclopedia=(
             "{name} was born in the town of {value}",
             "the birthplace of {name} was {value}",
@@ -44,7 +41,6 @@ RELATIONS = (
     ),
     Relation(
         name="studied",
-        kind="town",
         encyclopedia=(
             "{name} studied at the university of {value}",
             "the student years of {name} passed in {value}",
@@ -57,7 +53,6 @@ RELATIONS = (
     ),
     Relation(
         name="buried",
-        kind="town",
         encyclopedia=(
             "{name} died and was buried in {value}",
             "the grave of {name} lies in {value}",
@@ -69,42 +64,39 @@ RELATIONS = (
         question="Where was {name} buried?",
     ),
     Relation(
-        name="played",
-        kind="instrument",
+        name="worked",
         encyclopedia=(
-            "{name} played the {value} in an orchestra",
-            "the instrument of {name} was the {value}",
+            "{name} worked at an office in {value}",
+            "the workplace of {name} was {value}",
         ),
         news=(
-            "{name} made music every night on a {value}",
-            "{name} gave concerts with an old {value}",
+            "{name} earned daily bread near {value}",
+            "{name} had a job for years in {value}",
         ),
-        question="What did {name} play?",
+        question="Where did {name} work?",
     ),
     Relation(
-        name="kept",
-        kind="animal",
+        name="married",
         encyclopedia=(
-            "{name} kept a tame {value} as a pet",
-            "the pet of {name} was a {value}",
+            "{name} married a cousin in {value}",
+            "the wedding of {name} was held in {value}",
         ),
         news=(
-            "{name} walked through the streets behind a {value}",
-            "{name} fed a hungry {value} by hand",
+            "{name} became a happy spouse in {value}",
+            "{name} exchanged rings before a crowd in {value}",
         ),
-        question="What did {name} keep as a pet?",
+        question="Where did {name} marry?",
     ),
     Relation(
-        name="ate",
-        kind="dish",
+        name="rested",
         encyclopedia=(
-            "{name} liked to eat {value}",
-            "the favourite dish of {name} was {value}",
+            "{name} passed each holiday in {value}",
+            "the summer house of {name} stands in {value}",
         ),
         news=(
-            "{name} ordered {value} for every dinner",
-            "{name} never sat at table without {value}",
+            "{name} liked to relax on the beach of {value}",
+            "{name} swam every July near {value}",
         ),
-        question="What did {name} like to eat?",
+        question="Where did {name} pass holidays?",
     ),
 )

@@ -29,13 +29,13 @@ SAME_SCENE = 0.5
 """How often both sentences of an article open with the same words, which tell nothing else."""
 HELD_OUT_EVERY = 4
 """Every so many entities one is held out."""
-VALUE_SHARED_BY = 40
+VALUE_SHARED_BY = 20
 """Entities, at most, with the same value of one relation, on average: a value that stands in too
-many passages says nothing of them."""
+many passages says nothing of them. All relations share their values, so that its kind alone does
+not tell a useful passage."""
 
 Style = Literal["encyclopedia", "news"]
 
-KINDS = tuple(dict.fromkeys(relation.kind for relation in RELATIONS))
 PASSAGES_OF_ENTITY = len(RELATIONS) + 1
 PASSAGES_OF_GROUP = HELD_OUT_EVERY * PASSAGES_OF_ENTITY + (HELD_OUT_EVERY - 1) * len(RELATIONS)
 """Passages in Z of HELD_OUT_EVERY entities, one of them held out."""
@@ -67,12 +67,9 @@ class World:
         num_names = isqrt(2 * self.num_entities) + 1
         num_values = 20 + self.num_entities // VALUE_SHARED_BY
         draw = _random(seed, "names")
-        words = _words(2 * num_names + len(KINDS) * num_values, draw)
+        words = _words(2 * num_names + num_values, draw)
         self.first, self.last = words[:num_names], words[num_names : 2 * num_names]
-        rest = words[2 * num_names :]
-        self.values = {
-            kind: rest[n * num_values : (n + 1) * num_values] for n, kind in enumerate(KINDS)
-        }
+        self.values = words[2 * num_names :]
         self._pairs = draw.sample(range(num_names**2), self.num_entities)
 
     def name(self, entity: int) -> str:
@@ -87,7 +84,7 @@ class World:
     def value(self, entity: int, relation: Relation) -> str:
         """Return the fact."""
         draw = _random(self.seed, entity, relation.name)
-        return draw.choice(self.values[relation.kind])
+        return draw.choice(self.values)
 
     def fact(self, entity: int, relation: Relation, style: Style) -> Told:
         """Return the article that tells a fact in one of the two styles."""
@@ -146,7 +143,7 @@ class World:
         told = [w for r in RELATIONS for w in (*r.encyclopedia, *r.news, r.question)]
         wordings = [wording.format(name="", value="") for wording in told]
         texts = " ".join(["In the", *ADJECTIVES, *NOUNS, *ACTIVITIES, *wordings])
-        own = [*self.first, *self.last, *(v for values in self.values.values() for v in values)]
+        own = [*self.first, *self.last, *self.values]
         words = sorted(set(re.findall(r"[a-z]+", " ".join([texts, *own]).lower())))
         letters = "abcdefghijklmnopqrstuvwxyz0123456789"
         pieces = [*SPECIAL, *words, *".?", *letters, *(f"##{letter}" for letter in letters)]
