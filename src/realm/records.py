@@ -150,6 +150,14 @@ class Skipped:
         if place and len(places) < self.keep:
             places.append(place)
 
+    def join(self, other: "Skipped") -> None:
+        """Add what came after."""
+        for reason, count in other.counts.items():
+            self.counts[reason] = self.counts.get(reason, 0) + count
+        for reason, found in other.examples.items():
+            places = self.examples.setdefault(reason, [])
+            places += found[: self.keep - len(places)]
+
     @property
     def total(self) -> int:
         """How many items were left out in all."""

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from realm.config import IndexConfig
 from realm.corpus.store import PassageStore
+from realm.device import device_of
 from realm.errors import ArtifactError, CorpusError
 from realm.index.mapped import MappedRows
 from realm.index.snapshot import Snapshot, shard_names
-from realm.model.embedder import Embedder, MeanEmbedder
+from realm.model.embedder import Embedder, MeanEmbedder, in_16_bits
 from realm.model.inputs import TokenSequence, group_by_length, pad
 from realm.records import Progress
 from realm.storage import (
@@ -146,23 +147,23 @@ class PassageEmbedder:
             on_group: called with the number of passages just embedded.
         """
         store, tokenizer = self.store, self.store.tokenizer
-        sequences = [
-            tokenizer.passage_input(
-                store.title_wordpieces(row).tolist(),
-                store.wordpieces(row).tolist(),
-                min(self.config.passage_wordpieces, self.tower.max_length),
-            )
-            for row in rows
-        ]
+        longest = min(self.config.passage_wordpieces, self.tower.max_length)
+
+        def sequence(number: int) -> TokenSequence:
+            row = rows[number]
+            title, body = store.title_wordpieces(row), store.wordpieces(row)
+            return tokenizer.passage_input(title.tolist(), body.tolist(), longest)
+
         exact = torch.empty((len(rows), self.tower.dim))
         for group, vectors in embed_sequences(
             self.tower,
-            sequences,
+            store.lengths(rows).clip(max=longest).tolist(),
+            sequence,
             pad_id=tokenizer.pad_id,
             batch_tokens=self.config.batch_tokens,
             autocast=self.config.autocast,
         ):
-            exact[group] = vectors.cpu()
+            exact[group] = vectors
             if on_group:
                 on_group(len(group))
         return exact
@@ -170,19 +171,37 @@ class PassageEmbedder:
 
 def embed_sequences(
     tower: Embedder | MeanEmbedder,
-    sequences: list[TokenSequence],
+    lengths: Sequence[int],
+    sequence: Callable[[int], TokenSequence],
     *,
     pad_id: int,
     batch_tokens: int,
     autocast: Literal["bfloat16", "none"] = "none",
 ) -> Iterator[tuple[list[int], Float[Tensor, "rows dim"]]]:
-    """Yield (indices, embeddings) of groups of like length, without gradients."""
-    device = next(tower.parameters()).device
-    for group in group_by_length([len(ids) for ids, _ in sequences], batch_tokens):
+    """Yield (numbers, embeddings in main memory) of groups of like length, without gradients.
+
+    Args:
+        tower: what embeds.
+        lengths: of each text, in wordpieces with [CLS] and [SEP].
+        sequence: returns the text of a number; called group by group, so that not all of a corpus
+            is in memory, and a GPU has work while the next group is prepared.
+        pad_id: of [PAD].
+        batch_tokens: wordpieces of a group, padding included.
+        autocast: in how many bits.
+    """
+    device = device_of(tower)
+    if device.type == "cuda" and autocast == "bfloat16":
+        tower, autocast = in_16_bits(tower), "none"
+    before: tuple[list[int], Tensor] | None = None
+    for group in group_by_length(lengths, batch_tokens):
         # Left before each yield, so that the caller's own code does not run in these modes.
         with torch.no_grad(), autocast_to(autocast, device):
-            vectors = tower(pad([sequences[i] for i in group], pad_id, device)).float()
-        yield group, vectors
+            vectors = tower(pad([sequence(i) for i in group], pad_id).to(device)).float()
+        if before is not None:  # only now: a GPU works on one group while the next is padded
+            yield before[0], before[1].cpu()
+        before = group, vectors
+    if before is not None:
+        yield before[0], before[1].cpu()
 
 
 def autocast_to(kind: Literal["bfloat16", "none"], device: torch.device) -> Any:  # noqa: ANN401
