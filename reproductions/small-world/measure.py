@@ -8,6 +8,7 @@ from world import telling
 
 from realm.config import PretrainConfig
 from realm.corpus.store import PassageStore
+from realm.device import device_of
 from realm.index.builder import autocast_to
 from realm.index.searchable import Searchable
 from realm.masking.store import ExampleStore
@@ -84,7 +85,7 @@ def _group(
         passage=config.passage_wordpieces,
         joint=config.joint_wordpieces,
     )
-    with autocast_to(config.autocast, torch.device("cpu")):
+    with autocast_to(config.autocast, device_of(towers)):
         queries = embed_in_groups(
             towers.query,
             [store.tokenizer.query_input(e.query_ids, lengths.query) for e in drawn],

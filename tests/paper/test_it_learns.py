@@ -83,7 +83,7 @@ def test_it_does_not_learn_without(
         scored = pretrain_job.score_vectors
         monkeypatch.setattr(pretrain_job, "score_vectors", lambda *parts: scored(*parts).detach())
     elif broken == "own passage":
-        monkeypatch.setattr(CandidateFinder, "is_own", lambda *_: False)
+        monkeypatch.setattr(CandidateFinder, "are_own", lambda _, __, rows: [False] * len(rows))
     else:
         monkeypatch.setattr(SyncRefresher, "_is_due", lambda *_: False)
     with pytest.raises(AssertionError, match="recall@1"):
