@@ -25,6 +25,7 @@ from realm.config import (
 )
 from realm.corpus.split import split
 from realm.corpus.store import PassageStore
+from realm.errors import ArtifactError
 from realm.index.builder import EmbedderVersion, build_index
 from realm.index.snapshot import Snapshot, list_snapshots
 from realm.masking.examples import mask
@@ -94,12 +95,21 @@ class SmallWorld:
 
     @cached_property
     def world(self) -> Path:
-        """Folder with the articles, spans and questions."""
+        """Folder with the articles, spans and questions.
+
+        Raises:
+            ArtifactError: it holds another world.
+        """
         folder = self.out / "world"
-        if not (folder / "written.json").is_file():
-            world = World(num_passages=self.num_passages, seed=self.seed)
-            count = write(world, folder)
-            write_json(folder / "written.json", {"passages": count, "seed": self.seed})
+        written = folder / "written.json"
+        asked = {"num_passages": self.num_passages, "seed": self.seed}
+        if not written.is_file():
+            write(World(num_passages=self.num_passages, seed=self.seed), folder)
+            write_json(written, asked)
+        elif (found := read_json(written)) != asked:
+            raise ArtifactError(
+                f"{folder} holds the world of {found}, expected {asked}; name another folder"
+            )
         return folder
 
     def corpus(self, name: str) -> PassageStore:

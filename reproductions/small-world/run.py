@@ -22,6 +22,8 @@ from intervals import METRICS, interval, mean
 from measure import Outcome
 from recipe import ROWS, SmallWorld, compare
 
+from realm.errors import RealmError
+
 COLUMNS = ("recall@1", "recall@5", "span right")
 SYSTEMS = {
     "null": ("REALM's encoder, null passage", "realm", ("span right, null passage",)),
@@ -47,10 +49,20 @@ def main() -> None:
     parser.add_argument("--passages", type=int, default=2_000, help="passages in Z, at least")
     parser.add_argument("--rows", nargs="+", choices=[row.name for row in ROWS], help="default all")
     told = parser.parse_args()
-    rows = [row for row in ROWS if not told.rows or row.name in {"realm", *told.rows}]
+    if told.passages < 500:
+        parser.error(f"found --passages {told.passages}, expected 500 or more to learn from")
+    try:
+        _run(told.out, told.seeds, told.passages, told.rows)
+    except RealmError as error:
+        sys.stderr.write(f"Error: {error}\n")
+        raise SystemExit(2) from None
+
+
+def _run(out: Path, seeds: Sequence[int], passages: int, chosen: Sequence[str] | None) -> None:
+    rows = [row for row in ROWS if not chosen or row.name in {"realm", *chosen}]
     found: dict[str, list[list[Outcome]]] = {}
-    for seed in told.seeds:
-        small = SmallWorld(out=told.out / f"seed-{seed}", seed=seed, num_passages=told.passages)
+    for seed in seeds:
+        small = SmallWorld(out=out / f"seed-{seed}", seed=seed, num_passages=passages)
         began, cpu = time.monotonic(), time.process_time()
         for name, outcomes in compare(small, rows, _tell(seed)).items():
             found.setdefault(name, []).append(outcomes)
@@ -58,16 +70,16 @@ def main() -> None:
             f"done: {time.monotonic() - began:.0f} s, {time.process_time() - cpu:.0f} CPU s"
         )
     results = summary(found)
-    told.out.mkdir(exist_ok=True)
+    out.mkdir(exist_ok=True)
     about = {
-        "seeds": told.seeds,
-        "passages": told.passages,
+        "seeds": seeds,
+        "passages": passages,
         "torch": torch.__version__,
         "machine": f"{platform.machine()}, {os.cpu_count()} CPU",
     }
     text = json.dumps({"about": about, "results": results}, indent=1)
-    (told.out / "results.json").write_text(text + "\n", encoding="utf-8")
-    (told.out / "results.md").write_text(table(results), encoding="utf-8")
+    (out / "results.json").write_text(text + "\n", encoding="utf-8")
+    (out / "results.md").write_text(table(results), encoding="utf-8")
     sys.stdout.write(table(results))
 
 

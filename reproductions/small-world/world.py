@@ -229,6 +229,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     told = parser.parse_args()
+    if told.passages < 1:
+        parser.error(f"found --passages {told.passages}, expected 1 or more")
     world = World(num_passages=told.passages, seed=told.seed)
     count = write(world, told.out)
     sys.stdout.write(f"{told.out}: {count:,} passages about {world.num_entities:,} entities\n")

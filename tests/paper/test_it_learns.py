@@ -68,9 +68,9 @@ def test_retriever_and_encoder_learn_together(joint: SmallWorld) -> None:
     alone = sum(outcome.is_right_alone for outcome in realm) / len(realm)
     told = f"recall@1 {recall(baseline):.3f} -> {recall(realm):.3f}, right {right(baseline):.3f} "
     told += f"-> {right(realm):.3f}, null passage {alone:.3f}"
-    assert recall(baseline) < 0.3, told
-    assert recall(realm) > 0.6, told
-    assert right(realm) > max(right(baseline), alone) + 0.25, told
+    assert recall(baseline) < 0.25, told
+    assert recall(realm) > 0.45, told
+    assert right(realm) > max(right(baseline), alone) + 0.2, told
 
 
 @pytest.mark.slow

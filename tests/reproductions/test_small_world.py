@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 from intervals import interval
 from measure import Outcome
+from recipe import SmallWorld
+from run import summary, table
 from world import RELATIONS, World, telling, write
 
 from realm.config import MaskConfig, SplitConfig
 from realm.corpus.split import split
 from realm.corpus.store import PassageStore
+from realm.errors import ArtifactError
 from realm.evaluation.questions import read_questions
 from realm.masking.examples import mask
 from realm.masking.pretagged import PretaggedTagger
@@ -145,3 +148,20 @@ def test_an_interval_knows_that_seeds_differ() -> None:
     assert (alike.low, alike.high) == (1.0, 1.0)
     apart = interval([good, good, bad], lambda o: o.rank == 1)
     assert apart.low < 0.4
+
+
+def test_the_table_names_every_system_with_its_interval() -> None:
+    """What the null passage gives stands in the column of masked accuracy."""
+    good = [Outcome(entity=str(n), rank=1, is_right=True, is_right_alone=n == 0) for n in range(10)]
+    results = summary({"realm": [good], "off, index built anew": [good], "off": [good]})
+    assert results["realm"]["recall@1"]["seeds"] == [1.0]
+    lines = table(results).splitlines()
+    assert lines[2].startswith("| REALM's encoder, null passage | - | - | 10.0 (0.0-30.0) | - |")
+    assert "| REALM | 100.0 (100.0-100.0) |" in lines[3]
+    assert lines[4].endswith("| 100.0 (100.0-100.0) |")
+
+
+def test_another_world_is_refused(tmp_path: Path) -> None:
+    assert SmallWorld(out=tmp_path, num_passages=400, seed=3).world.is_dir()
+    with pytest.raises(ArtifactError, match=r"holds the world of .* expected .* another folder"):
+        _ = SmallWorld(out=tmp_path, num_passages=500, seed=3).world
