@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,6 +74,7 @@ def evaluate(
     from realm.answering import Answerer
     from realm.cli import display
     from realm.evaluation.evaluate import evaluate as measure
+    from realm.evaluation.overlap import gold_overlap
     from realm.evaluation.questions import read_questions
     from realm.evaluation.report import write_report
 
@@ -88,6 +90,7 @@ def evaluate(
             config=settings,
             split_name=questions.name,
             retriever_name=retriever.value,
+            overlap=partial(gold_overlap, answerer.store),
             progress=advance,
         )
     if as_json:
