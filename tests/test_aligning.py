@@ -115,7 +115,9 @@ def test_a_sentence_is_never_explained_by_its_own_passage(
     aligner = Aligner(predictor, num_candidates=len(store) + 1, autocast="none")
     for spans in sentences_of(examples)[:6]:
         (found,) = aligner.align([spans])
-        assert found.num_read == sum(not aligner.finder.is_own(spans[0], r) for r in range(len(store)))
+        assert found.num_read == sum(
+            not aligner.finder.is_own(spans[0], r) for r in range(len(store))
+        )
         assert found.num_read < len(store)
         assert spans[0].origin not in {passage.row for passage in found.passages}
 
@@ -239,7 +241,6 @@ def test_what_cannot_be_aligned_is_refused(
     predictor: Predictor,
     examples: ExampleStore,
     store: PassageStore,
-    make_snapshot: Make,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -7,7 +7,7 @@ passage does: retrieval utility (Eq. 2), of which nobody gave a label.
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch

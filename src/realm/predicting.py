@@ -48,9 +48,7 @@ class Reading:
         """Return log p(y_j | z, x) of the batch's targets; 0 where masks are padding."""
         return gold_log_probs(self.batch, self.logits, self.owners, self.places)
 
-    def predicted(
-        self, weights: Float[Tensor, "batch candidates"]
-    ) -> Int[Tensor, "batch masks"]:
+    def predicted(self, weights: Float[Tensor, "batch candidates"]) -> Int[Tensor, "batch masks"]:
         """Return the most probable wordpiece of each mask under these weights of candidates."""
         return predict_masks(self.batch, weights, self.logits, self.owners, self.places)
 

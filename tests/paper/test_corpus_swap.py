@@ -43,10 +43,12 @@ PASSAGES = (
 )
 SENTENCE = "people in {town} say that the {office} is [MASK] ."
 QUESTION = "who is the {office} of {town} ?"
-WORDS = "the of is in they all know people say that who . ? [ ]".split()
+WORDS = ("the", "of", "is", "in", "they", "all", "know", "people", "say", "that", "who", *".?[]")
 SETTINGS = {
-    **{"query_wordpieces": 32, "passage_wordpieces": 32, "joint_wordpieces": 64},
+    "query_wordpieces": 32,
     "question_wordpieces": 32,
+    "passage_wordpieces": 32,
+    "joint_wordpieces": 64,
 }
 BATCH = 48
 
@@ -73,10 +75,14 @@ class Teacher:
 
     def __init__(self, tokenizer: WordpieceTokenizer) -> None:
         self.tokenizer = tokenizer
-        self.rng = random.Random(0)
+        self.rng = random.Random(0)  # noqa: S311 - draws no secret
         self.bert = {
-            **{"vocab_size": tokenizer.vocab_size, "hidden_size": 64, "num_hidden_layers": 2},
-            **{"num_attention_heads": 4, "intermediate_size": 128, "max_position_embeddings": 64},
+            "vocab_size": tokenizer.vocab_size,
+            "hidden_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 128,
+            "max_position_embeddings": 64,
             "initializer_range": 0.1,
         }
 
@@ -180,9 +186,7 @@ def tokenizer() -> WordpieceTokenizer:
 
 
 @pytest.fixture(scope="module")
-def make_corpus(
-    tokenizer: WordpieceTokenizer, tmp_path_factory: pytest.TempPathFactory
-) -> Corpus:
+def make_corpus(tokenizer: WordpieceTokenizer, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     """Split one passage for each fact."""
 
     def make(facts: Sequence[Fact]) -> PassageStore:
@@ -203,7 +207,7 @@ def make_corpus(
 @pytest.fixture(scope="module")
 def facts() -> list[Fact]:
     """Return the facts of the old corpus; of the last town nothing is told."""
-    rng = random.Random(7)
+    rng = random.Random(7)  # noqa: S311 - draws no secret
     return [Fact(t, o, rng.choice(NAMES)) for t in TOWNS[:-1] for o in OFFICES]
 
 
@@ -240,14 +244,10 @@ def parameters(run: Path) -> str:
 
 
 def names_in(facts: Sequence[Fact], explainer: Explainer) -> list[str]:
-    return [
-        explainer.explain(fact.put(SENTENCE), num_candidates=5).predicted for fact in facts
-    ]
+    return [explainer.explain(fact.put(SENTENCE), num_candidates=5).predicted for fact in facts]
 
 
-def test_the_model_reads_and_remembers_nothing(
-    runs: dict[str, Path], facts: list[Fact]
-) -> None:
+def test_the_model_reads_and_remembers_nothing(runs: dict[str, Path], facts: list[Fact]) -> None:
     """What the next tests rest on: right with retrieval, ignorant without."""
     explainer = Explainer.load(runs["pretrain"])
     asked = facts[::5]
