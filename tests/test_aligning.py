@@ -106,6 +106,9 @@ def test_every_span_asks_and_what_any_of_them_finds_is_read_with_all(
         assert found.num_read == len(wanted)
         assert {passage.row for passage in found.passages} <= wanted
         assert all(0 < passage.probability < 1 for passage in found.passages)
+        reading = predictor.read(spans, [[NULL_ROW, *sorted(wanted)]] * len(spans))
+        nearest = int(reading.scores[:, 1:].mean(dim=0).argmax())
+        assert found.nearest == predictor.store[sorted(wanted)[nearest]].id
 
 
 def test_a_sentence_is_never_explained_by_its_own_passage(
@@ -220,10 +223,12 @@ def test_a_file_of_something_else_is_not_replaced(
 ) -> None:
     out = tmp_path / "pairs.jsonl"
     out.write_text("mine\n")
-    with pytest.raises(ArtifactError, match="not a file that realm finished"):
-        align(examples, out, aligner, limit=3)
+    for rebuild in (False, True):
+        with pytest.raises(ArtifactError, match="not a file that realm finished"):
+            align(examples, out, aligner, limit=3, rebuild=rebuild)
     assert out.read_text() == "mine\n"
-    align(examples, out, aligner, limit=3, rebuild=True)
+    out.unlink()
+    align(examples, out, aligner, limit=3)
     other = Aligner(predictor, num_candidates=4, autocast="none")
     before = out.read_bytes()
     with pytest.raises(ArtifactError, match=r"num_candidates \(found 5, now 4\)"):

@@ -68,6 +68,9 @@ class AlignedSentence:
     spans: tuple[AlignedSpan, ...]
     num_read: int
     """Passages that were read with it."""
+    nearest: str
+    """Id of the one that the retriever puts first, by f(x, z), whether it helps or not; empty: none
+    was found."""
     passages: tuple[AlignedPassage, ...]
     """Those that help, the most useful first."""
 
@@ -162,6 +165,7 @@ class Aligner:
                 for span, log_p in zip(spans, values.log_p_null, strict=True)
             ),
             num_read=len(rows) - 1,
+            nearest=self._nearest(rows, values.score.mean(axis=0)),
             passages=tuple(
                 AlignedPassage(
                     id=store[rows[place]].id,
@@ -176,6 +180,11 @@ class Aligner:
                 if total[place] > 0
             ),
         )
+
+    def _nearest(self, rows: Sequence[int], scores: np.ndarray) -> str:
+        if len(rows) == 1:
+            return ""
+        return self.predictor.store[rows[1 + int(scores[1 : len(rows)].argmax())]].id
 
     def _span(self, example: MaskedExample, log_p_null: float) -> AlignedSpan:
         start, end = example.span_start, example.span_end

@@ -7,7 +7,7 @@ name: a file with a manifest is whole.
 
 import json
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,18 +53,21 @@ def lines_manifest(path: Path) -> Path:
 def lines_done(path: Path, request: Request, *, rebuild: bool = False) -> dict[str, Any] | None:
     """Return the manifest's "content" of a file made from an equal request; None: to be made.
 
+    With `rebuild` a finished file of the same kind is to be made again, whatever it is from.
+
     Raises:
         ArtifactError: `path` was made from something else, or is no file that realm finished.
     """
     manifest = lines_manifest(path)
-    if rebuild or not path.exists():
+    if not path.exists():
         return None
-    if not manifest.is_file():
+    found = read_json(manifest) if manifest.is_file() else {}
+    if path.is_dir() or found.get("kind") != request.kind:
         raise ArtifactError(
-            f"{path} exists and is not a file that realm finished; choose another --out, or pass "
-            "--rebuild to replace it"
+            f"{path} exists and is not a file that realm finished; choose another --out"
         )
-    found = read_json(manifest)
+    if rebuild:
+        return None
     if told := differences(found, request.as_json()):
         raise ArtifactError(
             f"{path} was made from other {told}; choose another --out, or pass --rebuild to "
@@ -118,13 +121,18 @@ def _keep_whole(partial: Path, in_groups_of: int) -> int:
     ends = [0]
     with partial.open("rb") as stream:
         for line in stream:
-            with suppress(ValueError):
-                json.loads(line)
-                if line.endswith(b"\n"):
-                    ends.append(ends[-1] + len(line))
-                    continue
-            break
+            if not _is_whole(line):
+                break
+            ends.append(ends[-1] + len(line))
     num_lines = (len(ends) - 1) // in_groups_of * in_groups_of
     with partial.open("r+b") as stream:
         stream.truncate(ends[num_lines])
     return num_lines
+
+
+def _is_whole(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return line.endswith(b"\n")
