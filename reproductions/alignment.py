@@ -1,6 +1,6 @@
 """Does an alignment find the article of the same title? Beside BM25 on the same sentences.
 
-    PYTHONPATH=src python reproductions/alignment.py PAIRS X_PASSAGES Z_PASSAGES [TABLE.md]
+    PYTHONPATH=src python reproductions/alignment.py PAIRS X_PASSAGES Z_PASSAGES [--out TABLE.md]
 
 X: Simple English Wikipedia; Z: a sample of English Wikipedia; 537 titles are in both.
 
@@ -13,6 +13,7 @@ Sentences of articles whose title Z does not have are left out here; it is cheap
 those that it has.
 """
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -22,27 +23,26 @@ from realm.evaluation.alignment import title_agreement
 from realm.evaluation.bm25 import Bm25Retriever
 
 
-def main(arguments: list[str]) -> int:
-    """Print the table, and write it where a fourth argument says."""
-    if len(arguments) not in {3, 4}:
-        sys.stderr.write(f"{__doc__}\n")
-        return 2
+def main(arguments: list[str] | None = None) -> int:
+    """Print the table, and write it where --out says."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("pairs", type=Path, help="from realm align")
+    parser.add_argument("articles", type=Path, help="the passages X, from realm split")
+    parser.add_argument("passages", type=Path, help="the passages Z, from realm split")
+    parser.add_argument("--out", type=Path, help="Markdown file")
+    told = parser.parse_args(arguments)
     try:
-        store = PassageStore.open(Path(arguments[2]))
-        found = title_agreement(
-            Path(arguments[0]),
-            PassageStore.open(Path(arguments[1])),
-            store,
-            Bm25Retriever.open(store),
-        )
+        store = PassageStore.open(told.passages)
+        articles = PassageStore.open(told.articles)
+        found = title_agreement(told.pairs, articles, store, Bm25Retriever.open(store))
     except RealmError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     sys.stdout.write(found.markdown())
-    if len(arguments) == 4:
-        Path(arguments[3]).write_text(found.markdown(), encoding="utf-8")
+    if told.out is not None:
+        told.out.write_text(found.markdown(), encoding="utf-8")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

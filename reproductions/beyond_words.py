@@ -5,13 +5,9 @@
 A row for each run's own retriever (a run of ict, pretrain or finetune), for BM25, and for
 all-MiniLM as it comes; a column for each third of the questions, by the share of their content
 words that stand in their gold passage. Questions need `passage_id`: squad_open.dev, nq_qed.train.
-
-    NUM_QUESTIONS=1000   draws so many of them (default: all), the same ones for every row
-    BASELINES=0          leaves BM25 and MiniLM out
-    CACHE=FOLDER         keeps the baselines' indexes
 """
 
-import os
+import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,26 +41,28 @@ def open_run(run: Path, store: PassageStore) -> DenseRetriever:
     return DenseRetriever(tower, snapshot, store.tokenizer, question_wordpieces=QUESTION_WORDPIECES)
 
 
-def retrievers(runs: list[Path], store: PassageStore) -> Iterator[tuple[str, Finds]]:
-    """Yield every row's name and retriever."""
+def retrievers(
+    runs: list[Path], store: PassageStore, cache: Path | None
+) -> Iterator[tuple[str, Finds]]:
+    """Yield every row's name and retriever; the baselines' indexes are kept in the cache."""
     for run in runs:
         yield str(run), open_run(run, store)
-    if os.environ.get("BASELINES") != "0":
-        cache = Path(os.environ["CACHE"]) if "CACHE" in os.environ else runs[0]
+    if cache is not None:
         yield "BM25", Bm25Retriever.open(store, cache=cache / "bm25")
         yield "all-MiniLM, as it comes", open_zero_shot(store, cache=cache / "zero-shot")
 
 
-def draw(questions: list[Question]) -> list[Question]:
-    """Return as many questions as are asked for."""
-    wanted = int(os.environ.get("NUM_QUESTIONS", "0")) or len(questions)
-    if wanted >= len(questions):
+def draw(questions: list[Question], limit: int | None) -> list[Question]:
+    """Return as many questions as are asked for, the same ones every time."""
+    if limit is None or limit >= len(questions):
         return questions
-    drawn = np.random.default_rng(0).choice(len(questions), size=wanted, replace=False)
+    drawn = np.random.default_rng(0).choice(len(questions), size=limit, replace=False)
     return [questions[number] for number in sorted(drawn.tolist())]
 
 
-def measure(questions: list[Question], store: PassageStore, runs: list[Path]) -> Iterator[str]:
+def measure(
+    questions: list[Question], store: PassageStore, runs: list[Path], cache: Path | None
+) -> Iterator[str]:
     """Yield the lines of the table.
 
     Raises:
@@ -83,7 +81,7 @@ def measure(questions: list[Question], store: PassageStore, runs: list[Path]) ->
     ]
     yield f"| recall@{K} of | all {len(questions):,} | {' | '.join(columns)} |"
     yield "|---" * (2 + len(columns)) + "|"
-    for name, retriever in retrievers(runs, store):
+    for name, retriever in retrievers(runs, store, cache):
         hits = hits_at_k(answer_ranks(retriever, store, questions, deepest=K), K)
         cells = [hits, *([hits[number] for number in part] for part in thirds)]
         found = [bootstrap_interval(values, samples=1_000, seed=0) for values in cells]
@@ -91,15 +89,21 @@ def measure(questions: list[Question], store: PassageStore, runs: list[Path]) ->
         yield f"| {name} | {' | '.join(told)} |"
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Print the table, row by row."""
-    if len(arguments) < 3:
-        sys.stderr.write(f"{__doc__}\n")
-        return 2
-    questions, passages, *runs = (Path(argument) for argument in arguments)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("questions", type=Path, help="JSONL with passage_id")
+    parser.add_argument("passages", type=Path, help="from realm split")
+    parser.add_argument("runs", type=Path, nargs="+", help="with an embedder")
+    parser.add_argument("--limit", type=int, help="draw so many questions (default: all)")
+    parser.add_argument("--cache", type=Path, help="keep the baselines here (default: first run)")
+    parser.add_argument("--no-baselines", action="store_true", help="leave BM25 and MiniLM out")
+    told = parser.parse_args(arguments)
     try:
-        store = PassageStore.open(passages)
-        for line in measure(draw(read_questions(questions)), store, runs):
+        store = PassageStore.open(told.passages)
+        questions = draw(read_questions(told.questions), told.limit)
+        cache = None if told.no_baselines else told.cache or told.runs[0]
+        for line in measure(questions, store, told.runs, cache):
             sys.stdout.write(f"{line}\n")
             sys.stdout.flush()
     except RealmError as error:
@@ -109,4 +113,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
