@@ -120,6 +120,29 @@ def test_an_alignment_is_compared_with_bm25(
     assert "| BM25, whole sentence | " in told
 
 
+def test_articles_of_shared_titles_are_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, titles in (("x", "abcb"), ("z", "bd")):
+        lines = [
+            {"id": f"{name}{n}", "title": title, "text": f"Of {n}."}
+            for n, title in enumerate(titles)
+        ]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (tmp_path / f"{name}.jsonl").write_text(text)
+    files = [str(tmp_path / f"{name}.jsonl") for name in ("x", "z", "out")]
+    main = script("shared_titles").main
+    assert main(files) == 0
+    assert capsys.readouterr().out == "2 articles, 1 titles\n"
+    kept = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [(one["id"], one["title"], one["text"]) for one in kept] == [
+        ("x1", "b", "Of 1."),
+        ("x3", "b", "Of 3."),
+    ]
+    assert main([str(tmp_path / "gone.jsonl"), *files[1:]]) == 2
+    assert capsys.readouterr().err.startswith("error: found no")
+
+
 @pytest.mark.parametrize("name", ["beyond_words", "alignment"])
 def test_what_is_missing_is_told(
     name: str, store: PassageStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
