@@ -2,9 +2,9 @@
 
     PYTHONPATH=src python reproductions/alignment.py PAIRS X_PASSAGES Z_PASSAGES [--out TABLE.md]
 
-X: Simple English Wikipedia; Z: a sample of English Wikipedia. 537 titles are in both, 535 of them no
-lists: 1,228 passages of X, 6,320 masked sentences. A core reads one in about 2 seconds (MiniLM, 8
-candidates): --limit draws some.
+X: Simple English Wikipedia; Z: a sample of English Wikipedia. 537 titles are in both, 535 of them
+no lists: 1,228 passages of X, 6,320 masked sentences. A core reads one in about 2 seconds (MiniLM,
+8 candidates): --limit draws some.
 
     C=reproductions/shared_titles.py
     PYTHONPATH=src python $C simplewiki_2021.jsonl.gz enwiki_sample_2019.jsonl.gz shared.jsonl

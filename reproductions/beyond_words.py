@@ -9,7 +9,7 @@ words that stand in their gold passage. Questions need `passage_id`: squad_open.
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ from realm.index.opening import open_snapshot
 from realm.records import Question
 from realm.retrieval.dense import DenseRetriever
 
+BASELINES = ("bm25", "minilm")
 K = 5
 QUESTION_WORDPIECES = 64
 
@@ -42,13 +43,14 @@ def open_run(run: Path, store: PassageStore) -> DenseRetriever:
 
 
 def retrievers(
-    runs: list[Path], store: PassageStore, cache: Path | None
+    runs: list[Path], store: PassageStore, baselines: list[str], cache: Path
 ) -> Iterator[tuple[str, Finds]]:
     """Yield every row's name and retriever; the baselines' indexes are kept in the cache."""
     for run in runs:
         yield str(run), open_run(run, store)
-    if cache is not None:
+    if "bm25" in baselines:
         yield "BM25", Bm25Retriever.open(store, cache=cache / "bm25")
+    if "minilm" in baselines:
         yield "all-MiniLM, as it comes", open_zero_shot(store, cache=cache / "zero-shot")
 
 
@@ -61,7 +63,7 @@ def draw(questions: list[Question], limit: int | None) -> list[Question]:
 
 
 def measure(
-    questions: list[Question], store: PassageStore, runs: list[Path], cache: Path | None
+    questions: list[Question], store: PassageStore, rows: Iterable[tuple[str, Finds]]
 ) -> Iterator[str]:
     """Yield the lines of the table.
 
@@ -81,7 +83,7 @@ def measure(
     ]
     yield f"| recall@{K} of | all {len(questions):,} | {' | '.join(columns)} |"
     yield "|---" * (2 + len(columns)) + "|"
-    for name, retriever in retrievers(runs, store, cache):
+    for name, retriever in rows:
         hits = hits_at_k(answer_ranks(retriever, store, questions, deepest=K), K)
         cells = [hits, *([hits[number] for number in part] for part in thirds)]
         found = [bootstrap_interval(values, samples=1_000, seed=0) for values in cells]
@@ -97,13 +99,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("runs", type=Path, nargs="+", help="with an embedder")
     parser.add_argument("--limit", type=int, help="draw so many questions (default: all)")
     parser.add_argument("--cache", type=Path, help="keep the baselines here (default: first run)")
-    parser.add_argument("--no-baselines", action="store_true", help="leave BM25 and MiniLM out")
+    parser.add_argument("--baselines", nargs="*", choices=BASELINES, default=BASELINES)
     told = parser.parse_args(arguments)
     try:
         store = PassageStore.open(told.passages)
         questions = draw(read_questions(told.questions), told.limit)
-        cache = None if told.no_baselines else told.cache or told.runs[0]
-        for line in measure(questions, store, told.runs, cache):
+        rows = retrievers(told.runs, store, told.baselines, told.cache or told.runs[0])
+        for line in measure(questions, store, rows):
             sys.stdout.write(f"{line}\n")
             sys.stdout.flush()
     except RealmError as error:

@@ -76,8 +76,8 @@ def test_beyond_words_compares_the_thirds(
 ) -> None:
     file = questions(tmp_path / "questions.jsonl")
     main = script("beyond_words").main
-    arguments = [str(file), str(store.folder), "--no-baselines", str(run)]
-    assert main([*arguments, str(checkpoint_folder(run, 3))]) == 0
+    arguments = [str(file), str(store.folder), str(run), "--baselines"]
+    assert main([*arguments[:3], str(checkpoint_folder(run, 3)), "--baselines"]) == 0
     head, _, first, second = capsys.readouterr().out.splitlines()
     told = ("least (33 to 33", "middle (100 to 100", "most (100 to 100")
     thirds = [f"{part} % of its words)" for part in told]
@@ -96,8 +96,8 @@ def test_beyond_words_puts_bm25_beside(
     pytest.importorskip("bm25s")
     module = script("beyond_words")
     monkeypatch.setattr(module, "open_zero_shot", lambda *_, **__: None)  # its vocabulary differs
-    names = [name for name, _ in module.retrievers([run], store, tmp_path / "cache")]
-    assert names == [str(run), "BM25", "all-MiniLM, as it comes"]
+    rows = module.retrievers([run], store, ["bm25", "minilm"], tmp_path / "cache")
+    assert [name for name, _ in rows] == [str(run), "BM25", "all-MiniLM, as it comes"]
     assert list((tmp_path / "cache" / "bm25").iterdir())
 
 
