@@ -368,3 +368,18 @@ def test_without_gold_passages_there_are_no_thirds() -> None:
     report = run({"q": (["a"], [0])}, [asking("q", "a")] * 9)
     assert report.thirds == {}
     assert report.records[0].overlap is None
+
+
+def test_thirds_compare_what_all_of_them_have() -> None:
+    """Only the first has answer strings, so that there is no exact match to compare."""
+    table = {str(n): (["a"], [0]) for n in range(3)}
+    report = evaluate(
+        FakeAnswerer(table),
+        FakePassages(),
+        [asking("0", "a"), asking("1", patterns=("a",)), asking("2", patterns=("a",))],
+        config=configure(recall_at=(1,)),
+        split_name="dev",
+        overlap=lambda question: int(question.question) / 10,
+    )
+    assert [set(third.metrics) for third in report.thirds.values()] == [{"recall@1"}] * 3
+    assert report.table()

@@ -294,17 +294,17 @@ def _thirds(
 ) -> dict[str, OverlapThird]:
     """Return the numbers of each third by overlap; exact match and recall, which compare."""
     parts = overlap_thirds([r.overlap for r in records], [r.id for r in records])
-    thirds: dict[str, OverlapThird] = {}
-    for name, numbers in zip(THIRDS, parts, strict=False):  # none where overlap is not known
-        chosen = [records[number] for number in numbers]
-        shares = [record.overlap or 0.0 for record in chosen]
-        metrics = _metrics(chosen, config, depths)
-        thirds[name] = OverlapThird(
-            low=min(shares),
-            high=max(shares),
-            metrics={key: metrics[key] for key in metrics if _compares(key)},
+    chosen = [[records[number] for number in part] for part in parts]
+    measured = [_metrics(part, config, depths) for part in chosen]
+    shared = [name for name in measured[0] if all(name in one for one in measured)] if parts else []
+    return {
+        name: OverlapThird(
+            low=min(record.overlap or 0.0 for record in part),
+            high=max(record.overlap or 0.0 for record in part),
+            metrics={key: metrics[key] for key in shared if _compares(key)},
         )
-    return thirds
+        for name, part, metrics in zip(THIRDS[: len(parts)], chosen, measured, strict=True)
+    }
 
 
 def _compares(name: str) -> bool:
