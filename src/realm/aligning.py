@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from realm.errors import ConfigError
 from realm.masking.store import ExampleStore
@@ -96,12 +97,7 @@ class Aligner:
         num_candidates: int = 8,
         autocast: Literal["bfloat16", "none"] = "bfloat16",
     ) -> None:
-        if not 2 <= num_candidates <= len(predictor.store) + 1:
-            raise ConfigError(
-                f"num_candidates={num_candidates}; expected 2 to {len(predictor.store) + 1} (the "
-                f"null passage and the {len(predictor.store)} passages of "
-                f"{predictor.store.folder}); set it with --candidates"
-            )
+        predictor.check_candidates(num_candidates)
         self.predictor = predictor
         self.num_candidates = num_candidates
         self.autocast: Literal["bfloat16", "none"] = autocast
@@ -134,25 +130,31 @@ class Aligner:
         padded = [chosen + [MISSING_ROW] * (longest - len(chosen)) for chosen in rows]
         reading = self.predictor.read(examples, padded, autocast=self.autocast)
         log_probs = reading.log_probs()
-        values = _Values(
-            log_p_null=span_log_probs(log_probs, reading.batch.mask_is_real)[:, 0].numpy(),
-            utility=retrieval_utility(log_probs, reading.batch.mask_is_real).numpy(),
-            probability=reading.scores.softmax(dim=-1).numpy(),
-            score=reading.scores.numpy(),
+        values = (
+            span_log_probs(log_probs, reading.batch.mask_is_real)[:, 0].numpy(),
+            retrieval_utility(log_probs, reading.batch.mask_is_real).numpy(),
+            reading.scores.softmax(dim=-1).numpy(),
+            reading.scores.numpy(),
         )
         aligned: list[AlignedSentence] = []
         first = 0
         for spans in sentences:
             part = slice(first, first + len(spans))
-            aligned.append(self._aligned(spans, rows[first], values.of(part)))
+            aligned.append(self._aligned(spans, rows[first], *(value[part] for value in values)))
             first += len(spans)
         return aligned
 
     def _aligned(
-        self, spans: Sequence[MaskedExample], rows: Sequence[int], values: "_Values"
+        self,
+        spans: Sequence[MaskedExample],
+        rows: Sequence[int],
+        log_p_null: Float[np.ndarray, " spans"],
+        utility: Float[np.ndarray, "spans candidates"],
+        probability: Float[np.ndarray, "spans candidates"],
+        score: Float[np.ndarray, "spans candidates"],
     ) -> AlignedSentence:
         store, example = self.predictor.store, spans[0]
-        total = values.utility.sum(axis=0)
+        total = utility.sum(axis=0)
         best = sorted(range(1, len(rows)), key=lambda place: (-total[place], rows[place]))
         return AlignedSentence(
             id=f"{example.article_id}@{example.origin}.{example.row}",
@@ -162,19 +164,19 @@ class Aligner:
             text=example.sentence,
             spans=tuple(
                 self._span(span, float(log_p))
-                for span, log_p in zip(spans, values.log_p_null, strict=True)
+                for span, log_p in zip(spans, log_p_null, strict=True)
             ),
             num_read=len(rows) - 1,
-            nearest=self._nearest(rows, values.score.mean(axis=0)),
+            nearest=self._nearest(rows, score.mean(axis=0)),
             passages=tuple(
                 AlignedPassage(
                     id=store[rows[place]].id,
                     title=store.title(rows[place]),
                     row=rows[place],
                     utility=float(total[place]),
-                    utilities=tuple(values.utility[:, place].tolist()),
-                    probability=float(values.probability[:, place].mean()),
-                    score=float(values.score[:, place].mean()),
+                    utilities=tuple(utility[:, place].tolist()),
+                    probability=float(probability[:, place].mean()),
+                    score=float(score[:, place].mean()),
                 )
                 for place in best
                 if total[place] > 0
@@ -263,24 +265,6 @@ def align(
             "num_pairs": sum(counts),
         }
     return AlignReport(**writer.content, already_done=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Values:
-    """What reading gave: a row for each span, a column for each candidate."""
-
-    log_p_null: np.ndarray
-    utility: np.ndarray
-    probability: np.ndarray
-    score: np.ndarray
-
-    def of(self, spans: slice) -> "_Values":
-        return _Values(
-            log_p_null=self.log_p_null[spans],
-            utility=self.utility[spans],
-            probability=self.probability[spans],
-            score=self.score[spans],
-        )
 
 
 def _together(retrieved: Sequence[Sequence[int]]) -> list[int]:

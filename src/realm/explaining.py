@@ -8,7 +8,6 @@ import torch
 
 from realm.checkpoint.checkpoints import Model
 from realm.corpus.store import PassageStore
-from realm.errors import ConfigError
 from realm.index.snapshot import Snapshot
 from realm.masking.cloze import cloze
 from realm.masking.spans import MaskedPieces
@@ -103,12 +102,7 @@ class Explainer:
             MaskingError: no [MASK], a sentence too long, or not one answer for each blank.
             ConfigError: more candidates than passages.
         """
-        if not 2 <= num_candidates <= len(self.store) + 1:
-            raise ConfigError(
-                f"num_candidates={num_candidates}; expected 2 to {len(self.store) + 1} (the null "
-                f"passage and the {len(self.store)} passages of {self.store.folder}); set it with "
-                "--candidates"
-            )
+        self.predictor.check_candidates(num_candidates)
         blank = cloze(text, self.store.tokenizer, query_wordpieces=self.lengths.query)
         pieces = blank.with_answers(answers) if answers else blank.with_masks()
         example = _example(pieces)

@@ -13,6 +13,7 @@ from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model
 from realm.checkpoint.sources import check_vocabulary, passages_of, run_of
 from realm.config import PretrainConfig
 from realm.corpus.store import PassageStore
+from realm.errors import ConfigError
 from realm.index.builder import autocast_to
 from realm.index.opening import open_snapshot
 from realm.index.snapshot import Snapshot
@@ -135,6 +136,19 @@ class Predictor:
     def budget(self) -> Budget:
         """How sequences are padded."""
         return Budget(pad_id=self.store.tokenizer.pad_id, batch_tokens=self.batch_tokens)
+
+    def check_candidates(self, num_candidates: int) -> None:
+        """Refuse more candidates than there are passages, and fewer than one beside null.
+
+        Raises:
+            ConfigError: it is so.
+        """
+        if not 2 <= num_candidates <= len(self.store) + 1:
+            raise ConfigError(
+                f"num_candidates={num_candidates}; expected 2 to {len(self.store) + 1} (the null "
+                f"passage and the {len(self.store)} passages of {self.store.folder}); set it with "
+                "--candidates"
+            )
 
     def query_vectors(self, examples: Sequence[MaskedExample]) -> Float[Tensor, "batch dim"]:
         """Return Embed_input of masked sentences."""
