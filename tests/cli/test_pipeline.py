@@ -135,6 +135,29 @@ def test_evaluate_measures_and_writes_what_it_prints(
     assert re.search(r"^exact_match +\d", shown.out, re.MULTILINE)
 
 
+def test_evaluate_compares_thirds_where_questions_name_their_passage(
+    world: World, call: Run, tmp_path: Path
+) -> None:
+    """The words of a question stand in its own town's article more than in the one of a person."""
+    lines = (world / "questions.jsonl").read_text("utf-8").splitlines()
+    kinds = ("town", "person", "no")
+    asked = [
+        {**json.loads(line), "passage_id": f"{kinds[n % 3]}-{n}"} for n, line in enumerate(lines)
+    ]
+    file = world.write_lines(tmp_path / "questions.jsonl", asked)
+    command = ("evaluate", file, "--model", world / "qa", "--config", world / "settings.toml")
+    report = json.loads(call(*command, "--json").out)
+    overlaps = [question["overlap"] for question in report["questions"]]
+    assert overlaps[0] == 1.0  # "born" and the town
+    assert [overlap for overlap in overlaps[2::3] if overlap is not None] == []
+    thirds = report["overlap_thirds"]
+    assert list(thirds) == ["least", "middle", "most"]
+    known = sum(overlap is not None for overlap in overlaps)
+    counts = [third["metrics"]["recall@5"]["num_questions"] for third in thirds.values()]
+    assert sum(counts) == known == 14
+    assert re.search(r"^share +\d+ to \d+ ", call(*command).out, re.MULTILINE)
+
+
 @pytest.mark.parametrize("retriever", ["bm25", "minilm"])
 def test_evaluate_puts_another_retriever_under_the_same_reader(
     world: World, call: Run, tmp_path: Path, retriever: str
