@@ -140,6 +140,9 @@ def test_f1_on_two_hundred_sentences_is_at_least_95(
         ("She joined 20th Century Fox.", []),
         ("Loved in the thirties and forties.", ["thirties", "forties"]),
         ("Claudius (r. 41–54) built it.", ["41–54"]),  # noqa: RUF001
+        ("He wrote c. 771–785, in haste.", ["771–785"]),  # noqa: RUF001
+        ("Born February 6 , 1986 in Ohio .", ["February 6 , 1986"]),
+        ("Held from 6 -- 14 July .", ["6 -- 14 July"]),
         ("A crowd of 2000 cheered.", []),
         ("A law of 1789 limits it.", ["1789"]),
         ("Flight 1549 landed in Room 1408.", []),

@@ -14,7 +14,7 @@ _MONTH = (
     r"|(?:Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\b\.?)"
 )
 _DAY = r"(?:0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?(?![\d:%°]|[.,]\d)"
-_DASH = r"(?:\s?[-–—/]\s?)"  # noqa: RUF001 - the dashes of ranges
+_DASH = r"(?:\s?(?:--|[-–—/])\s?)"  # noqa: RUF001 - the dashes of ranges
 _ERA = r"(?:B\.\s?C\.\s?E\.|B\.\s?C\.|A\.\s?D\.|C\.\s?E\.|(?:BCE|BC|AD|CE)\b)"
 _PLAIN_YEAR = r"(?:1\d{3}|20\d\d)(?![\d%]|[.,]\d)"
 _ERA_YEAR = rf"(?:(?:AD|A\.\s?D\.)\s\d{{1,4}}(?!\d)|\d{{1,4}}\s?{_ERA})"
@@ -38,10 +38,10 @@ _DATE = re.compile(
     r"|\d{4}/(?:0[1-9]|1[0-2])/(?:0[1-9]|[12]\d|3[01])"
     r"|\d{1,2}/\d{1,2}/(?:\d{4}|\d\d)|\d{1,2}\.\d{1,2}\.\d{4})(?![\d/-])"
     # 12 March 1990, 12th of March, 28 February - 3 March 1990
-    rf"|{_DAYS}(?:\sof)?\s{_MONTH}(?:(?:,\s|\s){_YEAR})?"
-    rf"(?:{_DASH}{_DAY}\s{_MONTH}(?:(?:,\s|\s){_YEAR})?)?(?!\w)"
+    rf"|{_DAYS}(?:\sof)?\s{_MONTH}(?:(?:\s?,\s|\s){_YEAR})?"
+    rf"(?:{_DASH}{_DAY}\s{_MONTH}(?:(?:\s?,\s|\s){_YEAR})?)?(?!\w)"
     # March 12, 1990, March 12-15, February 28 - March 3, 1990
-    rf"|{_MONTH}\s{_DAYS}(?:{_DASH}{_MONTH}\s{_DAY})?(?:(?:,\s?|\s){_YEAR})?(?!\w)"
+    rf"|{_MONTH}\s{_DAYS}(?:{_DASH}{_MONTH}\s{_DAY})?(?:(?:\s?,\s?|\s){_YEAR})?(?!\w)"
     # March 1990, March of 1990, March-May 1990
     rf"|{_MONTH}(?:(?:,|\sof)?\s{_YEAR})?(?:{_DASH}{_MONTH})?(?:,|\sof)?\s{_YEAR}(?!\w)"
     # summer of 1969, winter 1812-13
@@ -57,7 +57,7 @@ _DATE = re.compile(
     rf"(?:\d{{1,3}}(?:,\d{{3}})+|\d{{1,5}})\s?{_ERA}(?!\w)"
     rf"|(?:AD|A\.\s?D\.|CE)\s\d{{1,4}}(?:{_DASH}\d{{1,4}})?(?![\w%]|[.,]\d)"
     # reigns and lives in brackets, 982-1040; in 987 the king
-    rf"|(?:(?<=\()|(?<=\sc\.\s))\d{{3}}{_DASH}\d{{3,4}}(?=\))"
+    rf"|(?<=\()\d{{3}}{_DASH}\d{{3,4}}(?=\))|(?<=\sc\.\s)\d{{3}}{_DASH}\d{{3,4}}(?![\w%/-]|[.,]\d)"
     rf"|(?<=\(r\.\s)\d{{1,4}}{_DASH}\d{{1,4}}(?=\))"
     r"|(?<=[Ii]n\s)[1-9]\d\d(?=[,.;)](?!\d)|\s(?:the|he|she|when|by|and|after|with|a|an|his|her)\b)"
     rf"|(?P<first>1\d{{3}}|20\d\d){_DASH}(?P<last>1\d{{3}}|20\d\d|\d\d)(?![\w%/-]|[.,]\d)"
