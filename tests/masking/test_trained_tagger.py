@@ -92,6 +92,30 @@ def test_a_name_that_holds_a_date_stays_whole_and_other_names_yield_to_dates(
     assert tag(tagger, passage) == [[("Held at the 2008", "MISC"), ("8 May", "DATE")]]
 
 
+@pytest.mark.parametrize(
+    ("text", "last", "expected"),
+    [
+        ('"Naaga" won.', 2, "Naaga"),
+        ('"Naaga won.', 1, "Naaga"),
+        ('Naaga" won.', 1, "Naaga"),
+        ("“Naaga” won.", 2, "Naaga"),
+        ('Charles "Chuck" won.', 3, 'Charles "Chuck"'),
+        ('" won.', 0, None),
+    ],
+)
+def test_quotation_marks_around_a_name_are_no_part_of_it(
+    make_passage: MakePassage, text: str, last: int, expected: str | None
+) -> None:
+    class Fixed:
+        def tag(self, sentences: Sequence[Sequence[str]], flags: object) -> list[Any]:
+            del flags
+            return [[(0, last, "MISC")] for _ in sentences]
+
+    tagger = TrainedTagger()
+    tagger._predictor = Fixed()  # type: ignore[assignment]
+    assert tag(tagger, make_passage(text)) == [[(expected, "MISC")] if expected else []]
+
+
 def test_spans_do_not_depend_on_the_passages_beside_them(
     tagger: TrainedTagger, make_passage: MakePassage
 ) -> None:

@@ -100,7 +100,9 @@ def mask(
     ] = None,
     tagger: Annotated[
         str | None,
-        typer.Option(help="What finds them: rules, trained, spacy:PIPELINE, hf:MODEL or jsonl:FILE."),
+        typer.Option(
+            help="What finds them: rules, trained, spacy:PIPELINE, hf:MODEL or jsonl:FILE."
+        ),
     ] = None,
     config: options.Config = None,
     sets: options.Sets = None,

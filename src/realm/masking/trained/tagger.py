@@ -19,6 +19,7 @@ CONVENTIONS = ("wiki", "web", "social")
 """Whose notion of an entity: CrossNER's, on Wikipedia; EWT's; WNUT17's."""
 LONGEST = 200
 """Words of a sentence that are read at once; what is behind them is read as another sentence."""
+QUOTES = '"“”'
 
 
 class _Piece(NamedTuple):
@@ -80,14 +81,12 @@ class TrainedTagger:
             [flags_of(piece.text, piece.words) for piece in pieces],
         )
         for piece, found in zip(pieces, tagged, strict=True):
-            entities[piece.passage] += [
-                SalientSpan(
-                    start=piece.start + piece.words[first][0],
-                    end=piece.start + piece.words[last][1],
-                    label=label,
-                )
-                for first, last, label in found
-            ]
+            for first, last, label in found:
+                start, end = _unquoted(piece.text, piece.words[first][0], piece.words[last][1])
+                if start < end:
+                    begin = piece.start
+                    span = SalientSpan(start=begin + start, end=begin + end, label=label)
+                    entities[piece.passage].append(span)
         for passage, spans in zip(passages, entities, strict=True):
             numbers = merge(find_dates(passage.text), find_quantities(passage.text))
             yield merge(_around(spans, numbers), merge(numbers, spans))
@@ -110,6 +109,21 @@ def _cut(number: int, passage: Passage) -> Iterator[_Piece]:
             begin = part[0][0] if first else 0
             part = [(a - begin, b - begin) for a, b in part]
             yield _Piece(number, start + begin, text[begin : begin + part[-1][1]], part)
+
+
+def _unquoted(text: str, start: int, end: int) -> tuple[int, int]:
+    """Return the stretch without quotation marks around it, or at one end alone.
+
+    CrossNER has no quotation marks, so the network learned little about them.
+    """
+    marks = [at for at in range(start, end) if text[at] in QUOTES]
+    if len(marks) == 2 and marks == [start, end - 1]:
+        return start + 1, end - 1
+    if len(marks) % 2 == 1 and marks[0] == start:
+        return start + 1, end
+    if len(marks) % 2 == 1 and marks[-1] == end - 1:
+        return start, end - 1
+    return start, end
 
 
 def _around(entities: list[SalientSpan], numbers: list[SalientSpan]) -> list[SalientSpan]:
