@@ -35,8 +35,8 @@ def choose_device(name: str = AUTO) -> torch.device:
     if device.type not in {"cpu", "cuda"}:
         raise ConfigError(f"found device={name!r}, expected auto, cpu, cuda or cuda:NUMBER")
     if device.type == "cuda":
-        # Batches differ in size: blocks of fixed sizes would be freed and asked for again and again,
-        # and cuDNN's attention compiles a plan for every new shape (log, 18).
+        # Batches differ in size: blocks of fixed sizes would be freed and asked for again, and
+        # cuDNN's attention compiles a plan for every new shape (log, 18).
         os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
         torch.backends.cuda.enable_cudnn_sdp(enabled=False)
         count = torch.cuda.device_count() if has_gpu else 0

@@ -289,7 +289,8 @@ def test_an_encoder_that_is_none(
 @pytest.mark.parametrize(
     ("tagger", "told"),
     [
-        ("nope", ("found no tagger 'nope'", "expected rules, spacy:PIPELINE, hf:MODEL or jsonl:")),
+        ("nope", ("found no tagger 'nope'", "expected rules, trained, spacy:PIPELINE, hf:MODEL")),
+        ("trained:news", ("found no convention 'news'", "expected one of wiki, web, social")),
         ("rules:more", ("found no tagger 'rules:more'",)),
         ('a"b\\c', ("found no tagger",)),
         ("spacy:gone", ("spacy:gone",)),
