@@ -40,8 +40,7 @@ def choose_device(name: str = AUTO) -> torch.device:
         os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
         torch.backends.cuda.enable_cudnn_sdp(enabled=False)
         count = torch.cuda.device_count() if has_gpu else 0
-        number = device.index if device.index is not None else 0
-        if number >= count:
+        if (device.index or 0) >= count:
             raise ConfigError(
                 f"found device={name!r}, but torch sees {count or 'no'} GPU{'s' * (count != 1)}; "
                 "expected device=cpu (or auto), or a build of torch with CUDA and its driver"

@@ -17,7 +17,7 @@ from realm.errors import ArtifactError, CorpusError
 from realm.evaluation.metrics import Interval, bootstrap_interval
 from realm.evaluation.recall import Finds
 from realm.records import Progress
-from realm.retrieval.retriever import overlap
+from realm.retrieval.retriever import overlaps
 from realm.storage import lines_manifest, read_json
 
 DEPTH = 20
@@ -150,8 +150,8 @@ def _own_passages(
     sha256 = articles.sha256(line["origin"])
 
     def is_own(row: int) -> bool:
-        share = overlap(pieces, store.wordpieces(row), store.tokenizer.vocab_size)
-        return store.sha256(row) == sha256 or share >= limit
+        (share,) = overlaps(pieces, [store.wordpieces(row)], store.tokenizer.vocab_size)
+        return store.sha256(row) == sha256 or bool(share >= limit)
 
     return is_own
 
