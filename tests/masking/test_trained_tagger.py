@@ -184,7 +184,7 @@ def test_mask_takes_it_by_its_name(
 def test_two_thousand_words_a_second_with_every_check_on(
     tagger: TrainedTagger, make_passage: MakePassage
 ) -> None:
-    """15,000 on a core where shapes are not checked; the floor is for slow and busy machines."""
+    """13,000 on a core where shapes are not checked; the floor is for slow and busy machines."""
     sentence = "In the same year the painter Maria Sibylla Merian sailed from Amsterdam to Surinam."
     passages = [make_passage(*[sentence] * 8) for _ in range(64)]
     list(tagger.tag(passages[:1], Skipped()))
