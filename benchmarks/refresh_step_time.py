@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--every-steps", type=int, default=100, help="as refresh.every_steps")
     args = parser.parse_args()
     config = PretrainConfig(
         steps=args.steps,
@@ -53,7 +54,10 @@ def main() -> None:
         save_every_steps=args.steps,
         optimizer=OptimizerConfig(learning_rate=1e-5),
         refresh=RefreshConfig(
-            every_steps=1, max_staleness_steps=100_000, builder_threads=1, audit_passages=0
+            every_steps=args.every_steps,
+            max_staleness_steps=100_000,
+            builder_threads=1,
+            audit_passages=0,
         ),
     )
     beside: set[int] = set()
@@ -91,6 +95,7 @@ def main() -> None:
     swaps = [line["index/swap_seconds"] for line in lines if line.get("index/refreshed")]
     content = {
         "limit": LIMIT,
+        "every_steps": args.every_steps,
         **found,
         "swaps": len(swaps),
         "longest_swap_seconds": max(swaps, default=0.0),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from realm.config import IndexConfig
 from realm.corpus.store import PassageStore
@@ -137,11 +138,11 @@ def test_parameters_that_vanish_while_they_are_read_are_no_failure(
     gone = publish(run, tower, 10)
     real = following.load_parameters
 
-    def load(published: Published) -> object:
+    def load(published: Published, device: torch.device) -> object:
         if published == gone:
             shutil.rmtree(gone.folder)
             publish(run, tower, 20)
-        return real(published)
+        return real(published, device)
 
     monkeypatch.setattr(following, "load_parameters", load)
     until(run, lambda: newest(run) == 20, tell=told.append)
