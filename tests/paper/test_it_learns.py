@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from measure import Outcome
-from recipe import ROWS, SmallWorld
+from recipe import REALM, SmallWorld
 
 from realm.refresh.sync import SyncRefresher
 from realm.retrieval.retriever import CandidateFinder
@@ -24,7 +24,6 @@ OVERRIDES = {
     "pretrain": ("steps=240", "eval_every_steps=240", "num_eval_examples=16"),
 }
 """Fewer steps than the reproduction: about a minute and a half of one core in all."""
-REALM = ROWS[0]
 
 
 def recall(outcomes: Sequence[Outcome]) -> float:
