@@ -78,7 +78,9 @@ ROWS = (
     Row(name="own", meaning="own passage allowed", overrides=("exclude_own=false",)),
     Row(name="off", meaning="index never refreshed", overrides=('refresh.mode="off"',)),
     Row(name="stale", meaning="index 5 times staler", overrides=("refresh.every_steps=150",)),
+    Row(name="span", meaning="random spans masked", scheme="span"),
     Row(name="token", meaning="random tokens masked", scheme="token"),
+    Row(name="no-null", meaning="no null passage", overrides=("null_passage=false",)),
 )
 
 
