@@ -23,7 +23,7 @@ OVERRIDES = {
     "mlm": ("steps=200", "eval_every_steps=200"),
     "pretrain": ("steps=240", "eval_every_steps=240", "num_eval_examples=16"),
 }
-"""Fewer steps than the reproduction: about a minute and a half of one core in all."""
+"""Fewer steps than the reproduction: under two minutes of one core in all."""
 
 
 def recall(outcomes: Sequence[Outcome]) -> float:
