@@ -35,13 +35,12 @@ def choose_device(name: str = AUTO) -> torch.device:
     if device.type not in {"cpu", "cuda"}:
         raise ConfigError(f"found device={name!r}, expected auto, cpu, cuda or cuda:NUMBER")
     if device.type == "cuda":
-        # Batches differ in size: blocks of fixed sizes would be freed and asked for again and again,
-        # and cuDNN's attention compiles a plan for every new shape (log, 18).
+        # Batches differ in size: blocks of fixed sizes would be freed and asked for again, and
+        # cuDNN's attention compiles a plan for every new shape (log, 18).
         os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
         torch.backends.cuda.enable_cudnn_sdp(enabled=False)
         count = torch.cuda.device_count() if has_gpu else 0
-        number = device.index if device.index is not None else 0
-        if number >= count:
+        if (device.index or 0) >= count:
             raise ConfigError(
                 f"found device={name!r}, but torch sees {count or 'no'} GPU{'s' * (count != 1)}; "
                 "expected device=cpu (or auto), or a build of torch with CUDA and its driver"

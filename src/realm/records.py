@@ -55,7 +55,7 @@ class SalientSpan:
     end: int
     """One past the last character."""
     label: str
-    """PER, LOC, ORG, MISC, NAME, DATE, QUANTITY, or what the tagger says."""
+    """PER, LOC, ORG, MISC, TERM, NAME, DATE, QUANTITY, or what the tagger says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -101,7 +101,9 @@ def mask(
     ] = None,
     tagger: Annotated[
         str | None,
-        typer.Option(help="What finds them: rules, spacy:PIPELINE, hf:MODEL or jsonl:FILE."),
+        typer.Option(
+            help="What finds them: rules, trained, spacy:PIPELINE, hf:MODEL or jsonl:FILE."
+        ),
     ] = None,
     processes: Processes = 1,
     config: options.Config = None,

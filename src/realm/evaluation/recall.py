@@ -51,6 +51,30 @@ def answer_recall(
         progress: called with (questions done, questions).
     """
     deepest = min(max(at), len(passages))
+    ranks = answer_ranks(retriever, passages, questions, deepest=deepest, progress=progress)
+    return {
+        k: bootstrap_interval(hits_at_k(ranks, min(k, deepest)), samples=samples, seed=seed)
+        for k in at
+    }
+
+
+def answer_ranks(
+    retriever: Finds,
+    passages: HasTexts,
+    questions: Sequence[Question],
+    *,
+    deepest: int,
+    progress: Progress | None = None,
+) -> list[int | None]:
+    """Return the rank of the first passage with an answer, from 1; None: not among the deepest.
+
+    Args:
+        retriever: finds passages.
+        passages: their texts.
+        questions: what to find.
+        deepest: passages retrieved for each question.
+        progress: called with (questions done, questions).
+    """
     ranks: list[int | None] = []
     for start in range(0, len(questions), BATCH):
         batch = questions[start : start + BATCH]
@@ -61,7 +85,4 @@ def answer_recall(
             ranks.append(next((n for n, text in enumerate(texts, 1) if has_answer(text)), None))
         if progress:
             progress(len(ranks), len(questions))
-    return {
-        k: bootstrap_interval(hits_at_k(ranks, min(k, deepest)), samples=samples, seed=seed)
-        for k in at
-    }
+    return ranks

@@ -46,8 +46,8 @@ from realm.planning.probes import (
 from realm.records import Progress
 from realm.tokenizer import SPECIAL_TOKENS, WordpieceTokenizer
 
-EMBED_SECONDS = 5.0
-TRAIN_SECONDS = 5.0
+EMBED_SECONDS = 4.0
+TRAIN_SECONDS = 4.0
 QUERIES, CANDIDATES, MAX_STEPS = 3, 8, 30
 BATCH_TOKENS = 8_192
 ROWS_AT_ONCE = 64
