@@ -58,10 +58,18 @@ class Row:
     overrides: tuple[str, ...] = ()
     """key=value of [pretrain]."""
     scheme: str = "salient"
+    warm_up: tuple[str, ...] = ()
+    """key=value of [mlm], for a reading warm-up of its own."""
 
 
+REALM = Row(name="realm", meaning="REALM")
 ROWS = (
-    Row(name="realm", meaning="REALM"),
+    REALM,
+    Row(
+        name="short",
+        meaning="REALM after a quarter of the reading warm-up",
+        warm_up=("steps=100", "optimizer.warmup_steps=20"),
+    ),
     Row(
         name="frozen",
         meaning="the retriever gets no gradient",
@@ -70,7 +78,9 @@ ROWS = (
     Row(name="own", meaning="own passage allowed", overrides=("exclude_own=false",)),
     Row(name="off", meaning="index never refreshed", overrides=('refresh.mode="off"',)),
     Row(name="stale", meaning="index 5 times staler", overrides=("refresh.every_steps=150",)),
+    Row(name="span", meaning="random spans masked", scheme="span"),
     Row(name="token", meaning="random tokens masked", scheme="token"),
+    Row(name="no-null", meaning="no null passage", overrides=("null_passage=false",)),
 )
 
 
@@ -144,16 +154,17 @@ class SmallWorld:
         ict(self.passages, self.out / "ict", config=config, on_metrics=on_metrics)
         return self.out / "ict"
 
-    def mlm(self, on_metrics: OnMetrics | None = None) -> Path:
+    def mlm(self, row: Row = REALM, on_metrics: OnMetrics | None = None) -> Path:
         """Warm the encoder up, on nothing about entities held out; return its run."""
+        run = self.out / (f"mlm-{row.name}" if row.warm_up else "mlm")
         mlm(
             self.corpus("warm-up"),
-            self.out / "mlm",
-            config=self.config(MlmConfig, "mlm"),
+            run,
+            config=self.config(MlmConfig, "mlm", row.warm_up),
             examples=self.examples("warm-up"),
             on_metrics=on_metrics,
         )
-        return self.out / "mlm"
+        return run
 
     def pretrain(self, row: Row, on_metrics: OnMetrics | None = None) -> Path:
         """Train retriever and encoder together from the warm starts; return the run."""
@@ -162,7 +173,7 @@ class SmallWorld:
             self.passages,
             self.out / row.name,
             embedder=self.ict(),
-            encoder=self.mlm(),
+            encoder=self.mlm(row),
             config=self.config(PretrainConfig, "pretrain", row.overrides),
             on_metrics=on_metrics,
         )
@@ -226,7 +237,7 @@ def compare(
 
     Args:
         small: the seed's stages.
-        rows: ways of joint pre-training; the first is the one that the baselines are read with.
+        rows: ways of joint pre-training, REALM among them.
         tell: called with a sentence before each stage.
     """
     tell("warm starts")
@@ -240,7 +251,11 @@ def compare(
             found[f"{row.name}, index built anew"] = small.measure(
                 f"{row.name}-rebuilt", retriever=run, encoder=run, rebuilt=True
             )
-    joint = small.out / rows[0].name
+        if row.warm_up:
+            found[f"{row.name}, warm encoder"] = small.measure(
+                f"{row.name}-warm", retriever=run, encoder=small.mlm(row)
+            )
+    joint = small.out / REALM.name
     found["ict"] = small.measure("ict", retriever=start, encoder=reading)
     found["ict, joint encoder"] = small.measure("ict-joint", retriever=start, encoder=joint)
     found["joint retriever, warm encoder"] = small.measure(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from intervals import interval
 from measure import Outcome
-from recipe import SmallWorld
+from recipe import REALM, ROWS, Row, SmallWorld, compare
 from run import summary, table
 from world import RELATIONS, World, telling, write
 
@@ -165,3 +165,24 @@ def test_another_world_is_refused(tmp_path: Path) -> None:
     assert SmallWorld(out=tmp_path, num_passages=400, seed=3).world.is_dir()
     with pytest.raises(ArtifactError, match=r"holds the world of .* expected .* another folder"):
         _ = SmallWorld(out=tmp_path, num_passages=500, seed=3).world
+
+
+def test_a_second_comparison_only_reads_what_the_first_one_made(tmp_path: Path) -> None:
+    """Rows with a warm-up, a scheme or an index of their own are told apart."""
+    tiny = ("steps=2", "eval_every_steps=2", "save_every_steps=2")
+    overrides = {
+        "ict": (*tiny, "batch_size=8"),
+        "mlm": (*tiny, "batch_size=8"),
+        "pretrain": (*tiny, "batch_size=2", "num_eval_examples=2"),
+    }
+    small = SmallWorld(out=tmp_path, num_passages=200, overrides=overrides)
+    short = Row(name="short", meaning="one step of warm-up", warm_up=("steps=1",))
+    rows = [REALM, short, *(row for row in ROWS if row.name in {"off", "token"})]
+    told: list[str] = []
+    found = compare(small, rows, told.append)
+    assert told == ["warm starts", *(row.meaning for row in rows)]
+    assert {"realm", "short, warm encoder", "off, index built anew", "token"} < set(found)
+    runs = [tmp_path / name / "metrics.jsonl" for name in ("ict", "mlm", "mlm-short", "token")]
+    written = [file.stat().st_mtime_ns for file in runs]
+    assert compare(small, rows) == found
+    assert [file.stat().st_mtime_ns for file in runs] == written
