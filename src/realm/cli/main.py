@@ -39,6 +39,7 @@ def build_app() -> typer.Typer:
         exchange_commands,
         planning_commands,
         status_commands,
+        study_commands,
         training_commands,
     )
 
@@ -58,6 +59,7 @@ def build_app() -> typer.Typer:
         answering_commands,
         exchange_commands,
         planning_commands,
+        study_commands,
     ):
         part.register(app)
     return app

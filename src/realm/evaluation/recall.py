@@ -51,17 +51,38 @@ def answer_recall(
         progress: called with (questions done, questions).
     """
     deepest = min(max(at), len(passages))
+    ranks = answer_ranks(retriever, passages, questions, depth=deepest, progress=progress)
+    return {
+        k: bootstrap_interval(hits_at_k(ranks, min(k, deepest)), samples=samples, seed=seed)
+        for k in at
+    }
+
+
+def answer_ranks(
+    retriever: Finds,
+    passages: HasTexts,
+    questions: Sequence[Question],
+    *,
+    depth: int,
+    progress: Progress | None = None,
+) -> list[int | None]:
+    """Return, for each question, the rank of the first passage with an answer, from 1.
+
+    Args:
+        retriever: finds passages.
+        passages: their texts.
+        questions: what to find.
+        depth: passages looked at; None stands for a question without an answer among them.
+        progress: called with (questions done, questions).
+    """
     ranks: list[int | None] = []
     for start in range(0, len(questions), BATCH):
         batch = questions[start : start + BATCH]
-        found = retriever.retrieve([q.question for q in batch], deepest)
+        found = retriever.retrieve([q.question for q in batch], min(depth, len(passages)))
         for question, (rows, _) in zip(batch, found, strict=True):
             has_answer = answer_finder(question)
             texts = passages.texts(rows)
             ranks.append(next((n for n, text in enumerate(texts, 1) if has_answer(text)), None))
         if progress:
             progress(len(ranks), len(questions))
-    return {
-        k: bootstrap_interval(hits_at_k(ranks, min(k, deepest)), samples=samples, seed=seed)
-        for k in at
-    }
+    return ranks

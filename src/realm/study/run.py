@@ -1,0 +1,300 @@
+"""Runs the rows of a study: each stage is a folder, made once and shared by all rows that need it.
+
+out/
+    passages/ sentences/        Z and, with other text, all of X
+    examples/ examples-ROW/     masked sentences of X
+    seed-N/ict, mlm             the warm starts
+    seed-N/pretrain-ROW         joint pre-training
+    seed-N/zero-shot-ROW.json   rank of the first passage with an answer, question by question
+    seed-N/finetune-ROW         Open-QA
+    seed-N/report-ROW.json      exact match, question by question
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from realm.answering import Answerer
+from realm.checkpoint.checkpoints import find_checkpoint, load_model, tower_hash
+from realm.checkpoint.folders import load_tokenizer
+from realm.config import (
+    EvaluateConfig,
+    FinetuneConfig,
+    IctConfig,
+    IndexConfig,
+    MaskConfig,
+    MlmConfig,
+    PretrainConfig,
+    SplitConfig,
+)
+from realm.corpus.split import split
+from realm.corpus.store import PassageStore
+from realm.evaluation.evaluate import evaluate
+from realm.evaluation.questions import questions_fingerprint, read_questions
+from realm.evaluation.recall import answer_ranks
+from realm.evaluation.report import write_report
+from realm.index.builder import EmbedderVersion, build_index
+from realm.index.opening import find_snapshot
+from realm.index.snapshot import snapshot_folder
+from realm.masking.examples import mask
+from realm.masking.store import ExampleStore
+from realm.records import Progress, Question
+from realm.retrieval.dense import DenseRetriever
+from realm.storage import MANIFEST, fingerprint_of, read_json, write_json
+from realm.study.settings import StudySettings
+from realm.study.text import share_of_articles
+from realm.training.finetune import finetune
+from realm.training.ict import ict
+from realm.training.loop import OnMetrics
+from realm.training.mlm import mlm
+from realm.training.pretrain import pretrain
+
+START = "start"
+"""Stands for the warm-started embedder where files are named after a row."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyInputs:
+    """Text and questions of a study."""
+
+    passages: Path
+    """Articles of the knowledge corpus Z; their sentences are part of X."""
+    train: Path
+    """Questions to fine-tune on."""
+    dev: Path
+    """Questions to measure on."""
+    also: Path | None = None
+    """Articles whose sentences are the rest of X."""
+    tokenizer: str = "minilm"
+    """The encoder's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """How a run is followed."""
+
+    tell: Callable[[str], None] = lambda _: None
+    """Called with a line before and after each stage."""
+    on_metrics: Callable[[str], OnMetrics | None] = lambda _: None
+    """Stage -> what is called at its logged steps."""
+    progress: Progress | None = None
+
+
+class StudyRun:
+    """The stages of a study below one folder; what is finished is not done again."""
+
+    def __init__(
+        self,
+        settings: StudySettings,
+        inputs: StudyInputs,
+        out: Path,
+        *,
+        watch: Watch | None = None,
+    ) -> None:
+        self.settings = settings
+        self.inputs = inputs
+        self.out = out
+        self.watch = watch or Watch()
+
+    def run(self, rows: Sequence[str] = (), seeds: Sequence[int] | None = None) -> None:
+        """Run rows (none named: all), all of them with one seed before the next.
+
+        Args:
+            rows: names of rows.
+            seeds: instead of each row's own.
+
+        Raises:
+            ConfigError: no such row, or settings that do not fit the text.
+            CorpusError: text or questions cannot be read.
+            ArtifactError: a folder was made from something else.
+        """
+        self.settings.check_rows(rows)
+        chosen = list(rows) or list(self.settings.rows)
+        own = {name: self.settings.rows[name].seeds if seeds is None else seeds for name in chosen}
+        for seed in sorted({number for numbers in own.values() for number in numbers}):
+            for name in chosen:
+                if seed in own[name]:
+                    self.run_row(name, seed)
+
+    def run_row(self, row: str, seed: int) -> None:
+        """Run one row with one seed; raises what `run` raises."""
+        told = f"row {row} ({self.settings.rows[row].label}), seed {seed}"
+        self.watch.tell(told)
+        self._zero_shot(row, seed)
+        self._exact_match(row, seed)
+
+    def folder(self, seed: int, name: str) -> Path:
+        """Return where a stage of one seed lies."""
+        return self.out / f"seed-{seed}" / name
+
+    def retriever_name(self, row: str) -> str:
+        """Return the row whose embedder this row retrieves with, or `start`."""
+        is_trained = self.settings.rows[row].retriever == "trained"
+        return self.settings.source(row) if is_trained else START
+
+    @cached_property
+    def store(self) -> PassageStore:
+        """The passages Z."""
+        return self._split("passages", [self.inputs.passages])
+
+    @cached_property
+    def sentences(self) -> PassageStore:
+        """The passages whose sentences are X: Z's, and those of the other text."""
+        if self.inputs.also is None:
+            return self.store
+        also = share_of_articles(
+            self.inputs.also,
+            self.out / "also",
+            share=self.settings.study.also_share,
+            drop_titles=self.settings.stage("split", SplitConfig).drop_titles,
+        )
+        return self._split("sentences", [self.inputs.passages, also])
+
+    @cached_property
+    def dev(self) -> list[Question]:
+        """The questions that all rows are measured on."""
+        return read_questions(self.inputs.dev)
+
+    def examples(self, row: str | None = None) -> ExampleStore:
+        """Return the masked sentences of X, as one row has them."""
+        own = row if row is not None and self.settings.rows[row].mask else None
+        out = self.out / (f"examples-{own}" if own else "examples")
+        config = self.settings.stage("mask", MaskConfig, row=own)
+        mask(self.sentences, out, config=config, progress=self.watch.progress)
+        return ExampleStore.open(out)
+
+    def _split(self, name: str, articles: Sequence[Path]) -> PassageStore:
+        split(
+            articles,
+            self.out / name,
+            config=self.settings.stage("split", SplitConfig),
+            tokenizer=load_tokenizer(self.inputs.tokenizer),
+            progress=self.watch.progress,
+        )
+        return PassageStore.open(self.out / name)
+
+    def _ict(self, seed: int) -> Path:
+        out = self.folder(seed, "ict")
+        text = self.sentences if self.settings.study.ict_text == "sentences" else self.store
+        config = self.settings.stage("ict", IctConfig, seed=seed)
+        ict(text, out, config=config, on_metrics=self.watch.on_metrics("ict"))
+        return out
+
+    def _mlm(self, seed: int) -> Path:
+        out = self.folder(seed, "mlm")
+        mlm(
+            self.sentences,
+            out,
+            config=self.settings.stage("mlm", MlmConfig, seed=seed),
+            examples=self.examples(),
+            on_metrics=self.watch.on_metrics("mlm"),
+        )
+        return out
+
+    def _pretrain(self, row: str, seed: int) -> Path:
+        source = self.settings.source(row)
+        out = self.folder(seed, f"pretrain-{source}")
+        pretrain(
+            self.examples(source),
+            self.store,
+            out,
+            embedder=self._ict(seed),
+            encoder=self._mlm(seed),
+            config=self.settings.stage("pretrain", PretrainConfig, row=source, seed=seed),
+            on_metrics=self.watch.on_metrics(f"pretrain {source}"),
+            progress=self.watch.progress,
+            tell=self.watch.tell,
+        )
+        return out
+
+    def _retriever(self, row: str, seed: int) -> Path:
+        is_trained = self.settings.rows[row].retriever == "trained"
+        return self._pretrain(row, seed) if is_trained else self._ict(seed)
+
+    def _encoder(self, row: str, seed: int) -> Path:
+        is_trained = self.settings.rows[row].encoder == "trained"
+        return self._pretrain(row, seed) if is_trained else self._mlm(seed)
+
+    def _zero_shot(self, row: str, seed: int) -> None:
+        """Measure the retriever as pre-training left it, before any question was seen."""
+        run = self._retriever(row, seed)
+        file = self.folder(seed, f"zero-shot-{self.retriever_name(row)}.json")
+        checkpoint = find_checkpoint(run)
+        depth = max(self.settings.study.recall_at)
+        key = fingerprint_of(
+            [
+                read_json(checkpoint / MANIFEST)["fingerprint"],
+                self.store.fingerprint,
+                questions_fingerprint(self.dev),
+                depth,
+            ]
+        )
+        if _is_measured(file, key):
+            return
+        towers = load_model(checkpoint).need_towers()
+        step = int(checkpoint.name.removeprefix("step-"))
+        snapshot = find_snapshot(run, towers.passage, self.store) or build_index(
+            towers.passage,
+            self.store,
+            snapshot_folder(run, step),  # fine-tuning finds it there
+            version=EmbedderVersion(model_hash=tower_hash(towers.passage), step=step),
+            config=self.settings.stage("index", IndexConfig),
+            progress=self.watch.progress,
+        )
+        retriever = DenseRetriever(
+            towers.query, snapshot, self.store.tokenizer, question_wordpieces=64
+        )
+        ranks = answer_ranks(retriever, self.store, self.dev, depth=depth)
+        write_json(
+            file,
+            {"key": key, "ranks": {q.id: rank for q, rank in zip(self.dev, ranks, strict=True)}},
+        )
+        found = sum(rank is not None and rank <= 5 for rank in ranks) / len(ranks)
+        self.watch.tell(f"zero-shot answer recall@5 {found:.1%}")
+
+    def _exact_match(self, row: str, seed: int) -> None:
+        """Fine-tune, and answer."""
+        file = self.folder(seed, f"report-{row}.json")
+        retriever, encoder = self._retriever(row, seed), self._encoder(row, seed)
+        out = self.folder(seed, f"finetune-{row}")
+        finetune(
+            read_questions(self.inputs.train),
+            self.store,
+            out,
+            run=retriever,
+            encoder=None if encoder == retriever else encoder,
+            config=self.settings.stage("finetune", FinetuneConfig, seed=seed),
+            on_metrics=self.watch.on_metrics(f"finetune {row}"),
+            progress=self.watch.progress,
+        )
+        config = self.settings.stage("evaluate", EvaluateConfig)
+        fingerprint = read_json(find_checkpoint(out) / MANIFEST)["fingerprint"]
+        if _is_reported(file, fingerprint, questions_fingerprint(self.dev), config):
+            return
+        report = evaluate(
+            Answerer.load(out),
+            self.store,
+            self.dev,
+            config=config,
+            split_name=self.inputs.dev.name,
+            progress=self.watch.progress,
+        )
+        write_report(report, file)
+        self.watch.tell(f"exact match {report.metrics['exact_match'].mean:.1%}")
+
+
+def _is_measured(file: Path, key: str) -> bool:
+    return file.is_file() and read_json(file)["key"] == key
+
+
+def _is_reported(file: Path, model: str, questions: str, config: EvaluateConfig) -> bool:
+    if not file.is_file():
+        return False
+    found: dict[str, Any] = read_json(file)
+    return (
+        found["model"]["fingerprint"] == model
+        and found["split"]["fingerprint"] == questions
+        and config.as_dict().items() <= found["settings"].items()
+    )
