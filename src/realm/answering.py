@@ -11,6 +11,7 @@ from torch import Tensor
 from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model
 from realm.checkpoint.sources import check_vocabulary, passages_of, run_of
 from realm.corpus.store import PassageStore
+from realm.device import AUTO, choose_device
 from realm.errors import AnsweringError
 from realm.index.opening import open_snapshot
 from realm.index.snapshot import Snapshot
@@ -64,7 +65,12 @@ class Answerer:
 
     @classmethod
     def load(
-        cls, run: Path, *, passages: Path | None = None, progress: Progress | None = None
+        cls,
+        run: Path,
+        *,
+        passages: Path | None = None,
+        device: str = AUTO,
+        progress: Progress | None = None,
     ) -> "Answerer":
         """Open a fine-tuned run.
 
@@ -72,6 +78,7 @@ class Answerer:
             run: from `realm finetune`; or one of its checkpoints.
             passages: answer from these instead of the passages it was trained with; they are
                 embedded on first use and kept beside the run.
+            device: where the model runs: auto, cpu, cuda, cuda:NUMBER.
             progress: called while other passages are embedded.
 
         Raises:
@@ -79,7 +86,7 @@ class Answerer:
             ConfigError: the run has no reader, or another vocabulary than the passages.
         """
         checkpoint = find_checkpoint(run)
-        model = load_model(checkpoint)
+        model = load_model(checkpoint).to(choose_device(device))
         model.need_reader()
         run = run_of(run)
         store = PassageStore.open(passages or passages_of(run))

@@ -113,6 +113,9 @@ class TrainConfig(Config):
     """Decides everything random: start parameters, order of examples, masks, dropout."""
     autocast: Literal["bfloat16", "none"] = "bfloat16"
     """bfloat16: matrix products in 16 bits, everything else in 32."""
+    device: str = "auto"
+    """auto (a GPU if there is one), cpu, cuda, or cuda:NUMBER; under torchrun cuda is each rank's
+    own. On a GPU raise batch_tokens to what its memory holds (100,000 and more)."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of the trainer (None: all cores)."""
     batch_tokens: int = Field(default=4_096, ge=64)
@@ -134,7 +137,7 @@ class TrainConfig(Config):
     def identity(self) -> dict[str, Any]:
         """Return the settings that decide what comes out; a resume may change the others."""
         settings = self.as_dict()
-        for name in ("threads", "log_every_steps", "keep_checkpoints"):
+        for name in ("device", "threads", "log_every_steps", "keep_checkpoints"):
             del settings[name]
         return settings
 

@@ -10,6 +10,7 @@ from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model
 from realm.checkpoint.sources import check_vocabulary, passages_of, run_of
 from realm.config import PretrainConfig
 from realm.corpus.store import PassageStore
+from realm.device import AUTO, choose_device
 from realm.errors import ConfigError
 from realm.index.opening import open_snapshot
 from realm.index.snapshot import Snapshot
@@ -98,7 +99,12 @@ class Explainer:
 
     @classmethod
     def load(
-        cls, run: Path, *, passages: Path | None = None, progress: Progress | None = None
+        cls,
+        run: Path,
+        *,
+        passages: Path | None = None,
+        device: str = AUTO,
+        progress: Progress | None = None,
     ) -> "Explainer":
         """Open a run of `realm pretrain`.
 
@@ -108,7 +114,7 @@ class Explainer:
                 passages.
         """
         checkpoint = find_checkpoint(run)
-        model = load_model(checkpoint)
+        model = load_model(checkpoint).to(choose_device(device))
         model.need_encoder()
         model.need_towers()
         run = run_of(run)

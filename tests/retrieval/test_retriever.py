@@ -21,7 +21,7 @@ from realm.retrieval.retriever import (
     CandidateFinder,
     choose_candidates,
     ngrams,
-    overlap,
+    overlaps,
 )
 
 IDS = st.lists(st.integers(0, 4), max_size=12)
@@ -42,32 +42,37 @@ def test_candidates_are_null_then_the_best_that_are_not_its_own(
     assert chosen == expected + [MISSING_ROW] * (num_candidates - len(expected))
 
 
-@given(IDS, IDS)
+@given(IDS, st.lists(IDS, max_size=4))
 def test_overlap_is_the_share_of_the_sentences_distinct_trigrams(
-    sentence: list[int], passage: list[int]
+    sentence: list[int], passages: list[list[int]]
 ) -> None:
+    """Of each passage by itself: a run never reaches from one into the next."""
+
     def runs(ids: list[int], size: int) -> set[tuple[int, ...]]:
         return {tuple(ids[i : i + size]) for i in range(len(ids) - size + 1)}
 
     size = min(3, len(sentence))
     wanted = runs(sentence, size) if size else set()
-    expected = len(wanted & runs(passage, size)) / len(wanted) if wanted else 0.0
-    assert overlap(as_array(sentence), as_array(passage), 5) == pytest.approx(expected)
+    expected = [
+        len(wanted & runs(passage, size)) / len(wanted) if wanted else 0.0 for passage in passages
+    ]
+    found = overlaps(as_array(sentence), [as_array(passage) for passage in passages], 5)
+    assert found.tolist() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 9])
 def test_a_passage_that_holds_the_whole_sentence_overlaps_wholly(length: int) -> None:
     """Also a sentence that is too short for a trigram."""
     sentence = list(range(10, 10 + length))
-    assert overlap(as_array(sentence), as_array([1, 2, *sentence, 3]), 100) == 1.0
-    assert overlap(as_array(sentence), as_array([1, 2, 3]), 100) == 0.0
+    passages = [as_array([1, 2, *sentence, 3]), as_array([1, 2, 3])]
+    assert overlaps(as_array(sentence), passages, 100).tolist() == [1.0, 0.0]
 
 
 def test_trigrams_of_a_large_vocabulary_stay_apart() -> None:
     size = 250_000
     first = as_array([size - 1, size - 2, size - 3])
     assert ngrams(first, size).tolist() == [((size - 1) * size + size - 2) * size + size - 3]
-    assert overlap(first, as_array([size - 1, size - 2, size - 4]), size) == 0.0
+    assert overlaps(first, [as_array([size - 1, size - 2, size - 4])], size).tolist() == [0.0]
 
 
 @pytest.fixture

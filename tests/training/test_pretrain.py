@@ -115,7 +115,7 @@ def test_where_nothing_else_is_found_the_null_passage_is_read_all_the_same(
 ) -> None:
     """Every passage holds the sentence: nothing may be nan."""
     job = make_job(null_passage=False)
-    monkeypatch.setattr(job.finder, "is_own", lambda *_: True)
+    monkeypatch.setattr(job.finder, "are_own", lambda _, rows: [True] * len(rows))
     measured = job.step(0)
     assert measured["p_null"] == 1.0
     assert all(math.isfinite(value) for value in measured.values())
@@ -126,8 +126,12 @@ def test_one_example_without_a_passage_does_not_spoil_the_numbers_of_the_others(
 ) -> None:
     job = make_job()
     unlucky = job.sampler.batch(0, 4)[0].row
-    is_own = job.finder.is_own
-    monkeypatch.setattr(job.finder, "is_own", lambda e, row: e.row == unlucky or is_own(e, row))
+    are_own = job.finder.are_own
+    monkeypatch.setattr(
+        job.finder,
+        "are_own",
+        lambda e, rows: [True] * len(rows) if e.row == unlucky else are_own(e, rows),
+    )
     assert all(math.isfinite(value) for value in job.step(0).values())
 
 

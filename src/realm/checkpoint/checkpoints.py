@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from realm.checkpoint.pretrained import hash_tensors
+from realm.device import CPU
 from realm.errors import ArtifactError, ConfigError
 from realm.model.embedder import Embedder, Towers, build_towers
 from realm.model.encoder import Encoder, build_encoder
@@ -58,6 +59,12 @@ class Model:
         """The parts that are there, by name."""
         parts = {"embedder": self.towers, "encoder": self.encoder, "reader": self.reader}
         return {name: part for name, part in parts.items() if part is not None}
+
+    def to(self, device: torch.device) -> "Model":
+        """Move the parts to a device; return the model itself."""
+        for part in self.modules.values():
+            part.to(device)
+        return self
 
     def need_towers(self) -> Towers:
         """Return the embedder's towers.
@@ -140,7 +147,7 @@ def save_checkpoint(
         (scratch / "model.json").write_text(json.dumps(described, indent=2), encoding="utf-8")
         model.tokenizer.save(scratch / "tokenizer.json")
         if state is not None:
-            tensors = {name: value.contiguous() for name, value in state.tensors.items()}
+            tensors = {n: value.to(CPU).contiguous() for n, value in state.tensors.items()}
             _write(tensors, scratch / "training.safetensors")
             training = {"step": state.step, **state.values}
             (scratch / "training.json").write_text(json.dumps(training), encoding="utf-8")
@@ -250,7 +257,7 @@ def _flat_state(model: Model) -> dict[str, Tensor]:
         for key, value in part.state_dict().items():
             if isinstance(part, Towers) and part.shared and key.startswith("passage."):
                 continue
-            state[f"{name}.{key}"] = value.detach().to(torch.float32).contiguous()
+            state[f"{name}.{key}"] = value.detach().to(CPU, torch.float32).contiguous()
     return state
 
 

@@ -52,6 +52,7 @@ def evaluate(
         Path | None,
         typer.Option("--out", dir_okay=False, help="JSON file to write the report to, too."),
     ] = None,
+    device: options.Device = "auto",
     as_json: options.AsJson = False,
     config: options.Config = None,
     sets: options.Sets = None,
@@ -78,7 +79,7 @@ def evaluate(
 
     asked = read_questions(questions)
     with display.progress("embedding", "passages") as advance:
-        answerer = Answerer.load(model, passages=passages, progress=advance)
+        answerer = Answerer.load(model, passages=passages, device=device, progress=advance)
         _use_retriever(answerer, retriever, model)
     with display.progress("answering", "questions") as advance:
         report = measure(
@@ -107,6 +108,7 @@ def ask(
         int | None,
         typer.Option("--read", min=1, help="Passages to read: 5, or what an imported model says."),
     ] = None,
+    device: options.Device = "auto",
     as_json: options.AsJson = False,
 ) -> None:
     """Answer a question with its evidence: the exact words, and where they stand.
@@ -117,7 +119,7 @@ def ask(
     from realm.cli import display
 
     with display.progress("embedding", "passages") as advance:
-        answerer = Answerer.load(model, passages=passages, progress=advance)
+        answerer = Answerer.load(model, passages=passages, device=device, progress=advance)
     answered = answerer.answer([question], num_passages=num_passages, num_answers=num_answers)[0]
     if as_json:
         typer.echo(json.dumps(answered_as_json(answered), ensure_ascii=False))
@@ -139,6 +141,7 @@ def explain(
     candidates: Annotated[
         int, typer.Option(min=2, help="Passages to read, the null passage included.")
     ] = 8,
+    device: options.Device = "auto",
     as_json: options.AsJson = False,
 ) -> None:
     """Show what retrieval does for a prediction: the paper's Table 3 for any sentence.
@@ -149,7 +152,7 @@ def explain(
     from realm.explaining import Explainer
 
     with display.progress("embedding", "passages") as advance:
-        explainer = Explainer.load(model, passages=passages, progress=advance)
+        explainer = Explainer.load(model, passages=passages, device=device, progress=advance)
     explanation = explainer.explain(sentence, answers=answer or (), num_candidates=candidates)
     if as_json:
         typer.echo(json.dumps(asdict(explanation), ensure_ascii=False))

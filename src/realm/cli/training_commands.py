@@ -156,6 +156,7 @@ def index(  # noqa: PLR0917
     patience: Annotated[
         float, typer.Option(min=1, help="With --follow: longest wait for a trainer, in seconds.")
     ] = 3_600.0,
+    device: options.Device = "auto",
     parent: Annotated[int | None, typer.Option(hidden=True)] = None,
     config: options.Config = None,
     sets: options.Sets = None,
@@ -178,7 +179,7 @@ def index(  # noqa: PLR0917
 
         torch.set_num_threads(threads)
     if follow is not None:
-        _follow(follow, checkpoint, patience=patience, parent=parent, quiet=quiet)
+        _follow(follow, checkpoint, patience=patience, device=device, parent=parent, quiet=quiet)
         return
     if checkpoint is None or passages is None or out is None:
         raise ConfigError(
@@ -191,10 +192,11 @@ def index(  # noqa: PLR0917
     from realm.checkpoint.checkpoints import load_model, tower_hash
     from realm.cli import display
     from realm.corpus.store import PassageStore
+    from realm.device import choose_device
     from realm.index.builder import EmbedderVersion, build_index
     from realm.storage import MANIFEST
 
-    tower = load_model(checkpoint).need_towers().passage
+    tower = load_model(checkpoint).need_towers().passage.to(choose_device(device))
     store = PassageStore.open(passages)
     done = "already done: " if (out / MANIFEST).is_file() and not rebuild else ""
     share = (options.rank(), options.world_size())
@@ -217,7 +219,13 @@ def index(  # noqa: PLR0917
 
 
 def _follow(
-    run: Path, passages: Path | None, *, patience: float, parent: int | None, quiet: bool
+    run: Path,
+    passages: Path | None,
+    *,
+    patience: float,
+    device: str,
+    parent: int | None,
+    quiet: bool,
 ) -> None:
     """Be a builder of a run."""
     import os
@@ -232,7 +240,7 @@ def _follow(
     report = follow(
         run,
         passages=passages,
-        config=FollowConfig(patience_seconds=patience),
+        config=FollowConfig(patience_seconds=patience, device=device),
         tell=tell,
         is_parent_alive=lambda: parent is None or os.getppid() == parent,
     )

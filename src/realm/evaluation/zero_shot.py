@@ -5,6 +5,7 @@ from pathlib import Path
 from realm.checkpoint.pretrained import load_pretrained
 from realm.config import EncoderConfig, IndexConfig
 from realm.corpus.store import PassageStore
+from realm.device import AUTO, choose_device
 from realm.index.builder import EmbedderVersion, build_index
 from realm.model.embedder import MeanEmbedder
 from realm.records import Progress
@@ -16,6 +17,7 @@ def open_zero_shot(
     *,
     cache: Path,
     encoder: EncoderConfig | None = None,
+    device: str = AUTO,
     progress: Progress | None = None,
 ) -> DenseRetriever:
     """Return a retriever over mean-pooled, unit-length vectors; they are built once in `cache`.
@@ -26,7 +28,7 @@ def open_zero_shot(
         ConfigError: the encoder cannot be loaded, or has another vocabulary.
     """
     pretrained = load_pretrained(encoder or EncoderConfig(), tokenizer=store.tokenizer)
-    tower = MeanEmbedder(pretrained.build()).eval()
+    tower = MeanEmbedder(pretrained.build()).eval().to(choose_device(device))
     snapshot = build_index(
         tower,
         store,

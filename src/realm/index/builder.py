@@ -17,10 +17,11 @@ from torch import Tensor
 
 from realm.config import IndexConfig
 from realm.corpus.store import PassageStore
+from realm.device import device_of
 from realm.errors import ArtifactError, CorpusError
 from realm.index.mapped import MappedRows
 from realm.index.snapshot import Snapshot, shard_names
-from realm.model.embedder import Embedder, MeanEmbedder
+from realm.model.embedder import Embedder, MeanEmbedder, in_16_bits
 from realm.model.inputs import TokenSequence, group_by_length, pad
 from realm.records import Progress
 from realm.storage import (
@@ -162,7 +163,7 @@ class PassageEmbedder:
             batch_tokens=self.config.batch_tokens,
             autocast=self.config.autocast,
         ):
-            exact[group] = vectors.cpu()
+            exact[group] = vectors
             if on_group:
                 on_group(len(group))
         return exact
@@ -176,13 +177,20 @@ def embed_sequences(
     batch_tokens: int,
     autocast: Literal["bfloat16", "none"] = "none",
 ) -> Iterator[tuple[list[int], Float[Tensor, "rows dim"]]]:
-    """Yield (indices, embeddings) of groups of like length, without gradients."""
-    device = next(tower.parameters()).device
+    """Yield (indices, embeddings in main memory) of groups of like length, without gradients."""
+    device = device_of(tower)
+    if device.type == "cuda" and autocast == "bfloat16":
+        tower, autocast = in_16_bits(tower), "none"
+    before: tuple[list[int], Tensor] | None = None
     for group in group_by_length([len(ids) for ids, _ in sequences], batch_tokens):
         # Left before each yield, so that the caller's own code does not run in these modes.
         with torch.no_grad(), autocast_to(autocast, device):
-            vectors = tower(pad([sequences[i] for i in group], pad_id, device)).float()
-        yield group, vectors
+            vectors = tower(pad([sequences[i] for i in group], pad_id).to(device)).float()
+        if before is not None:  # only now: a GPU works on one group while the next is padded
+            yield before[0], before[1].cpu()
+        before = group, vectors
+    if before is not None:
+        yield before[0], before[1].cpu()
 
 
 def autocast_to(kind: Literal["bfloat16", "none"], device: torch.device) -> Any:  # noqa: ANN401

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from realm.device import CPU
 from realm.index.mapped import MappedRows
 
 CHUNK_ROWS = 1 << 16
@@ -28,7 +29,8 @@ def search(
 ) -> tuple[Float[Tensor, "queries k"], Int[Tensor, "queries k"]]:
     """Return the k largest inner products of each query and their rows, best first.
 
-    Products are taken in the passages' dtype (bfloat16 or float32); scores come back in 32 bits.
+    Products are taken in the passages' dtype (bfloat16 or float32) where the passages lie; scores
+    come back in 32 bits, in main memory.
     Equal scores come in the order of their rows; which of them come last among the k is open.
 
     Raises:
@@ -39,8 +41,9 @@ def search(
     best = torch.empty((len(queries), 0))
     rows = torch.empty((len(queries), 0), dtype=torch.long)
     for start, chunk in _chunks(passages, chunk_rows):
-        scores = (queries @ chunk.T).float()
-        chunk_best, chunk_found = scores.topk(min(k, scores.shape[1]), dim=-1)
+        scores = (queries.to(chunk.device) @ chunk.T).float()
+        top = scores.topk(min(k, scores.shape[1]), dim=-1)
+        chunk_best, chunk_found = top.values.to(CPU), top.indices.to(CPU)
         merged = torch.cat([best, chunk_best], dim=-1)
         best, kept = merged.topk(min(k, merged.shape[1]), dim=-1)
         rows = torch.cat([rows, chunk_found + start], dim=-1).gather(-1, kept)

@@ -1,13 +1,15 @@
 """The trainer's live copy of the index: a snapshot, and rows embedded since (section 3.3).
 
 The copy is in memory, page by page, only where it differs from the files: the snapshot's maps are
-private. Every row knows the training step of its parameters.
+private. What every search scans may lie on a GPU instead; the few rows that are scored again in 32
+bits come from main memory. Every row knows the training step of its parameters.
 """
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from realm.device import CPU
 from realm.index.builder import largest_norms
 from realm.index.exact import search_exactly
 from realm.index.mapped import MappedRows
@@ -17,13 +19,16 @@ from realm.index.snapshot import Snapshot
 class LiveIndex:
     """Searches like a snapshot; rows may be replaced between two searches."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, device: torch.device = CPU) -> None:
         """Take a snapshot over.
 
         Args:
             snapshot: opened for this index alone; its maps change where rows are replaced.
+            device: where the 16-bit vectors are scanned (256 bytes a passage of 128 dimensions).
         """
         self._snapshot = snapshot
+        self._device = device
+        self._scan = snapshot.scan.to(device)
         self._base_steps = _steps_of(snapshot)
         self.row_steps = self._base_steps.clone()
         """Training step of each row's parameters."""
@@ -40,7 +45,7 @@ class LiveIndex:
     @property
     def scan(self) -> MappedRows:
         """[passages, dim] bfloat16, of this moment."""
-        return self._snapshot.scan
+        return self._scan
 
     @property
     def exact(self) -> MappedRows:
@@ -57,7 +62,7 @@ class LiveIndex:
         """
         return search_exactly(
             queries.detach().float(),
-            self._snapshot.scan,
+            self._scan,
             self._snapshot.exact,
             k,
             max_norm=self.max_norm,
@@ -88,7 +93,7 @@ class LiveIndex:
             return 0
         scan = exact.to(torch.bfloat16)
         self._snapshot.exact.put(rows, exact)
-        self._snapshot.scan.put(rows, scan)
+        self._scan.put(rows, scan)
         self.row_steps[rows] = given
         norm, rounding = largest_norms(scan, exact)
         self.max_norm = max(self.max_norm, norm)
@@ -98,7 +103,7 @@ class LiveIndex:
     def swap(self, snapshot: Snapshot) -> None:
         """Go over to another snapshot; rows that are newer here than there are kept."""
         rows, vectors, steps = self.replaced()
-        self.__init__(snapshot)
+        self.__init__(snapshot, self._device)
         self.write(rows, vectors, steps)
 
     def replaced(

@@ -65,7 +65,15 @@ class MappedRows:
         part_of = torch.bucketize(rows, ends, right=True)
         for number in part_of.unique().tolist():
             mine = (part_of == number).nonzero()[:, 0]
-            self._parts[number][rows[mine] - self._starts[number]] = vectors[mine].to(self.dtype)
+            part = self._parts[number]
+            places = (rows[mine] - self._starts[number]).to(part.device)
+            part[places] = vectors[mine].to(part.device, part.dtype)
+
+    def to(self, device: torch.device) -> "MappedRows":
+        """Return the rows on a device; these themselves where it is that of main memory."""
+        if device.type == "cpu":
+            return self
+        return MappedRows([part.to(device) for part in self._parts])
 
     def part(self, rows: range) -> "MappedRows":
         """Return consecutive rows, numbered from 0; none of the others is ever read."""

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import BertModel
 
+from realm.device import CPU, device_of
 from realm.model.bert import (
     bert_settings,
     build_bert,
@@ -62,7 +63,7 @@ class Embedder(nn.Module):
 
     def forward(self, inputs: Inputs) -> Float[Tensor, "rows dim"]:
         """Return one embedding per row, in 32 bits."""
-        projected = self.projection(self.features(inputs))
+        projected = self.projection(widened(self.features(inputs)))
         return self.dropout(self.norm(widened(projected)))
 
     @property
@@ -161,6 +162,17 @@ class Towers(nn.Module):
         return Towers(self.query, copy.deepcopy(self.query)) if self.shared else self
 
 
+def in_16_bits(tower: Embedder | MeanEmbedder) -> Embedder | MeanEmbedder:
+    """Return a copy whose BERT is in bfloat16 throughout; what comes after it stays in 32 bits.
+
+    For embedding on a GPU, where autocast would keep the hidden states in 32 bits and be held up
+    by moving them.
+    """
+    copied = copy.deepcopy(tower)
+    copied.bert.to(torch.bfloat16)
+    return copied
+
+
 def embed_in_groups(
     tower: Embedder | MeanEmbedder,
     sequences: Sequence[TokenSequence],
@@ -168,17 +180,17 @@ def embed_in_groups(
     pad_id: int,
     batch_tokens: int,
 ) -> Float[Tensor, "rows dim"]:
-    """Return the embeddings of all sequences in their order, with gradients.
+    """Return the embeddings of all sequences in their order, with gradients, in main memory.
 
     Sequences of like length are padded together, so that little is computed on padding.
     """
     groups = group_by_length([len(ids) for ids, _ in sequences], batch_tokens)
-    device = next(tower.parameters()).device
     if not groups:
-        return torch.zeros((0, tower.dim), device=device)
-    vectors = [tower(pad([sequences[i] for i in group], pad_id, device)) for group in groups]
-    order = torch.tensor([i for group in groups for i in group], device=device)
-    return torch.cat(vectors)[order.argsort()]
+        return torch.zeros((0, tower.dim))
+    device = device_of(tower)
+    vectors = [tower(pad([sequences[i] for i in group], pad_id).to(device)) for group in groups]
+    order = torch.tensor([i for group in groups for i in group])
+    return torch.cat(vectors).to(CPU)[order.argsort()]
 
 
 def build_tower(settings: dict[str, Any]) -> Embedder:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from realm.device import CPU, device_of
 from realm.model.bert import widened
 from realm.model.embedder import Towers, embed_in_groups
 from realm.model.encoder import Encoder
@@ -82,18 +83,20 @@ def mask_logits(
     """Return the encoder's logits at every real [MASK] of every candidate.
 
     Returns:
-        (logits in 32 bits, index b * num_candidates + c of each, index of its mask).
+        (logits in 32 bits, where the encoder is; index b * num_candidates + c of each and index
+        of its mask, in main memory).
     """
+    device = device_of(encoder)
     num_candidates = batch.passage_of.shape[1]
     all_logits: list[Tensor] = []
     owners: list[Tensor] = []
     places: list[Tensor] = []
     for group in group_by_length([len(ids) for ids, _ in batch.joint], budget.batch_tokens):
-        inputs = pad([batch.joint[i] for i in group], budget.pad_id)
+        inputs = pad([batch.joint[i] for i in group], budget.pad_id).to(device)
         joint = torch.tensor(group)
         rows, masks = batch.mask_is_real[joint // num_candidates].nonzero(as_tuple=True)
         positions = batch.mask_positions[joint[rows] // num_candidates, masks]
-        all_logits.append(widened(encoder(inputs, rows, positions)))
+        all_logits.append(widened(encoder(inputs, rows.to(device), positions.to(device))))
         owners.append(joint[rows])
         places.append(masks)
     return torch.cat(all_logits), torch.cat(owners), torch.cat(places)
@@ -113,10 +116,10 @@ def gold_log_probs(
     owners: Int[Tensor, " read"],
     places: Int[Tensor, " read"],
 ) -> Float[Tensor, "batch candidates masks"]:
-    """Return log p(y_j | z, x) from what `mask_logits` returned."""
+    """Return log p(y_j | z, x), in main memory, from what `mask_logits` returned."""
     size, num_candidates = batch.passage_of.shape
-    targets = batch.targets[owners // num_candidates, places]
-    gold = logits.gather(-1, targets[:, None])[:, 0] - logits.logsumexp(dim=-1)
+    targets = batch.targets[owners // num_candidates, places].to(logits.device)
+    gold = (logits.gather(-1, targets[:, None])[:, 0] - logits.logsumexp(dim=-1)).to(CPU)
     flat = torch.zeros(size * num_candidates, batch.targets.shape[1], dtype=gold.dtype)
     flat = flat.index_put((owners, places), gold)
     return flat.view(size, num_candidates, -1)
@@ -140,11 +143,11 @@ def predict_masks(
     """
     size, num_candidates = batch.passage_of.shape
     predicted = torch.zeros_like(batch.targets)
-    probability = logits.softmax(dim=-1) * weights.reshape(-1)[owners][:, None]
+    probability = logits.softmax(dim=-1) * weights.reshape(-1)[owners][:, None].to(logits.device)
     for row in range(size):
         for mask in range(int(batch.mask_is_real[row].sum())):
             mine = (owners // num_candidates == row) & (places == mask)
-            predicted[row, mask] = probability[mine].sum(dim=0).argmax()
+            predicted[row, mask] = int(probability[mine].sum(dim=0).argmax())
     return predicted
 
 
@@ -163,7 +166,11 @@ class SpanInput:
 def span_logits(
     reader: Reader, inputs: Sequence[SpanInput], budget: Budget
 ) -> list[Float[Tensor, "starts widths"]]:
-    """Return, for each passage, the logits of its spans: [s, w] is wordpieces s to s + w."""
+    """Return, for each passage, the logits of its spans: [s, w] is wordpieces s to s + w.
+
+    They come in main memory.
+    """
+    device = device_of(reader)
     logits: dict[int, Tensor] = {}
     for group in group_by_length([len(item.ids) for item in inputs], budget.batch_tokens):
         chosen = [inputs[i] for i in group]
@@ -171,7 +178,8 @@ def span_logits(
         places = torch.arange(padded.ids.shape[1])
         first = torch.tensor([item.first for item in chosen])[:, None]
         last = torch.tensor([item.last for item in chosen])[:, None]
-        group_logits = reader(padded, (places >= first) & (places <= last))
+        in_passage = (places >= first) & (places <= last)
+        group_logits = reader(padded.to(device), in_passage.to(device)).to(CPU)
         for place, (number, item) in enumerate(zip(group, chosen, strict=True)):
             logits[number] = group_logits[place, item.first : item.last + 1]
     return [logits[number] for number in range(len(inputs))]

@@ -13,12 +13,14 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from realm.checkpoint.checkpoints import tower_hash
 from realm.config import IndexConfig, RefreshConfig
 from realm.corpus.store import PassageStore
+from realm.device import CPU
 from realm.errors import ArtifactError, RealmError, StaleIndexError
 from realm.index.builder import EmbedderVersion, build_index
 from realm.index.live import LiveIndex
@@ -61,6 +63,7 @@ class AsyncRefresher:
         num_steps: int = 0,
         progress: Progress | None = None,
         tell: Tell = lambda _: None,
+        device: torch.device = CPU,
     ) -> None:
         """Prepare; builders start with the first `advance`.
 
@@ -72,10 +75,12 @@ class AsyncRefresher:
             num_steps: of the run, for `realm status`.
             progress: called while the first snapshot is built.
             tell: called with a sentence when something happens.
+            device: where the index is scanned, and its builders embed.
         """
         self.run = run
         self.store = store
         self.config = config
+        self.device = device
         self.index_config = index
         self.num_steps = num_steps
         self.progress = progress
@@ -100,7 +105,11 @@ class AsyncRefresher:
         self._stack = ExitStack()
         self._presence: Presence | None = None
         self._builders = BuilderProcesses(
-            run, config.builders, threads=config.builder_threads, tell=self.tell
+            run,
+            config.builders,
+            threads=config.builder_threads,
+            device=str(device),
+            tell=self.tell,
         )
         self._watcher = Watcher(
             run,
@@ -197,7 +206,7 @@ class AsyncRefresher:
         self._watcher.look()
         ready = self._watcher.take()
         if ready.snapshot is not None:
-            self._index = LiveIndex(ready.snapshot)
+            self._index = LiveIndex(ready.snapshot, self.device)
             self._taken = [str(ready.snapshot.folder)]
             self._take(Ready(patches=ready.patches))
             self._watcher.start(ready.snapshot.step)
@@ -243,7 +252,7 @@ class AsyncRefresher:
             config=self.index_config,
             progress=self.progress,
         )
-        self._index = LiveIndex(snapshot)
+        self._index = LiveIndex(snapshot, self.device)
         self._taken = [str(folder)]
         self._published_at[step] = time.monotonic()
         self._has_refreshed = True

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from realm.checkpoint.sources import SOURCES, passages_of
 from realm.corpus.store import PassageStore
+from realm.device import AUTO, choose_device
 from realm.errors import ArtifactError, ConfigError, LockedError
 from realm.index.builder import build_index
 from realm.index.snapshot import list_snapshots, snapshot_folder
@@ -45,6 +46,8 @@ class FollowConfig:
     """Longest wait for a sign of the trainer."""
     poll_seconds: float = 1.0
     """Between two looks at the folders."""
+    device: str = AUTO
+    """Where to embed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +107,7 @@ class Follower:
         self.tell = whatever_happens(tell)
         self.is_parent_alive = is_parent_alive
         self.passages = passages
+        self.device = choose_device(config.device)
         self._store: PassageStore | None = None
         self._rolling: RollingBuilder | None = None
         self._unreadable: set[Published] = set()
@@ -197,7 +201,7 @@ class Follower:
             ArtifactError: they are damaged. Others are tried first from here on.
         """
         try:
-            return load_parameters(chosen)
+            return load_parameters(chosen, self.device)
         except ArtifactError:
             if not (chosen.folder / MANIFEST).is_file():
                 return None

@@ -22,6 +22,7 @@ from realm.checkpoint.checkpoints import (
     save_checkpoint,
 )
 from realm.config import IndexConfig
+from realm.device import CPU
 from realm.errors import ArtifactError
 from realm.index.builder import EmbedderVersion
 from realm.model.embedder import Embedder, Towers
@@ -100,8 +101,8 @@ def list_parameters(run: Path) -> list[Published]:
     return sorted(found, key=lambda one: one.step)
 
 
-def load_parameters(published: Published) -> Loaded:
-    """Read published parameters, checksums compared.
+def load_parameters(published: Published, device: torch.device = CPU) -> Loaded:
+    """Read published parameters, checksums compared; the tower comes on a device.
 
     Raises:
         ArtifactError: they are damaged, or were removed meanwhile.
@@ -111,7 +112,7 @@ def load_parameters(published: Published) -> Loaded:
     try:
         return Loaded(
             published=published,
-            tower=model.need_towers().passage,
+            tower=model.need_towers().passage.to(device),
             index=IndexConfig.model_validate(state.values["index"]),
             demand=_demand(state.tensors),
         )

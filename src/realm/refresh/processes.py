@@ -7,8 +7,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+from realm.device import AUTO
 from realm.refresh.presence import PROCESSES
 
 LONGEST_PAUSE_SECONDS = 60.0
@@ -45,6 +47,7 @@ class BuilderProcesses:
         *,
         threads: int,
         tell: Tell,
+        device: str = AUTO,
         command: Command | None = None,
     ) -> None:
         """Prepare; nothing is started before `look`.
@@ -54,12 +57,13 @@ class BuilderProcesses:
             count: how many builders.
             threads: CPU threads of each.
             tell: called with a sentence when something happens.
+            device: where they embed.
             command: (run, threads) -> command line (None: `realm index --follow`).
         """
         self.run = run
         self.threads = threads
         self.tell = tell
-        self.command = command or follow_command
+        self.command = command or partial(follow_command, device=device)
         self._builders = [_Builder(number=number) for number in range(count)]
         self._lock = threading.Lock()
         """One thread looks, another one stops: nothing is started after that."""
@@ -149,7 +153,7 @@ class BuilderProcesses:
         self.tell(f"{what}; started again in {pause:.0f} s")
 
 
-def follow_command(run: Path, threads: int) -> list[str]:
+def follow_command(run: Path, threads: int, device: str = AUTO) -> list[str]:
     """Return the command line of a builder that ends with this process."""
     return [
         *(
@@ -161,7 +165,7 @@ def follow_command(run: Path, threads: int) -> list[str]:
             "--follow",
             str(run.resolve()),
         ),
-        *("--threads", str(threads), "--parent", str(os.getpid())),
+        *("--threads", str(threads), "--device", device, "--parent", str(os.getpid())),
     ]
 
 

@@ -5,10 +5,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from realm.corpus.store import PassageStore
+from realm.device import CPU
 from realm.errors import ArtifactError
 from realm.index.live import LiveIndex
 from realm.index.snapshot import Snapshot
@@ -25,19 +27,27 @@ class RankedRefresher:
     Only names of folders cross; each rank maps what it needs, from the shared file system.
     """
 
-    def __init__(self, first: AsyncRefresher | None, store: PassageStore, ranks: Ranks) -> None:
+    def __init__(
+        self,
+        first: AsyncRefresher | None,
+        store: PassageStore,
+        ranks: Ranks,
+        device: torch.device = CPU,
+    ) -> None:
         """Wrap.
 
         Args:
             first: the refresher, on the first rank; None on the others.
             store: the passages.
             ranks: who swaps together.
+            device: where this rank scans the index.
         """
         self.first = first
         if first:
             first.is_mirrored = True
         self.store = store
         self.ranks = ranks
+        self.device = device
         self.drift = first.drift if first else Drift()
         self._index: LiveIndex | None = None
 
@@ -122,6 +132,6 @@ class RankedRefresher:
                 patch = read_patch(folder, self.store.fingerprint)
                 self.index.write(patch.rows, patch.vectors, patch.step)
             elif self._index is None:
-                self._index = LiveIndex(Snapshot.open(folder))
+                self._index = LiveIndex(Snapshot.open(folder), self.device)
             else:
                 self._index.swap(Snapshot.open(folder))

@@ -3,8 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 from realm.config import IndexConfig, RefreshConfig
 from realm.corpus.store import PassageStore
+from realm.device import CPU
 from realm.ranks import ALONE, Ranks
 from realm.records import Progress
 from realm.refresh.asynchronous import AsyncRefresher
@@ -25,6 +28,7 @@ def open_refresher(
     progress: Progress | None = None,
     tell: Callable[[str], None] = lambda _: None,
     ranks: Ranks = ALONE,
+    device: torch.device = CPU,
 ) -> Refresher:
     """Return the refresher of a run; nothing is written before its first `advance`.
 
@@ -37,9 +41,18 @@ def open_refresher(
         progress: called while the trainer builds the index.
         tell: called with a sentence when something happens.
         ranks: the processes that train together.
+        device: where the index is scanned.
     """
     if config.mode != "async":
-        return SyncRefresher(run, store, config=config, index=index, progress=progress, ranks=ranks)
+        return SyncRefresher(
+            run,
+            store,
+            config=config,
+            index=index,
+            progress=progress,
+            ranks=ranks,
+            device=device,
+        )
     first = (
         AsyncRefresher(
             run,
@@ -49,10 +62,11 @@ def open_refresher(
             num_steps=num_steps,
             progress=progress,
             tell=tell,
+            device=device,
         )
         if ranks.is_first
         else None
     )
     if first is None or ranks.are_several:
-        return RankedRefresher(first, store, ranks)
+        return RankedRefresher(first, store, ranks, device)
     return first

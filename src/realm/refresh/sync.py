@@ -8,12 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from realm.checkpoint.checkpoints import tower_hash
 from realm.config import IndexConfig, RefreshConfig
 from realm.corpus.store import PassageStore
+from realm.device import CPU
 from realm.errors import ArtifactError, StaleIndexError
 from realm.index.builder import EmbedderVersion, build_index
 from realm.index.live import LiveIndex
@@ -37,6 +39,7 @@ class SyncRefresher:
         index: IndexConfig,
         progress: Progress | None = None,
         ranks: Ranks = ALONE,
+        device: torch.device = CPU,
     ) -> None:
         self.run = run
         self.store = store
@@ -44,6 +47,7 @@ class SyncRefresher:
         self.index_config = index
         self.progress = progress
         self.ranks = ranks
+        self.device = device
         self.drift = Drift()
         self._index: LiveIndex | None = None
 
@@ -74,7 +78,7 @@ class SyncRefresher:
             StaleIndexError: the snapshot is older than the run allows.
         """
         if self._index is None or self._is_due(step):
-            self._index = LiveIndex(self._build(tower, step))
+            self._index = LiveIndex(self._build(tower, step), self.device)
             self.drift.restart()
             self.ranks.from_first(self._remove_old)
             return True
@@ -128,7 +132,7 @@ class SyncRefresher:
         """
         snapshot = Snapshot.open(snapshot_folder(self.run, step), verify=True)
         snapshot.check_passages(self.store.fingerprint)
-        self._index = LiveIndex(snapshot)
+        self._index = LiveIndex(snapshot, self.device)
 
     def close(self) -> None:
         """Nothing runs beside the trainer."""

@@ -40,28 +40,41 @@ def ngrams(
     pieces: Integer[np.ndarray, " pieces"], vocab_size: int, size: int = 3
 ) -> Integer[np.ndarray, " ngrams"]:
     """Return the distinct runs of `size` wordpieces, each as one number."""
-    ids = np.asarray(pieces, dtype=np.int64)
+    return np.unique(_numbers(np.asarray(pieces, dtype=np.int64), vocab_size, size))
+
+
+def _numbers(
+    ids: Integer[np.ndarray, " pieces"], vocab_size: int, size: int
+) -> Integer[np.ndarray, " ngrams"]:
+    """Return every run of `size` wordpieces as one number, in their order."""
     count = max(0, len(ids) - size + 1)
     numbers = np.zeros(count, dtype=np.int64)
     for shift in range(size):
         numbers = numbers * vocab_size + ids[shift : shift + count]
-    return np.unique(numbers)
+    return numbers
 
 
-def overlap(
+def overlaps(
     sentence: Integer[np.ndarray, " sentence"],
-    passage: Integer[np.ndarray, " passage"],
+    passages: Sequence[Integer[np.ndarray, " _"]],
     vocab_size: int,
-) -> float:
-    """Return the share of the sentence's trigrams that the passage holds, 0 to 1.
+) -> Float[np.ndarray, " _"]:
+    """Return, for each passage, the share of the sentence's trigrams that it holds, 0 to 1.
 
     A sentence of one or two wordpieces counts as a whole.
     """
     size = min(3, len(sentence))
-    if not size:
-        return 0.0
-    wanted, held = ngrams(sentence, vocab_size, size), ngrams(passage, vocab_size, size)
-    return float(np.isin(wanted, held).mean())
+    if not size or not passages:
+        return np.zeros(len(passages))
+    wanted = ngrams(sentence, vocab_size, size)
+    pieces = np.concatenate(passages).astype(np.int64)
+    owners = np.repeat(np.arange(len(passages)), [len(passage) for passage in passages])
+    count = max(0, len(pieces) - size + 1)
+    numbers = _numbers(pieces, vocab_size, size)
+    places = np.searchsorted(wanted, numbers).clip(max=len(wanted) - 1)
+    is_held = (wanted[places] == numbers) & (owners[:count] == owners[size - 1 :])
+    found = np.unique(owners[:count][is_held] * len(wanted) + places[is_held])
+    return np.bincount(found // len(wanted), minlength=len(passages)) / len(wanted)
 
 
 class CandidateFinder:
@@ -109,18 +122,19 @@ class CandidateFinder:
                 rows[number], stale[number] = chosen, scores
         return rows, stale
 
-    def is_own(self, example: MaskedExample, row: int) -> bool:
-        """Return whether this passage is the one the example came from, or holds its sentence."""
+    def are_own(self, example: MaskedExample, rows: Sequence[int]) -> list[bool]:
+        """Return, for each passage, whether the example came from it, or it holds its sentence."""
         if not self.exclude_own:
-            return False
-        if self.store.sha256(row) == example.origin_sha256:
-            return True
-        share = overlap(
+            return [False] * len(rows)
+        shares = overlaps(
             np.asarray(example.original_ids, dtype=np.int64),
-            self.store.wordpieces(row),
+            [self.store.wordpieces(row) for row in rows],
             self.store.tokenizer.vocab_size,
         )
-        return share >= self.overlap_limit
+        return [
+            bool(share >= self.overlap_limit) or self.store.sha256(row) == example.origin_sha256
+            for share, row in zip(shares, rows, strict=True)
+        ]
 
     def _search(
         self,
@@ -134,7 +148,7 @@ class CandidateFinder:
         rows: list[list[int]] = []
         stale = torch.full((len(examples), self.num_candidates), float("nan"))
         for number, example in enumerate(examples):
-            own = [self.is_own(example, int(row)) for row in found[number]]
+            own = self.are_own(example, found[number].tolist())
             chosen = choose_candidates(found[number], own, self.num_candidates)
             known = dict(zip(found[number].tolist(), scores[number].tolist(), strict=True))
             rows.append(chosen)

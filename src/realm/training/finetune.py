@@ -10,6 +10,7 @@ from realm.checkpoint.run_folder import TrainReport, open_run, resume_point, sta
 from realm.checkpoint.sources import check_vocabulary, run_of, write_sources
 from realm.config import FinetuneConfig, IndexConfig
 from realm.corpus.store import PassageStore
+from realm.device import choose_device
 from realm.errors import CorpusError
 from realm.index.builder import EmbedderVersion, build_index
 from realm.index.opening import adopt_snapshot, find_snapshot
@@ -87,6 +88,7 @@ def finetune(  # noqa: PLR0913 - each is one input of the stage
             torch.manual_seed(config.seed)
             towers = start.need_towers().untied()
             reader = _new_reader(other, config)
+        towers.to(choose_device(config.device))
         with ranks.first_goes_first():  # the others find what it made
             if ranks.is_first:
                 start_run(out, request)

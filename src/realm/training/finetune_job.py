@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from realm.checkpoint.checkpoints import Model
 from realm.config import FinetuneConfig
 from realm.corpus.store import PassageStore
+from realm.device import device_of
 from realm.index.builder import autocast_to
 from realm.index.snapshot import Snapshot
 from realm.model.embedder import Towers
@@ -28,7 +29,6 @@ from realm.retrieval.reading import span_inputs
 from realm.training.packing import pack
 from realm.training.sampling import batch_at, is_held_out, sample
 
-CPU = torch.device("cpu")
 NUM_EVAL = 128
 
 
@@ -129,7 +129,7 @@ class FinetuneJob:
             learn: whether to leave gradients.
             share: by what they are multiplied: this rank's share of the questions.
         """
-        with autocast_to(self.config.autocast, CPU):
+        with autocast_to(self.config.autocast, device_of(self.towers)):
             vectors = self.retriever.embed([q.question for q in questions]).float()
         beam = min(self.config.retriever_beam, len(self.store))
         _, found = self.retriever.snapshot.search(vectors, beam)
@@ -204,7 +204,7 @@ class FinetuneJob:
     ) -> list[tuple[int, list[Tensor]]]:
         """Return, per question, each passage's span logits with the passage's score added."""
         flat = [item for number in group for item in inputs[number]]
-        with autocast_to(self.config.autocast, CPU):
+        with autocast_to(self.config.autocast, device_of(self.reader)):
             logits = iter(span_logits(self.reader, flat, self.budget))
         return [
             (

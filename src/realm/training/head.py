@@ -5,6 +5,7 @@ from torch import Tensor
 
 from realm.config import MlmConfig
 from realm.corpus.store import PassageStore
+from realm.device import device_of
 from realm.index.builder import autocast_to
 from realm.model.bert import hidden_states
 from realm.model.encoder import Encoder
@@ -36,7 +37,7 @@ def init_head(encoder: Encoder, store: PassageStore, rows: list[int], config: Ml
     """
     encoder.eval()
     hidden, pieces, is_masked = _states(encoder, store, rows, config)
-    table = encoder.bert.embeddings.word_embeddings.weight.float()
+    table = encoder.bert.embeddings.word_embeddings.weight.float().cpu()
     centred = table - table.mean(dim=0)
     ridge = _ridge(hidden[~is_masked], centred[pieces[~is_masked]])
     predicted = torch.cat([hidden, torch.ones(len(hidden), 1)], dim=-1) @ ridge
@@ -78,8 +79,9 @@ def _states(
         ordinary &= inputs.ids != tokenizer.sep_id
         is_masked = ordinary & (torch.rand(inputs.ids.shape, generator=draw) < MASK_RATE)
         seen = inputs._replace(ids=inputs.ids.masked_fill(is_masked, tokenizer.mask_id))
-        with autocast_to(config.autocast, torch.device("cpu")):
-            hidden = hidden_states(encoder.bert, seen).float()
+        device = device_of(encoder)
+        with autocast_to(config.autocast, device):
+            hidden = hidden_states(encoder.bert, seen.to(device)).float().cpu()
         states.append(hidden[ordinary])
         pieces.append(inputs.ids[ordinary])
         masked.append(is_masked[ordinary])
@@ -102,5 +104,6 @@ def _set_gain(encoder: Encoder, gain: float, scale: float, centred: Tensor, mask
 
 
 def _likelihood(encoder: Encoder, hidden: Tensor, pieces: Tensor) -> float:
-    logits = encoder.head(hidden, encoder.bert.embeddings.word_embeddings.weight).float()
-    return -float(torch.nn.functional.cross_entropy(logits, pieces))
+    table = encoder.bert.embeddings.word_embeddings.weight
+    logits = encoder.head(hidden.to(table.device), table).float()
+    return -float(torch.nn.functional.cross_entropy(logits, pieces.to(table.device)))

@@ -19,6 +19,7 @@ from realm.checkpoint.pretrained import load_pretrained
 from realm.checkpoint.run_folder import TrainReport, open_run, resume_point
 from realm.config import IctConfig
 from realm.corpus.store import PassageStore
+from realm.device import choose_device, device_of
 from realm.errors import CorpusError
 from realm.index.builder import autocast_to
 from realm.model.embedder import Embedder, Towers, embed_in_groups
@@ -87,7 +88,7 @@ def start_towers(store: PassageStore, config: IctConfig) -> Towers:
     """
     pretrained = load_pretrained(config.encoder, tokenizer=store.tokenizer)
     torch.manual_seed(config.seed)
-    towers = Towers(_new_tower(pretrained.build(), config))
+    towers = Towers(_new_tower(pretrained.build(), config)).to(choose_device(config.device))
     _init_projection(towers.query, store, config)
     towers.query.init_score_scale(config.initial_score_scale)
     return towers if config.share_towers else towers.untied()
@@ -257,7 +258,7 @@ class IctJob:
         """Return the embeddings of the pseudo-queries, and of their passages."""
         pad_id, budget = self.store.tokenizer.pad_id, self.config.batch_tokens
         queries, passages = [pair.query for pair in pairs], [pair.passage for pair in pairs]
-        with autocast_to(self.config.autocast, torch.device("cpu")):
+        with autocast_to(self.config.autocast, device_of(self.towers)):
             return (
                 embed_in_groups(self.towers.query, queries, pad_id=pad_id, batch_tokens=budget),
                 embed_in_groups(self.towers.passage, passages, pad_id=pad_id, batch_tokens=budget),
@@ -283,8 +284,9 @@ def _init_projection(tower: Embedder, store: PassageStore, config: IctConfig) ->
     ]
     tower.eval()
     parts: list[Tensor] = []
-    with torch.inference_mode(), autocast_to(config.autocast, torch.device("cpu")):
+    device = device_of(tower)
+    with torch.inference_mode(), autocast_to(config.autocast, device):
         for group in group_by_length([len(ids) for ids, _ in sequences], config.batch_tokens):
-            inputs = pad([sequences[i] for i in group], store.tokenizer.pad_id)
+            inputs = pad([sequences[i] for i in group], store.tokenizer.pad_id).to(device)
             parts.append(tower.features(inputs).float())
     tower.init_projection(torch.cat(parts).clone())

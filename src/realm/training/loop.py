@@ -27,6 +27,7 @@ from realm.checkpoint.checkpoints import (
 )
 from realm.checkpoint.run_folder import TrainReport, resume_point, start_run
 from realm.config import TrainConfig
+from realm.device import choose_device
 from realm.errors import ConfigError
 from realm.model.bert import set_dropout
 from realm.ranks import ALONE, Ranks
@@ -122,6 +123,8 @@ def train(
     limit_kernel_cache()
     if config.threads:
         torch.set_num_threads(config.threads)
+    for part in job.model.modules.values():
+        part.to(choose_device(config.device))
     optimizer = build_optimizer(job.trained(), config.optimizer)
     first = 0
     if (found := resume_point(run, ranks)) is not None:

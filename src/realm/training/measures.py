@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from realm.corpus.store import PassageStore
+from realm.device import device_of
 from realm.index.builder import autocast_to
 from realm.model.embedder import Towers
 from realm.model.encoder import Encoder
@@ -127,7 +128,7 @@ def measure_held_out(forward: ForwardPass, examples: Sequence[MaskedExample]) ->
         batch = candidate_batch(forward.store, drawn, rows, forward.lengths)
         if not forward.null_passage:
             leave_out_null(batch)
-        with autocast_to(forward.autocast, torch.device("cpu")):
+        with autocast_to(forward.autocast, device_of(forward.encoder)):
             scores = score_candidates(forward.towers, batch, forward.budget).float()
             logits, owners, places = mask_logits(forward.encoder, batch, forward.budget)
         log_probs = gold_log_probs(batch, logits, owners, places)

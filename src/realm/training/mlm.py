@@ -19,6 +19,7 @@ from realm.checkpoint.pretrained import load_pretrained
 from realm.checkpoint.run_folder import TrainReport, open_run, resume_point
 from realm.config import MlmConfig
 from realm.corpus.store import PassageStore
+from realm.device import choose_device
 from realm.errors import ConfigError
 from realm.masking.store import ExampleStore
 from realm.ranks import ALONE, Ranks
@@ -84,7 +85,7 @@ def mlm(
             job = MlmJob(store, examples, encoder, config, ranks)
         else:
             torch.manual_seed(config.seed)
-            encoder = pretrained.build_encoder()
+            encoder = pretrained.build_encoder().to(choose_device(config.device))
             job = MlmJob(store, examples, encoder, config, ranks)
             if not pretrained.head and pretrained.weights and config.head_init == "ridge":
                 init_head(encoder, store, job.train_rows, config)

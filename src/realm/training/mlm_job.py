@@ -11,6 +11,7 @@ from torch import nn
 from realm.checkpoint.checkpoints import Model
 from realm.config import MlmConfig
 from realm.corpus.store import PassageStore
+from realm.device import CPU, device_of
 from realm.errors import CorpusError
 from realm.index.builder import autocast_to
 from realm.masking.store import ExampleStore
@@ -23,7 +24,6 @@ from realm.training.corpus_groups import split_rows
 from realm.training.pairing import pair_examples
 from realm.training.sampling import batch_at, sample, step_rng
 
-CPU = torch.device("cpu")
 MIN_SENTENCE = 8
 GUESS_AMONG_READ = 0.2
 """Share of the single-span examples that are read with the null passage."""
@@ -161,9 +161,12 @@ class MlmJob:
         rows = torch.tensor([n for n, r in enumerate(readings) for _ in r.positions])
         positions = torch.tensor([position for r in readings for position in r.positions])
         targets = torch.tensor([target for r in readings for target in r.targets])
-        with autocast_to(self.config.autocast, CPU):
-            gold, best = self.encoder.log_probs(inputs, rows, positions, targets)
-        return gold, best == targets
+        device = device_of(self.encoder)
+        with autocast_to(self.config.autocast, device):
+            gold, best = self.encoder.log_probs(
+                inputs.to(device), rows.to(device), positions.to(device), targets.to(device)
+            )
+        return gold.to(CPU), best.to(CPU) == targets
 
     def _read(self, number: int, rng: np.random.Generator) -> Reading:
         pair = self.pairs[number]

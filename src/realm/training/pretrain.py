@@ -11,13 +11,12 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from realm.checkpoint.checkpoints import find_checkpoint, load_model
 from realm.checkpoint.run_folder import TrainReport, open_run, resume_point, start_run
 from realm.checkpoint.sources import check_vocabulary, write_sources
 from realm.config import PretrainConfig
 from realm.corpus.store import PassageStore
+from realm.device import choose_device
 from realm.errors import ConfigError
 from realm.masking.store import ExampleStore
 from realm.ranks import ALONE, Ranks
@@ -27,8 +26,6 @@ from realm.storage import MANIFEST, Request, read_json
 from realm.training.examples import check_examples
 from realm.training.loop import OnMetrics, check_ranks, train
 from realm.training.pretrain_job import PretrainJob, index_config
-
-CPU = torch.device("cpu")
 
 
 def pretrain(  # noqa: PLR0913 - each is one input of the stage
@@ -108,6 +105,7 @@ def pretrain(  # noqa: PLR0913 - each is one input of the stage
             progress=progress,
             tell=tell,
             ranks=ranks,
+            device=choose_device(config.device),
         )
         with closing(refresher):
             job = PretrainJob(examples, towers, reading, refresher, config, ranks)

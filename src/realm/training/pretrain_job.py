@@ -9,6 +9,7 @@ from torch import nn
 
 from realm.checkpoint.checkpoints import Model
 from realm.config import IndexConfig, PretrainConfig
+from realm.device import device_of
 from realm.index.builder import PassageEmbedder, autocast_to
 from realm.index.searchable import Searchable
 from realm.index.sharded import ShardedIndex
@@ -40,8 +41,6 @@ from realm.training.measures import (
 )
 from realm.training.packing import pack
 from realm.training.sampling import sample
-
-CPU = torch.device("cpu")
 
 
 def index_config(config: PretrainConfig, num_passages: int) -> IndexConfig:
@@ -164,7 +163,7 @@ class PretrainJob:
             )
             if not self.config.null_passage:
                 leave_out_null(batch)
-            with autocast_to(self.config.autocast, CPU):
+            with autocast_to(self.config.autocast, device_of(self.towers)):
                 queries, passages = candidate_vectors(self.towers, batch, self.budget)
                 scores = score_vectors(queries, passages, batch)
                 log_probs = read_candidates(self.encoder, batch, self.budget)
@@ -204,7 +203,7 @@ class PretrainJob:
         queries = [self.store.tokenizer.query_input(e.query_ids, self.lengths.query) for e in drawn]
         was_training = self.towers.training
         self.towers.eval()
-        with torch.no_grad(), autocast_to(self.config.autocast, CPU):
+        with torch.no_grad(), autocast_to(self.config.autocast, device_of(self.towers)):
             vectors = embed_in_groups(
                 self.towers.query,
                 queries,

@@ -1,0 +1,48 @@
+"""Where parameters live and matrix products run: the CPU, or one GPU of this process.
+
+Batches, scores, vectors of the index and everything that is written stay in main memory: a tower
+moves its padded inputs to where its parameters are, and what it returns comes back (a few numbers
+for each text). So only `realm.model` and the code that calls a Transformer directly know of it.
+"""
+
+import torch
+from torch import nn
+
+from realm.errors import ConfigError
+
+AUTO = "auto"
+"""A GPU if torch sees one, else the CPU."""
+CPU = torch.device("cpu")
+
+
+def choose_device(name: str = AUTO) -> torch.device:
+    """Return the device of this name: auto, cpu, cuda, cuda:1.
+
+    Under torchrun "cuda" is the GPU of this process's local rank.
+
+    Raises:
+        ConfigError: no such device here.
+    """
+    has_gpu = torch.cuda.is_available()
+    if name == AUTO:
+        name = "cuda" if has_gpu else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in {"cpu", "cuda"}:
+        raise ConfigError(f"found device={name!r}, expected auto, cpu, cuda or cuda:NUMBER")
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if has_gpu else 0
+        number = device.index if device.index is not None else 0
+        if number >= count:
+            raise ConfigError(
+                f"found device={name!r}, but torch sees {count or 'no'} GPU{'s' * (count != 1)}; "
+                "expected device=cpu (or auto), or a build of torch with CUDA and its driver"
+            )
+    return device
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Return where a module's parameters are."""
+    return next(module.parameters()).device
