@@ -38,9 +38,7 @@ def study(  # noqa: PLR0917
     seeds: Annotated[
         str | None, typer.Option(help="Seeds to run them with, as in 0,1; else each row's own.")
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="Where every stage computes: auto, cpu or cuda.")
-    ] = None,
+    device: options.Device = "auto",
     tokenizer: Annotated[
         str, typer.Option(help="The tokenizer of the encoder: minilm, a folder, or a file.")
     ] = "minilm",

@@ -31,6 +31,7 @@ from realm.config import (
 )
 from realm.corpus.split import split
 from realm.corpus.store import PassageStore
+from realm.device import choose_device
 from realm.evaluation.evaluate import evaluate
 from realm.evaluation.questions import questions_fingerprint, read_questions
 from realm.evaluation.recall import answer_ranks
@@ -233,7 +234,7 @@ class StudyRun:
         )
         if _is_measured(file, key):
             return
-        towers = load_model(checkpoint).need_towers()
+        towers = load_model(checkpoint).to(choose_device(self.settings.device)).need_towers()
         step = int(checkpoint.name.removeprefix("step-"))
         snapshot = find_snapshot(run, towers.passage, self.store) or build_index(
             towers.passage,
@@ -274,7 +275,7 @@ class StudyRun:
         if _is_reported(file, fingerprint, questions_fingerprint(self.dev), config):
             return
         report = evaluate(
-            Answerer.load(out),
+            Answerer.load(out, device=self.settings.device),
             self.store,
             self.dev,
             config=config,

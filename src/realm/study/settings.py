@@ -21,6 +21,7 @@ from realm.config import (
     parse_override,
     read_toml,
 )
+from realm.device import AUTO, choose_device
 from realm.errors import ConfigError
 
 C = TypeVar("C", bound=Config)
@@ -34,6 +35,7 @@ STAGES: Mapping[str, type[Config]] = {
     "finetune": FinetuneConfig,
     "evaluate": EvaluateConfig,
 }
+TRAINED = ("ict", "mlm", "pretrain", "finetune")
 Part = Literal["trained", "start"]
 
 
@@ -88,20 +90,23 @@ class StudySettings:
     rows: Mapping[str, RowConfig]
     tables: Mapping[str, dict[str, Any]]
     """Raw table of each stage; rows and seeds are laid over them."""
+    device: str = AUTO
+    """Where every stage computes."""
 
     @classmethod
     def load(
-        cls, file: Path, *, overrides: Sequence[str] = (), device: str | None = None
+        cls, file: Path, *, overrides: Sequence[str] = (), device: str = AUTO
     ) -> "StudySettings":
         """Read a study.
 
         Args:
             file: TOML with [study], a table for each stage, and [rows.NAME].
             overrides: SECTION.KEY=VALUE pairs, which win over the file's tables of stages.
-            device: sets `device` of every stage that has it.
+            device: where every stage computes: auto, cpu, cuda, cuda:NUMBER.
 
         Raises:
-            ConfigError: an unknown table, row or key, or an impossible value, in any row.
+            ConfigError: an unknown table, row or key, or an impossible value, in any row; or no
+                such device.
         """
         found = read_toml(file)
         known = {"study", "rows", *STAGES}
@@ -110,14 +115,13 @@ class StudySettings:
         tables = {name: _table(file, found, name) for name in ("study", *STAGES)}
         for override in overrides:
             _lay_over(tables, override)
-        if device is not None:
-            _set_device(tables, device)
         rows = {
             name: check(RowConfig, _table(file, _table(file, found, "rows"), name), section=name)
             for name in _table(file, found, "rows")
         }
         study = check(StudyConfig, tables.pop("study"), section="study")
-        settings = cls(study=study, rows=rows, tables=tables)
+        choose_device(device)
+        settings = cls(study=study, rows=rows, tables=tables, device=device)
         settings.check_all(file)
         return settings
 
@@ -169,8 +173,8 @@ class StudySettings:
         table = dict(self.tables[name])
         if row is not None and name in {"mask", "pretrain"}:
             table = _merged(table, getattr(self.rows[row], name))
-        if name in {"ict", "mlm", "pretrain", "finetune"}:
-            table["seed"] = seed
+        if name in TRAINED:
+            table |= {"seed": seed, "device": self.device}
         return check(cls, table, section=f"{name} of row {row}" if row else name)
 
 
@@ -201,11 +205,3 @@ def _lay_over(tables: dict[str, dict[str, Any]], override: str) -> None:
     for key in reversed(keys[1:]):
         value = {key: value}
     tables[keys[0]] = _merged(tables[keys[0]], cast("dict[str, Any]", value))
-
-
-def _set_device(tables: dict[str, dict[str, Any]], device: str) -> None:
-    having = [name for name, cls in STAGES.items() if "device" in cls.model_fields]
-    if not having:
-        raise ConfigError(f"found device {device!r}, but no stage has a device to choose")
-    for name in having:
-        tables[name]["device"] = device
