@@ -45,7 +45,7 @@ from realm.records import Progress, Question
 from realm.retrieval.dense import DenseRetriever
 from realm.storage import MANIFEST, fingerprint_of, read_json, write_json
 from realm.study.settings import StudySettings
-from realm.study.text import share_of_articles
+from realm.study.text import choose_articles
 from realm.training.finetune import finetune
 from realm.training.ict import ict
 from realm.training.loop import OnMetrics
@@ -145,10 +145,13 @@ class StudyRun:
         """The passages whose sentences are X: Z's, and those of the other text."""
         if self.inputs.also is None:
             return self.store
-        also = share_of_articles(
+        study = self.settings.study
+        rows = range(len(self.store)) if study.also_titles == "shared" else None
+        also = choose_articles(
             self.inputs.also,
             self.out / "also",
-            share=self.settings.study.also_share,
+            share=study.also_share,
+            titles=None if rows is None else {self.store[row].title for row in rows},
             drop_titles=self.settings.stage("split", SplitConfig).drop_titles,
         )
         return self._split("sentences", [self.inputs.passages, also])

@@ -46,6 +46,8 @@ class StudyConfig(Config):
     """Pairs of rows whose difference the table gives, with its interval."""
     also_share: float = Field(default=1.0, gt=0, le=1)
     """Share of the articles of `--also` that go into X, chosen by a hash of their ids."""
+    also_titles: Literal["any", "shared"] = "any"
+    """shared: of those only articles whose title Z has, too: they tell the same facts."""
     ict_text: Literal["passages", "sentences"] = "passages"
     """What the embedder's warm start reads: the passages Z, or all that X is made of."""
     recall_at: tuple[int, ...] = (1, 5, 20)
