@@ -114,7 +114,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> StudyInputs:
     vocabulary = folder / "vocab.txt"
     vocabulary.write_text("".join(f"{piece}\n" for piece in pieces), encoding="utf-8")
     return StudyInputs(
-        passages=folder / "articles.jsonl",
+        passages=(folder / "articles.jsonl",),
         also=folder / "others.jsonl",
         train=folder / "train.jsonl",
         dev=folder / "test.jsonl",

@@ -25,7 +25,10 @@ def study(  # noqa: PLR0917
             "different in it."
         ),
     ],
-    passages: Annotated[Path, typer.Option(help="Articles of Z; their sentences are in X, too.")],
+    passages: Annotated[
+        list[Path],
+        typer.Option(help="Articles of Z; their sentences are in X, too. May be repeated."),
+    ],
     train: Annotated[Path, typer.Option(help="Questions to fine-tune on: JSONL.")],
     dev: Annotated[Path, typer.Option(help="Questions to measure on: JSONL.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for everything it makes.")],
@@ -73,7 +76,9 @@ def study(  # noqa: PLR0917
     from realm.study.results import collect, write_table
     from realm.study.run import StudyInputs, StudyRun, Watch
 
-    inputs = StudyInputs(passages=passages, also=also, train=train, dev=dev, tokenizer=tokenizer)
+    inputs = StudyInputs(
+        passages=tuple(passages), also=also, train=train, dev=dev, tokenizer=tokenizer
+    )
 
     def tell(line: str) -> None:
         if not quiet:

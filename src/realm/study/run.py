@@ -60,7 +60,7 @@ START = "start"
 class StudyInputs:
     """Text and questions of a study."""
 
-    passages: Path
+    passages: tuple[Path, ...]
     """Articles of the knowledge corpus Z; their sentences are part of X."""
     train: Path
     """Questions to fine-tune on."""
@@ -138,7 +138,7 @@ class StudyRun:
     @cached_property
     def store(self) -> PassageStore:
         """The passages Z."""
-        return self._split("passages", [self.inputs.passages])
+        return self._split("passages", self.inputs.passages)
 
     @cached_property
     def sentences(self) -> PassageStore:
@@ -154,7 +154,7 @@ class StudyRun:
             titles=None if rows is None else {self.store[row].title for row in rows},
             drop_titles=self.settings.stage("split", SplitConfig).drop_titles,
         )
-        return self._split("sentences", [self.inputs.passages, also])
+        return self._split("sentences", [*self.inputs.passages, also])
 
     @cached_property
     def dev(self) -> list[Question]:
