@@ -33,6 +33,8 @@ def study(make_study: MakeStudy, tmp_path_factory: pytest.TempPathFactory) -> St
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
+    made.run(["a"], [0], zero_shot_only=True)
+    assert not list(made.folder(0, ".").glob("finetune-*"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study_run, "finetune", stop)
         with pytest.raises(KeyboardInterrupt):
@@ -124,7 +126,7 @@ def test_rows_run_with_their_own_seeds_one_seed_before_the_next(
     study: StudyRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[tuple[str, int]] = []
-    monkeypatch.setattr(study, "run_row", lambda row, seed: ran.append((row, seed)))
+    monkeypatch.setattr(study, "run_row", lambda row, seed, **_: ran.append((row, seed)))
     study.run(["a", "d"])
     study.run(["d"], [4])
     assert ran == [("a", 0), ("d", 0), ("a", 1), ("d", 4)]

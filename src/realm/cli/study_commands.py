@@ -45,6 +45,9 @@ def study(  # noqa: PLR0917
     tokenizer: Annotated[
         str, typer.Option(help="The tokenizer of the encoder: minilm, a folder, or a file.")
     ] = "minilm",
+    zero_shot: Annotated[
+        bool, typer.Option("--zero-shot", help="Leave out fine-tuning and exact match.")
+    ] = False,
     table_only: Annotated[
         bool, typer.Option("--table", help="Run nothing; print the table of what is there.")
     ] = False,
@@ -92,7 +95,7 @@ def study(  # noqa: PLR0917
         )
         run = StudyRun(told, inputs, out, watch=watch)
         if not table_only:
-            run.run(chosen, numbers)
+            run.run(chosen, numbers, zero_shot_only=zero_shot)
     table = collect(run)
     if not table.rows:
         raise ConfigError(f"{out} has no result yet; run the study without --table")
