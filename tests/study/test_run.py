@@ -95,7 +95,7 @@ def test_what_is_finished_is_not_done_again(study: StudyRun, make_study: MakeStu
     again = StudyRun(study.settings, study.inputs, study.out, watch=Watch(tell=told.append))
     again.run(["a", "b", "c", "d", "h"], [0])
     assert {file: file.stat().st_mtime_ns for file in files} == before
-    assert [line.split()[1] for line in told] == ["a", "b", "c", "d", "h"]
+    assert [line.split()[1] for line in told if line.startswith("row ")] == list("abcdh")
     assert collect(make_study(study.out)) == collect(study)
 
 

@@ -14,10 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from realm.answering import Answerer
-from realm.checkpoint.checkpoints import find_checkpoint, load_model, tower_hash
 from realm.checkpoint.folders import load_tokenizer
 from realm.config import (
     EvaluateConfig,
@@ -31,19 +28,11 @@ from realm.config import (
 )
 from realm.corpus.split import split
 from realm.corpus.store import PassageStore
-from realm.device import choose_device
-from realm.evaluation.evaluate import evaluate
-from realm.evaluation.questions import questions_fingerprint, read_questions
-from realm.evaluation.recall import answer_ranks
-from realm.evaluation.report import write_report
-from realm.index.builder import EmbedderVersion, build_index
-from realm.index.opening import find_snapshot
-from realm.index.snapshot import snapshot_folder
+from realm.evaluation.questions import read_questions
 from realm.masking.examples import mask
 from realm.masking.store import ExampleStore
 from realm.records import Progress, Question
-from realm.retrieval.dense import DenseRetriever
-from realm.storage import MANIFEST, fingerprint_of, read_json, write_json
+from realm.study.measures import measure_exact_match, measure_zero_shot
 from realm.study.settings import StudySettings
 from realm.study.text import choose_articles
 from realm.training.finetune import finetune
@@ -231,44 +220,20 @@ class StudyRun:
 
     def _zero_shot(self, row: str, seed: int) -> None:
         """Measure the retriever as pre-training left it, before any question was seen."""
-        run = self._retriever(row, seed)
-        file = self.folder(seed, f"zero-shot-{self.retriever_name(row)}.json")
-        checkpoint = find_checkpoint(run)
-        depth = max(self.settings.study.recall_at)
-        key = fingerprint_of(
-            [
-                read_json(checkpoint / MANIFEST)["fingerprint"],
-                self.store.fingerprint,
-                questions_fingerprint(self.dev),
-                depth,
-            ]
-        )
-        if _is_measured(file, key):
-            return
-        towers = load_model(checkpoint).to(choose_device(self.settings.device)).need_towers()
-        step = int(checkpoint.name.removeprefix("step-"))
-        snapshot = find_snapshot(run, towers.passage, self.store) or build_index(
-            towers.passage,
+        told = measure_zero_shot(
+            self._retriever(row, seed),
             self.store,
-            snapshot_folder(run, step),  # fine-tuning finds it there
-            version=EmbedderVersion(model_hash=tower_hash(towers.passage), step=step),
-            config=self.settings.stage("index", IndexConfig),
+            self.dev,
+            self.folder(seed, f"zero-shot-{self.retriever_name(row)}.json"),
+            depth=max(self.settings.study.recall_at),
+            index=self.settings.stage("index", IndexConfig),
+            device=self.settings.device,
             progress=self.watch.progress,
         )
-        retriever = DenseRetriever(
-            towers.query, snapshot, self.store.tokenizer, question_wordpieces=64
-        )
-        ranks = answer_ranks(retriever, self.store, self.dev, depth=depth)
-        write_json(
-            file,
-            {"key": key, "ranks": {q.id: rank for q, rank in zip(self.dev, ranks, strict=True)}},
-        )
-        found = sum(rank is not None and rank <= 5 for rank in ranks) / len(ranks)
-        self.watch.tell(f"zero-shot answer recall@5 {found:.1%}")
+        self.watch.tell(told)
 
     def _exact_match(self, row: str, seed: int) -> None:
         """Fine-tune, and answer."""
-        file = self.folder(seed, f"report-{row}.json")
         retriever, encoder = self._retriever(row, seed), self._encoder(row, seed)
         out = self.folder(seed, f"finetune-{row}")
         finetune(
@@ -281,32 +246,13 @@ class StudyRun:
             on_metrics=self.watch.on_metrics(f"finetune {row}"),
             progress=self.watch.progress,
         )
-        config = self.settings.stage("evaluate", EvaluateConfig)
-        fingerprint = read_json(find_checkpoint(out) / MANIFEST)["fingerprint"]
-        if _is_reported(file, fingerprint, questions_fingerprint(self.dev), config):
-            return
-        report = evaluate(
-            Answerer.load(out, device=self.settings.device),
-            self.store,
+        told = measure_exact_match(
+            out,
             self.dev,
-            config=config,
+            self.folder(seed, f"report-{row}.json"),
+            config=self.settings.stage("evaluate", EvaluateConfig),
             split_name=self.inputs.dev.name,
+            device=self.settings.device,
             progress=self.watch.progress,
         )
-        write_report(report, file)
-        self.watch.tell(f"exact match {report.metrics['exact_match'].mean:.1%}")
-
-
-def _is_measured(file: Path, key: str) -> bool:
-    return file.is_file() and read_json(file)["key"] == key
-
-
-def _is_reported(file: Path, model: str, questions: str, config: EvaluateConfig) -> bool:
-    if not file.is_file():
-        return False
-    found: dict[str, Any] = read_json(file)
-    return (
-        found["model"]["fingerprint"] == model
-        and found["split"]["fingerprint"] == questions
-        and config.as_dict().items() <= found["settings"].items()
-    )
+        self.watch.tell(told)
