@@ -51,7 +51,9 @@ def main() -> None:
     }
     tower = Embedder(build_bert(settings), projection_size=128, pooling="pooler").to(device).eval()
     embed = PassageEmbedder(tower, store, IndexConfig(batch_tokens=args.batch_tokens))
-    embed([row % len(store) for row in range(2_000)])  # kernels are chosen and loaded
+    embed(
+        [row % len(store) for row in range(min(2_000, args.num_passages))]
+    )  # kernels are chosen and loaded
     before = matrix_rate(device)
     rows = [number % len(store) for number in range(args.num_passages)]
     lengths = [2 + len(store.wordpieces(row)) + len(store.title_wordpieces(row)) for row in rows]

@@ -3,6 +3,9 @@
 import contextlib
 import importlib.util
 import io
+import re
+import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ import pytest
 from realm import encyclopedia, quickstart
 from realm.checkpoint.folders import MINILM_PACKAGE
 from realm.cli import quickstart_display
+from realm.cli.main import run
 from realm.config import (
     EncoderConfig,
     FinetuneConfig,
@@ -129,6 +133,29 @@ def test_it_ends_with_what_changed_evidence_and_what_comes_next(stopped: Path, s
     assert measured.keys() == {"before", "after"}
     assert {"recall@5", "exact_match", "f1"} <= measured["after"].keys()
     assert (stopped / "report.json").is_file()
+
+
+def test_the_page_on_corpus_swap_can_be_followed(
+    stopped: Path, shown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every step of docs/corpus-swap.md but the quickstart itself, which is done."""
+    assert shown
+    page = Path(__file__).parents[1] / "docs" / "corpus-swap.md"
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    (code,) = [text for language, text in blocks if language == "python"]
+    commands = [line for language, text in blocks if not language for line in text.splitlines()]
+    assert commands[0] == "realm quickstart --out quickstart"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "quickstart").symlink_to(stopped)
+    exec(compile(code, str(page), "exec"), {})  # noqa: S102 - our own page
+    assert "Kestrel Bridge" in (tmp_path / "changed.jsonl").read_text("utf-8")
+    assert len(commands) > 8
+    for line in commands[1:]:
+        monkeypatch.setattr(sys, "argv", shlex.split(line))
+        with pytest.raises(SystemExit) as ended, contextlib.redirect_stdout(io.StringIO()) as out:
+            run()
+        assert ended.value.code in {0, None}, line
+        assert out.getvalue()
 
 
 def test_a_second_run_is_already_done_and_computes_no_stage(

@@ -62,7 +62,7 @@ class MaskConfig(Config):
     scheme: Literal["salient", "token", "span"] = "salient"
     """Paper: salient; the other two are the ablations of Table 2 (BERT, SpanBERT)."""
     tagger: str = "rules"
-    """rules, spacy:PIPELINE, hf:MODEL or jsonl:FILE; only for salient."""
+    """rules, trained, spacy:PIPELINE, hf:MODEL or jsonl:FILE; only for salient."""
     query_wordpieces: int = Field(default=96, ge=8, le=512)
     """Longest query with [CLS] and [SEP] (released: 96)."""
     max_masks: int = Field(default=10, ge=1)

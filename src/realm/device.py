@@ -5,6 +5,8 @@ moves its padded inputs to where its parameters are, and what it returns comes b
 for each text). So only `realm.model` and the code that calls a Transformer directly know of it.
 """
 
+import os
+
 import torch
 from torch import nn
 
@@ -33,9 +35,12 @@ def choose_device(name: str = AUTO) -> torch.device:
     if device.type not in {"cpu", "cuda"}:
         raise ConfigError(f"found device={name!r}, expected auto, cpu, cuda or cuda:NUMBER")
     if device.type == "cuda":
+        # Batches differ in size: blocks of fixed sizes would be freed and asked for again, and
+        # cuDNN's attention compiles a plan for every new shape (log, 18).
+        os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+        torch.backends.cuda.enable_cudnn_sdp(enabled=False)
         count = torch.cuda.device_count() if has_gpu else 0
-        number = device.index if device.index is not None else 0
-        if number >= count:
+        if (device.index or 0) >= count:
             raise ConfigError(
                 f"found device={name!r}, but torch sees {count or 'no'} GPU{'s' * (count != 1)}; "
                 "expected device=cpu (or auto), or a build of torch with CUDA and its driver"

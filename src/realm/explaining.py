@@ -6,37 +6,23 @@ from pathlib import Path
 
 import torch
 
-from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model
-from realm.checkpoint.sources import check_vocabulary, passages_of, run_of
-from realm.config import PretrainConfig
+from realm.checkpoint.checkpoints import Model
 from realm.corpus.store import PassageStore
-from realm.device import AUTO, choose_device
-from realm.errors import ConfigError
-from realm.index.opening import open_snapshot
+from realm.device import AUTO
 from realm.index.snapshot import Snapshot
 from realm.masking.cloze import cloze
 from realm.masking.spans import MaskedPieces
-from realm.model.embedder import embed_in_groups
 from realm.model.likelihood import (
     marginal_log_likelihood,
     retrieval_utility,
     score_gradient,
     span_log_probs,
 )
-from realm.model.realm import (
-    Budget,
-    CandidateBatch,
-    gold_log_probs,
-    mask_logits,
-    predict_masks,
-    score_candidates,
-)
+from realm.model.realm import CandidateBatch
+from realm.predicting import Predictor
 from realm.records import MaskedExample, Passage, Progress
-from realm.retrieval.batch import Lengths, candidate_batch
+from realm.retrieval.batch import Lengths
 from realm.retrieval.retriever import NULL_ROW
-from realm.storage import MANIFEST, read_json
-
-BATCH_TOKENS = 4_096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,18 +70,9 @@ class Explainer:
         *,
         lengths: Lengths | None = None,
     ) -> None:
-        snapshot.check_passages(store.fingerprint)
-        check_vocabulary(model, store)
+        self.predictor = Predictor(model, store, snapshot, lengths=lengths)
         self.store = store
-        self.snapshot = snapshot
-        self.towers = model.need_towers().eval()
-        self.encoder = model.need_encoder().eval()
-        defaults = PretrainConfig()
-        self.lengths = lengths or Lengths(
-            query=defaults.query_wordpieces,
-            passage=defaults.passage_wordpieces,
-            joint=defaults.joint_wordpieces,
-        )
+        self.lengths = self.predictor.lengths
 
     @classmethod
     def load(
@@ -113,23 +90,8 @@ class Explainer:
             ConfigError: the run has no encoder or no embedder, or another vocabulary than the
                 passages.
         """
-        checkpoint = find_checkpoint(run)
-        model = load_model(checkpoint).to(choose_device(device))
-        model.need_encoder()
-        model.need_towers()
-        run = run_of(run)
-        store = PassageStore.open(passages or passages_of(run))
-        settings = read_json(checkpoint / MANIFEST)["settings"]
-        return cls(
-            model,
-            store,
-            open_snapshot(run, model, store, progress=progress),
-            lengths=Lengths(
-                query=int(settings["query_wordpieces"]),
-                passage=int(settings["passage_wordpieces"]),
-                joint=int(settings["joint_wordpieces"]),
-            ),
-        )
+        opened = Predictor.load(run, passages=passages, device=device, progress=progress)
+        return cls(opened.model, opened.store, opened.snapshot, lengths=opened.lengths)
 
     @torch.inference_mode()
     def explain(
@@ -146,26 +108,20 @@ class Explainer:
             MaskingError: no [MASK], a sentence too long, or not one answer for each blank.
             ConfigError: more candidates than passages.
         """
-        if not 2 <= num_candidates <= len(self.store) + 1:
-            raise ConfigError(
-                f"num_candidates={num_candidates}; expected 2 to {len(self.store) + 1} (the null "
-                f"passage and the {len(self.store)} passages of {self.store.folder}); set it with "
-                "--candidates"
-            )
+        self.predictor.check_candidates(num_candidates)
         blank = cloze(text, self.store.tokenizer, query_wordpieces=self.lengths.query)
         pieces = blank.with_answers(answers) if answers else blank.with_masks()
-        rows = self._candidates(pieces, num_candidates)
-        batch = candidate_batch(self.store, [_example(pieces)], [rows], self.lengths)
-        budget = Budget(pad_id=self.store.tokenizer.pad_id, batch_tokens=BATCH_TOKENS)
-        scores = score_candidates(self.towers, batch, budget)
-        logits, owners, places = mask_logits(self.encoder, batch, budget)
+        example = _example(pieces)
+        rows = self._candidates(example, num_candidates)
+        reading = self.predictor.read([example], [rows])
+        batch, scores = reading.batch, reading.scores
         only_null = torch.zeros_like(scores)
         only_null[:, 0] = 1.0
-        predicted = predict_masks(batch, scores.softmax(dim=-1), logits, owners, places)[0]
-        without = predict_masks(batch, only_null, logits, owners, places)[0]
+        predicted = reading.predicted(scores.softmax(dim=-1))[0]
+        without = reading.predicted(only_null)[0]
         if not answers:
             batch.targets[0] = predicted
-        log_probs = gold_log_probs(batch, logits, owners, places)
+        log_probs = reading.log_probs()
         decode = self.store.tokenizer.decode
         return Explanation(
             text=text,
@@ -180,16 +136,10 @@ class Explainer:
             candidates=self._explain(rows, batch, scores, log_probs),
         )
 
-    def _candidates(self, pieces: MaskedPieces, num_candidates: int) -> list[int]:
+    def _candidates(self, example: MaskedExample, num_candidates: int) -> list[int]:
         """Return the null passage and the best rows; nothing is excluded."""
-        query = self.store.tokenizer.query_input(pieces.query_ids, self.lengths.query)
-        vector = embed_in_groups(
-            self.towers.query,
-            [query],
-            pad_id=self.store.tokenizer.pad_id,
-            batch_tokens=BATCH_TOKENS,
-        )
-        _, found = self.snapshot.search(vector, num_candidates - 1)
+        vector = self.predictor.query_vectors([example])
+        _, found = self.predictor.snapshot.search(vector, num_candidates - 1)
         return [NULL_ROW, *found[0].tolist()]
 
     def _explain(
@@ -218,6 +168,11 @@ class Explainer:
             )
             for row, p_z, p_y, gradient, utility in columns
         )
+
+
+def as_probability(value: float) -> str:
+    """Return a probability as people read it: 0.129, 1.1e-14."""
+    return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
 
 
 def _example(pieces: MaskedPieces) -> MaskedExample:

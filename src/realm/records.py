@@ -55,7 +55,7 @@ class SalientSpan:
     end: int
     """One past the last character."""
     label: str
-    """PER, LOC, ORG, MISC, NAME, DATE, QUANTITY, or what the tagger says."""
+    """PER, LOC, ORG, MISC, TERM, NAME, DATE, QUANTITY, or what the tagger says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +149,14 @@ class Skipped:
         places = self.examples.setdefault(reason, [])
         if place and len(places) < self.keep:
             places.append(place)
+
+    def join(self, other: "Skipped") -> None:
+        """Add what came after."""
+        for reason, count in other.counts.items():
+            self.counts[reason] = self.counts.get(reason, 0) + count
+        for reason, found in other.examples.items():
+            places = self.examples.setdefault(reason, [])
+            places += found[: self.keep - len(places)]
 
     @property
     def total(self) -> int:

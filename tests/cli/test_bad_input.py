@@ -166,6 +166,22 @@ def test_a_sentence_that_cannot_be_explained(
     refuses("explain", sentence, "--model", world / "pretrain", *options, told=told)
 
 
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ((), "found no sentence, expected a text with [MASK]"),
+        (("A [MASK].", "--out", "table.md"), "found --out without --sentences"),
+        (("A [MASK].", "--sentences", "s.jsonl"), "found --sentences beside SENTENCE or --answer"),
+        (("--answer", "a", "--sentences", "s.jsonl"), "expected one of them"),
+        (("--sentences", "gone.jsonl"), "found no file gone.jsonl, expected sentences"),
+    ],
+)
+def test_sentences_that_cannot_be_explained(
+    world: World, refuses: Run, command: tuple[str, ...], told: str
+) -> None:
+    refuses("explain", *command, "--model", world / "pretrain", told=(told,))
+
+
 BAD_QUESTIONS = {
     "": "found no line, expected one question a line like {",
     "\n\n": "found no line, expected one question a line like {",
@@ -273,7 +289,8 @@ def test_an_encoder_that_is_none(
 @pytest.mark.parametrize(
     ("tagger", "told"),
     [
-        ("nope", ("found no tagger 'nope'", "expected rules, spacy:PIPELINE, hf:MODEL or jsonl:")),
+        ("nope", ("found no tagger 'nope'", "expected rules, trained, spacy:PIPELINE, hf:MODEL")),
+        ("trained:news", ("found no convention 'news'", "expected one of wiki, web, social")),
         ("rules:more", ("found no tagger 'rules:more'",)),
         ('a"b\\c', ("found no tagger",)),
         ("spacy:gone", ("spacy:gone",)),
@@ -415,6 +432,9 @@ WRONG_KINDS = (
     ("ask who --model ict", "has no reader (found: embedder); expected one made by `realm fine"),
     ("ask who --model pretrain", "has no reader (found: embedder, encoder)"),
     ("ask who --model qa --passages examples", "holds 'examples', expected 'passages'"),
+    ("align examples --out OUT --model ict", "has no encoder (found: embedder)"),
+    ("align passages --out OUT --model pretrain", "holds 'passages', expected 'examples'"),
+    ("align examples --passages ict --out OUT --model pretrain", "expected 'passages'"),
     ("explain a[MASK] --model ict", "has no encoder (found: embedder); expected one made by"),
     ("explain a[MASK] --model qa", "has no encoder (found: embedder, reader)"),
     ("explain a[MASK] --model mlm", "has no embedder (found: encoder)"),

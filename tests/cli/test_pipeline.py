@@ -21,7 +21,7 @@ Run = Callable[..., Any]
 World = Any
 
 STAGES = ("split", "mask", "ict", "mlm", "index", "pretrain", "finetune")
-VERBS = (*STAGES, "evaluate", "ask", "explain", "quickstart")
+VERBS = (*STAGES, "evaluate", "ask", "explain", "align", "quickstart")
 QUESTION = "Who was born in Bado?"
 CLOZE = "The painter was born in [MASK] near the river."
 COLOUR = re.compile(r"\x1b\[[\d;]*(?:3[0-8]|4[0-8]|9\d)[\d;]*m")
@@ -135,6 +135,29 @@ def test_evaluate_measures_and_writes_what_it_prints(
     assert re.search(r"^exact_match +\d", shown.out, re.MULTILINE)
 
 
+def test_evaluate_compares_thirds_where_questions_name_their_passage(
+    world: World, call: Run, tmp_path: Path
+) -> None:
+    """The words of a question stand in its own town's article more than in the one of a person."""
+    lines = (world / "questions.jsonl").read_text("utf-8").splitlines()
+    kinds = ("town", "person", "no")
+    asked = [
+        {**json.loads(line), "passage_id": f"{kinds[n % 3]}-{n}"} for n, line in enumerate(lines)
+    ]
+    file = world.write_lines(tmp_path / "questions.jsonl", asked)
+    command = ("evaluate", file, "--model", world / "qa", "--config", world / "settings.toml")
+    report = json.loads(call(*command, "--json").out)
+    overlaps = [question["overlap"] for question in report["questions"]]
+    assert overlaps[0] == 1.0  # "born" and the town
+    assert [overlap for overlap in overlaps[2::3] if overlap is not None] == []
+    thirds = report["overlap_thirds"]
+    assert list(thirds) == ["least", "middle", "most"]
+    known = sum(overlap is not None for overlap in overlaps)
+    counts = [third["metrics"]["recall@5"]["num_questions"] for third in thirds.values()]
+    assert sum(counts) == known == 14
+    assert re.search(r"^share +\d+ to \d+ ", call(*command).out, re.MULTILINE)
+
+
 @pytest.mark.parametrize("retriever", ["bm25", "minilm"])
 def test_evaluate_puts_another_retriever_under_the_same_reader(
     world: World, call: Run, tmp_path: Path, retriever: str
@@ -200,6 +223,52 @@ def test_explain_shows_what_each_passage_does(world: World, call: Run) -> None:
     shown = call(*command).out
     assert shown.startswith(CLOZE)
     assert "(null)" in shown
+
+
+def test_explain_makes_a_table_of_a_file_of_sentences(
+    world: World, call: Run, tmp_path: Path
+) -> None:
+    file = world.write_lines(
+        tmp_path / "sentences.jsonl",
+        [
+            {"sentence": CLOZE, "answers": ["Bado"]},
+            {"sentence": "[MASK] is a town.", "answer": "a"},
+        ],
+    )
+    command = ("explain", "--sentences", file, "--model", world / "pretrain", "--candidates", "4")
+    result = call(*command, "--out", tmp_path / "table.md")
+    assert result.code == 0, result.err
+    summary = result.out.splitlines()[-1]
+    assert re.match(r"Retrieval makes the answer more probable in \d of 2 sentences \(4 ", summary)
+    written = (tmp_path / "table.md").read_text().splitlines()
+    assert written[0].startswith("| sentence | y | without retrieval |")
+    assert written[2].startswith(f"| {CLOZE} | Bado | ")
+    assert written[-1] == summary
+    told = json.loads(call(*command, "--json").out)
+    single = call(*("explain", CLOZE, *command[3:]), "--answer", "Bado", "--json")
+    assert told["sentences"][0] == json.loads(single.out)
+    assert told["num_candidates"] == 4
+
+
+def test_align_writes_the_passages_that_help(world: World, call: Run, tmp_path: Path) -> None:
+    out = tmp_path / "pairs.jsonl"
+    command = ("align", world / "examples", "--model", world / "pretrain", "--out", out)
+    result = call(*command, "--limit", "9", "--candidates", "5", "--batch", "4")
+    assert result.code == 0, result.err
+    assert result.err == ""
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    helped = sum(bool(line["passages"]) for line in lines)
+    pairs = sum(len(line["passages"]) for line in lines)
+    told = f"{helped} of 9 sentences have a passage that helps, {pairs} pairs in {out}\n"
+    assert result.out == told
+    again = call(*command, "--limit", "9", "--candidates", "5")
+    assert again.out == f"already done: {told}"
+    assert "made from other settings limit" not in again.err
+    other = call(*command, "--limit", "8")
+    assert "--rebuild" in other.message
+    passages = ("--passages", world / "other")
+    elsewhere = call(*command[:4], *passages, "--out", tmp_path / "other.jsonl", "--limit", "2")
+    assert elsewhere.code == 0, elsewhere.err
 
 
 def test_what_is_shown_is_what_was_asked_brackets_and_all(world: World, call: Run) -> None:

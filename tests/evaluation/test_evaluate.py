@@ -340,3 +340,46 @@ def test_an_answerer_of_other_passages_is_refused() -> None:
             config=configure(),
             split_name="dev",
         )
+
+
+def test_thirds_by_overlap_are_measured_apart() -> None:
+    """Nine questions; the three that share the fewest words with their passage find nothing."""
+    names = [str(i) for i in range(9)]
+    table = {name: (["a"], [1, 0] if int(name) >= 3 else [0, 2]) for name in names}
+    questions = [asking(name, "Jane Austen") for name in reversed(names)]
+    report = evaluate(
+        FakeAnswerer(table),
+        FakePassages(),
+        questions,
+        config=configure(num_passages=1, recall_at=(1,)),
+        split_name="dev",
+        overlap=lambda question: int(question.question) / 10,
+    )
+    assert report.records[0].overlap == 0.8
+    assert list(report.thirds) == ["least", "middle", "most"]
+    assert [(t.low, t.high) for t in report.thirds.values()] == [(0.0, 0.2), (0.3, 0.5), (0.6, 0.8)]
+    assert [t.metrics["recall@1"].mean for t in report.thirds.values()] == [0.0, 1.0, 1.0]
+    assert set(report.thirds["least"].metrics) == {"exact_match", "recall@1"}
+    assert report.thirds["least"].metrics["recall@1"].num_questions == 3
+    assert "recall@1" in report.table().splitlines()[-1]
+
+
+def test_without_gold_passages_there_are_no_thirds() -> None:
+    report = run({"q": (["a"], [0])}, [asking("q", "a")] * 9)
+    assert report.thirds == {}
+    assert report.records[0].overlap is None
+
+
+def test_thirds_compare_what_all_of_them_have() -> None:
+    """Only the first has answer strings, so that there is no exact match to compare."""
+    table = {str(n): (["a"], [0]) for n in range(3)}
+    report = evaluate(
+        FakeAnswerer(table),
+        FakePassages(),
+        [asking("0", "a"), asking("1", patterns=("a",)), asking("2", patterns=("a",))],
+        config=configure(recall_at=(1,)),
+        split_name="dev",
+        overlap=lambda question: int(question.question) / 10,
+    )
+    assert [set(third.metrics) for third in report.thirds.values()] == [{"recall@1"}] * 3
+    assert report.table()

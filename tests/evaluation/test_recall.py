@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from realm.evaluation.recall import answer_recall
+from realm.evaluation.recall import answer_ranks, answer_recall
 from realm.records import Question
 
 TEXTS = ["Fermat was a lawyer.", "Euler was born in Basel.", "Gauss measured land.", "Nothing."]
@@ -57,3 +57,8 @@ def test_the_intervals_are_deterministic() -> None:
     first = answer_recall(InOrder(), Texts(), QUESTIONS, at=(2,), seed=3)
     assert answer_recall(InOrder(), Texts(), QUESTIONS, at=(2,), seed=3) == first
     assert first[2].mean == pytest.approx(0.5)
+
+
+def test_ranks_are_those_of_the_first_passage_with_an_answer() -> None:
+    assert answer_ranks(InOrder(), Texts(), QUESTIONS, deepest=2) == [1, 2, None, None]
+    assert answer_ranks(InOrder(), Texts(), QUESTIONS, deepest=4) == [1, 2, 3, None]

@@ -1,12 +1,13 @@
 """The report as JSON, as a table, and on disk."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
 from realm.errors import ArtifactError
-from realm.evaluation.report import Metric, QuestionRecord, Report, write_report
+from realm.evaluation.report import Metric, OverlapThird, QuestionRecord, Report, write_report
 
 RECORD = QuestionRecord(
     id="q1",
@@ -61,6 +62,7 @@ def test_the_json_names_model_corpus_split_settings_and_every_question() -> None
             "rank": 3,
             "answer_was_read": True,
             "error": None,
+            "overlap": None,
         }
     ]
     assert value == {
@@ -83,6 +85,7 @@ def test_the_json_names_model_corpus_split_settings_and_every_question() -> None
         },
         "median_seconds_per_question": 0.01234,
         "failures": {"AnsweringError": 2},
+        "overlap_thirds": {},
     }
 
 
@@ -115,3 +118,23 @@ def test_a_report_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         write_report(REPORT, tmp_path / "file" / "report.json")
     with pytest.raises(ArtifactError, match="cannot write the report"):
         write_report(REPORT, tmp_path)
+
+
+def test_thirds_by_overlap_stand_side_by_side() -> None:
+    metric = Metric(mean=0.5, low=0.25, high=0.755, num_questions=500)
+    thirds = {
+        name: OverlapThird(low=low, high=low + 0.25, metrics={"recall@5": metric})
+        for name, low in (("least", 0.0), ("middle", 0.25), ("most", 0.75))
+    }
+    report = dataclasses.replace(REPORT, thirds=thirds)
+    told = report.table().splitlines()
+    assert [" ".join(line.split()) for line in told[-3:]] == [
+        "words of the question that its passage holds least middle most",
+        "share 0 to 25 25 to 50 75 to 100",
+        "recall@5" + " 50.0 (25.0 to 75.5)" * 3,
+    ]
+    assert len({len(line) for line in told[-3:]}) == 1
+    assert told[:-4] == REPORT.table().splitlines()
+    third = report.as_json()["overlap_thirds"]["middle"]
+    assert (third["low"], third["high"]) == (0.25, 0.5)
+    assert third["metrics"]["recall@5"]["num_questions"] == 500

@@ -217,7 +217,12 @@ def test_code_between_two_groups_runs_with_gradients_and_without_autocast(
     """A generator that yields inside a `with` would leave its modes on for its caller."""
     sequences = [store.tokenizer.query_input(store.wordpieces(r).tolist(), 64) for r in range(5)]
     groups = embed_sequences(
-        make_towers().passage, sequences, pad_id=0, batch_tokens=64, autocast="bfloat16"
+        make_towers().passage,
+        [len(ids) for ids, _ in sequences],
+        sequences.__getitem__,
+        pad_id=0,
+        batch_tokens=64,
+        autocast="bfloat16",
     )
     weight = torch.randn(16, requires_grad=True)
     seen = []

@@ -1,8 +1,11 @@
-"""A small tokenizer and passages in memory for the tests of masking."""
+"""A small tokenizer, passages in memory and bracketed test sets for the tests of masking."""
 
+import re
 import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -12,7 +15,20 @@ from realm.tokenizer import SPECIAL_TOKENS, WordpieceTokenizer
 
 WORDS = ("the", "of", "and", "in", "was", "a", "is", "born", "city", "capital", "river", "1990")
 SUFFIXES = ("s", "ing", "land", "ed")
+BRACKETS = re.compile(r"\[([^\]]*)\]")
 MakePassage = Callable[..., Passage]
+
+
+class Bracketed(NamedTuple):
+    """A sentence of a test set, whose file has its spans in square brackets."""
+
+    text: str
+    """Without the brackets."""
+    spans: list[tuple[int, int]]
+
+    def found(self, spans: Sequence[tuple[int, int]]) -> tuple[int, int, int]:
+        """Return how many spans are right, were found, and were wanted."""
+        return len(set(spans) & set(self.spans)), len(spans), len(self.spans)
 
 
 @dataclass
@@ -43,6 +59,26 @@ def tokenizer() -> WordpieceTokenizer:
         *(f"##{piece}" for piece in (*SUFFIXES, *characters)),
     ]
     return WordpieceTokenizer.from_vocabulary([*SPECIAL_TOKENS, *dict.fromkeys(pieces)])
+
+
+@pytest.fixture(scope="session")
+def read_bracketed() -> Callable[[str], list[Bracketed]]:
+    """Read a test set beside this file: one sentence a line, # before a remark."""
+
+    def parse(line: str) -> Bracketed:
+        text, spans, end = "", list[tuple[int, int]](), 0
+        for match in BRACKETS.finditer(line):
+            text += line[end : match.start()]
+            spans.append((len(text), len(text) + len(match[1])))
+            text += match[1]
+            end = match.end()
+        return Bracketed(text + line[end:], spans)
+
+    def read(name: str) -> list[Bracketed]:
+        lines = (Path(__file__).parent / name).read_text(encoding="utf-8").splitlines()
+        return [parse(line) for line in lines if line and not line.startswith("#")]
+
+    return read
 
 
 @pytest.fixture

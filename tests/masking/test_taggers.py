@@ -20,7 +20,9 @@ def test_each_kind_of_tagger_is_made_by_its_name(tmp_path: Path) -> None:
     assert isinstance(make_tagger("rules"), Tagger)
 
 
-@pytest.mark.parametrize("spec", ["", "rule", "rules:", "spacy", "spacy:", "hf:", "jsonl:", "x:y"])
+@pytest.mark.parametrize(
+    "spec", ["", "rule", "rules:", "trained:", "spacy", "spacy:", "hf:", "jsonl:", "x:y"]
+)
 def test_an_unknown_name_is_refused_with_what_there_is(spec: str) -> None:
-    with pytest.raises(ConfigError, match="expected rules, spacy:PIPELINE, hf:MODEL or jsonl:FILE"):
+    with pytest.raises(ConfigError, match="expected rules, trained, spacy:PIPELINE, hf:"):
         make_tagger(spec)

@@ -99,10 +99,13 @@ def draw(self, row, rng, remove=None, run=IctJob._draw):  # one passage in two g
     drawn = run(self, row, rng, remove=remove)
     return None if stage == "unequal" and row % 2 else drawn
 
-def is_own(self, example, row, run=CandidateFinder.is_own):  # most of the best for some examples
-    return run(self, example, row) or (stage == "deeper" and (row + example.row) % 4 != 0)
+def are_own(self, example, rows, run=CandidateFinder.are_own):  # most of the best for some examples
+    own = run(self, example, rows)
+    return [
+        o or (stage == "deeper" and (row + example.row) % 4 != 0) for o, row in zip(own, rows)
+    ]
 
-PretrainJob.step, IctJob._draw, CandidateFinder.is_own = step, draw, is_own
+PretrainJob.step, IctJob._draw, CandidateFinder.are_own = step, draw, are_own
 with started_ranks() as ranks:
     for stage, (kind, settings) in json.loads(sys.argv[1]).items():
         if kind == "ict":

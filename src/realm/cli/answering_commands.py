@@ -3,12 +3,14 @@
 import json
 from dataclasses import asdict
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from realm.cli import options
+from realm.errors import ConfigError
 
 if TYPE_CHECKING:
     from realm.answering import Answerer
@@ -74,6 +76,7 @@ def evaluate(
     from realm.answering import Answerer
     from realm.cli import display
     from realm.evaluation.evaluate import evaluate as measure
+    from realm.evaluation.overlap import gold_overlap
     from realm.evaluation.questions import read_questions
     from realm.evaluation.report import write_report
 
@@ -89,6 +92,7 @@ def evaluate(
             config=settings,
             split_name=questions.name,
             retriever_name=retriever.value,
+            overlap=partial(gold_overlap, answerer.store),
             progress=advance,
         )
     if as_json:
@@ -128,7 +132,10 @@ def ask(
 
 
 def explain(
-    sentence: Annotated[str, typer.Argument(help="A sentence with one or more [MASK].")],
+    sentence: Annotated[
+        str | None, typer.Argument(help="A sentence with one or more [MASK].")
+    ] = None,
+    *,
     model: Annotated[Path, typer.Option("--model", help="Run that fills in, of realm pretrain.")],
     answer: Annotated[
         list[str] | None,
@@ -138,16 +145,43 @@ def explain(
         ),
     ] = None,
     passages: options.Passages = None,
+    sentences: Annotated[
+        Path | None,
+        typer.Option(
+            help='Instead of SENTENCE, JSONL: {"sentence": "... [MASK] ...", "answers": ["..."]}.'
+        ),
+    ] = None,
     candidates: Annotated[
         int, typer.Option(min=2, help="Passages to read, the null passage included.")
     ] = 8,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", dir_okay=False, help="Markdown file to write the table of --sentences to, too."
+        ),
+    ] = None,
     device: options.Device = "auto",
     as_json: options.AsJson = False,
 ) -> None:
     """Show what retrieval does for a prediction: the paper's Table 3 for any sentence.
 
     Example: realm explain "Marie [MASK] discovered radium." --answer Curie --model runs/pretrain
+    Example: realm explain --sentences reproductions/table3.jsonl --model runs/pretrain
     """
+    if sentences is not None:
+        if sentence is not None or answer:
+            raise ConfigError(
+                "found --sentences beside SENTENCE or --answer, expected one of them: the file "
+                "holds sentences and answers"
+            )
+        _explain_file(sentences, model, passages, candidates, out, device=device, as_json=as_json)
+        return
+    if sentence is None or out is not None:
+        found = "--out without --sentences" if sentence is not None else "no sentence"
+        raise ConfigError(
+            f'found {found}, expected a text with [MASK], such as "3 is a [MASK] prime.", or '
+            "--sentences FILE (and perhaps --out TABLE.md)"
+        )
     from realm.cli import display
     from realm.explaining import Explainer
 
@@ -158,6 +192,33 @@ def explain(
         typer.echo(json.dumps(asdict(explanation), ensure_ascii=False))
     else:
         display.show_explanation(explanation)
+
+
+def _explain_file(
+    file: Path,
+    model: Path,
+    passages: Path | None,
+    candidates: int,
+    out: Path | None,
+    *,
+    device: str,
+    as_json: bool,
+) -> None:
+    from realm.cli import display
+    from realm.evaluation.table3 import read_sentences, table3, write_markdown
+    from realm.explaining import Explainer
+
+    read = read_sentences(file)
+    with display.progress("embedding", "passages") as advance:
+        explainer = Explainer.load(model, passages=passages, device=device, progress=advance)
+    with display.progress("explaining", "sentences") as advance:
+        found = table3(explainer, read, num_candidates=candidates, progress=advance)
+    if as_json:
+        typer.echo(json.dumps(found.as_json(), ensure_ascii=False))
+    else:
+        display.show_table3(found)
+    if out is not None:
+        write_markdown(found, out)
 
 
 def quickstart(

@@ -10,6 +10,7 @@ import typer
 from realm.cli import options
 
 PANEL = "Preparing text"
+Processes = Annotated[int, typer.Option(help="Worker processes; the output is the same.")]
 
 
 class OnError(StrEnum):
@@ -50,7 +51,7 @@ def split(
             "Hugging Face id."
         ),
     ] = "minilm",
-    processes: Annotated[int, typer.Option(help="Worker processes; the output is the same.")] = 1,
+    processes: Processes = 1,
     on_error: Annotated[
         OnError, typer.Option(help="Malformed records: skip and count, or stop at the first.")
     ] = OnError.skip,
@@ -100,8 +101,11 @@ def mask(
     ] = None,
     tagger: Annotated[
         str | None,
-        typer.Option(help="What finds them: rules, spacy:PIPELINE, hf:MODEL or jsonl:FILE."),
+        typer.Option(
+            help="What finds them: rules, trained, spacy:PIPELINE, hf:MODEL or jsonl:FILE."
+        ),
     ] = None,
+    processes: Processes = 1,
     config: options.Config = None,
     sets: options.Sets = None,
     rebuild: options.Rebuild = False,
@@ -121,7 +125,14 @@ def mask(
 
     store = PassageStore.open(passages)
     with display.progress("masking", "passages", quiet=quiet) as advance:
-        report = mask_passages(store, out, config=settings, rebuild=rebuild, progress=advance)
+        report = mask_passages(
+            store,
+            out,
+            config=settings,
+            rebuild=rebuild,
+            num_processes=processes,
+            progress=advance,
+        )
     display.show_skipped(report.skipped)
     kinds = ", ".join(f"{name} {count:,}" for name, count in report.spans_by_label.items())
     done = "already done: " if report.already_done else ""

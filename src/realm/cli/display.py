@@ -25,6 +25,7 @@ from realm.records import Answer, AnsweredQuestion, Skipped
 from realm.records import Progress as OnProgress
 
 if TYPE_CHECKING:
+    from realm.evaluation.table3 import Table3
     from realm.explaining import Explanation
 
 out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
@@ -158,28 +159,36 @@ def show_answers(answered: AnsweredQuestion) -> None:
 
 def show_explanation(explanation: "Explanation") -> None:
     """Print one row of Table 3."""
+    from realm.explaining import as_probability
+
     out.print(
         f"[bold]{escape(explanation.text)}[/]  y = [bold green]{escape(explanation.answer)}[/]"
     )
     out.print(
-        f"  without retrieval  p(y|x) = {probability(explanation.p_without)}"
+        f"  without retrieval  p(y|x) = {as_probability(explanation.p_without)}"
         f"   predicted: {escape(explanation.predicted_without)}"
     )
     out.print(
-        f"  with retrieval     p(y|x) = {probability(explanation.p_marginal)}"
+        f"  with retrieval     p(y|x) = {as_probability(explanation.p_marginal)}"
         f"   predicted: {escape(explanation.predicted)}"
     )
     rows = [
         (
             candidate.passage.title or candidate.passage.id if candidate.passage else "(null)",
-            probability(candidate.p_passage),
-            probability(candidate.p_answer),
+            as_probability(candidate.p_passage),
+            as_probability(candidate.p_answer),
             f"{candidate.gradient:+.3f}",
             f"{candidate.utility:+.2f}",
         )
         for candidate in explanation.candidates
     ]
     out.print(table("  candidates", ("z", "p(z|x)", "p(y|z,x)", "r(z)", "RU(z|x)"), rows))
+
+
+def show_table3(found: "Table3") -> None:
+    """Print Table 3 for many sentences, and how often retrieval helped."""
+    out.print(table("", found.columns, found.cells()))
+    out.print(found.summary(), markup=False)
 
 
 def evidence(answer: Answer) -> Text:
@@ -205,11 +214,6 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     for row in rows:
         made.add_row(*(escape(cell) for cell in row))
     return made
-
-
-def probability(value: float) -> str:
-    """Return a probability as people read it: 0.129, 1.1e-14."""
-    return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
 
 
 def is_interactive() -> bool:

@@ -34,6 +34,7 @@ def run() -> None:
 def build_app() -> typer.Typer:
     """Return the command line with all its verbs."""
     from realm.cli import (
+        aligning_commands,
         answering_commands,
         corpus_commands,
         exchange_commands,
@@ -57,6 +58,7 @@ def build_app() -> typer.Typer:
         training_commands,
         status_commands,
         answering_commands,
+        aligning_commands,
         exchange_commands,
         planning_commands,
         study_commands,

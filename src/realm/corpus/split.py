@@ -13,10 +13,11 @@ from realm.corpus.articles import check_input, find_articles, no_articles
 from realm.corpus.reading import NUM_PLACES, Found, OnError, Place
 from realm.corpus.shards import SKIPPED, TOKENIZER, open_shard, read_manifest, shard_path
 from realm.corpus.workers import Task, cut_groups, split_here, split_in_processes
-from realm.errors import ConfigError, CorpusError
+from realm.errors import CorpusError
 from realm.records import Article, Progress, Skipped
 from realm.storage import Request, fingerprint, is_done, publish, write_json
 from realm.tokenizer import WordpieceTokenizer
+from realm.workers import check_processes
 
 SHARD_ARTICLES = 10_000
 SHARD_CHARACTERS = 1 << 25
@@ -148,16 +149,6 @@ def store_whole(
         )
         num_shards = _write_shards(tasks, tokenizer, num_processes, progress)
         return _finish(scratch, num_shards, Skipped())
-
-
-def check_processes(num_processes: int) -> None:
-    """Refuse a number of worker processes that is none.
-
-    Raises:
-        ConfigError: less than 1.
-    """
-    if num_processes < 1:
-        raise ConfigError(f"found {num_processes} worker processes, expected 1 or more")
 
 
 def _write_shards(

@@ -4,7 +4,7 @@
 # pyright: reportUnknownParameterType=false
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from operator import index
 from pathlib import Path
@@ -105,10 +105,11 @@ class PassageStore:
         shard, at = self._find(row)
         return shard.title_wordpieces.get(at).astype(np.int64)
 
-    def lengths(self) -> Int64[np.ndarray, " rows"]:
-        """Return 3 + title + body wordpieces of each row: [CLS] title [SEP] body [SEP]."""
-        lengths = [shard.wordpieces.sizes + shard.title_wordpieces.sizes for shard in self._shards]
-        return np.concatenate(lengths) + NUM_SEPARATORS
+    def lengths(self, rows: Sequence[int] | None = None) -> Int64[np.ndarray, " rows"]:
+        """Return 3 + title + body wordpieces of all rows, or some: [CLS] title [SEP] body [SEP]."""
+        sizes = [shard.wordpieces.sizes + shard.title_wordpieces.sizes for shard in self._shards]
+        lengths = np.concatenate(sizes) + NUM_SEPARATORS
+        return lengths if rows is None else lengths[np.asarray(rows, dtype=np.int64)]
 
     def text(self, row: SupportsIndex) -> str:
         """Return the text of one passage."""

@@ -2,14 +2,10 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-import os
-import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from functools import lru_cache
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 import pyarrow as pa
@@ -30,6 +26,7 @@ from realm.corpus.shards import (
 from realm.errors import ArtifactError
 from realm.records import Progress, Skipped
 from realm.tokenizer import WordpieceTokenizer
+from realm.workers import worker_pool
 
 BATCH_ARTICLES = 500
 """Articles tokenised at once."""
@@ -89,10 +86,7 @@ def split_in_processes(tasks: Iterable[Task], num_processes: int, progress: Prog
     advance = _Counter(progress)
     num_shards = 0
     running: dict[Future[int], int] = {}
-    pool = ProcessPoolExecutor(
-        num_processes, mp_context=get_context("spawn"), initializer=_start_worker
-    )
-    try:
+    with worker_pool("split", num_processes) as pool:
         for task in tasks:
             num_shards += 1
             if _is_finished(task.path):
@@ -103,13 +97,6 @@ def split_in_processes(tasks: Iterable[Task], num_processes: int, progress: Prog
                 _collect(running, advance)
         while running:
             _collect(running, advance)
-    except BrokenProcessPool:
-        raise ArtifactError(
-            "a worker process of split died (killed, or out of memory?); run the same command "
-            "again, it goes on after its finished shards, with fewer processes if memory is short"
-        ) from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
     return num_shards
 
 
@@ -130,19 +117,6 @@ def _collect(running: dict[Future[int], int], advance: _Counter) -> None:
     for future in done:
         del running[future]
         advance(future.result())
-
-
-def _start_worker() -> None:
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # of this worker: the others use the cores
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
-
-
-def _leave_with_parent() -> None:
-    """End this worker when its parent is killed, so that it writes into no resumed run."""
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _work(task: Task) -> int:

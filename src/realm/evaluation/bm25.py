@@ -17,7 +17,7 @@ from realm.records import Passage, Progress
 from realm.storage import Request, fingerprint, fingerprint_of, open_folder, publish
 
 _TOKENIZER = "words-s-v1"
-"""Name and version of `_words`; an index made with another one is made again."""
+"""Name and version of `words`; an index made with another one is made again."""
 _TELL_EVERY = 1_000
 _WORD = re.compile(r"\w+")
 
@@ -101,7 +101,7 @@ class Bm25Retriever:
         return [self._retrieve(question, k) for question in questions]
 
     def _retrieve(self, question: str, k: int) -> tuple[list[int], list[float]]:
-        tokens = self._index.get_tokens_ids(_words(question))
+        tokens = self._index.get_tokens_ids(words(question))
         if not tokens or k < 1:
             return [], []
         return _top(self._index.get_scores_from_ids(tokens), k)
@@ -116,7 +116,7 @@ def _import_bm25s() -> ModuleType:
         ) from None
 
 
-def _words(text: str) -> list[str]:
+def words(text: str) -> list[str]:
     """Return lower-case words without accents, a plural -s cut off (Harman's S-stemmer)."""
     if not text.isascii():
         decomposed = unicodedata.normalize("NFKD", text)
@@ -139,8 +139,8 @@ def _tokenize(
     numbers: dict[str, int] = {}
     rows: list[list[int]] = []
     for passage in passages:
-        words = _words(f"{passage.title}\n{passage.text}")
-        rows.append([numbers.setdefault(word, len(numbers)) for word in words])
+        found = words(f"{passage.title}\n{passage.text}")
+        rows.append([numbers.setdefault(word, len(numbers)) for word in found])
         if progress is not None and (len(rows) % _TELL_EVERY == 0 or len(rows) == len(passages)):
             progress(len(rows), len(passages))
     if not numbers:

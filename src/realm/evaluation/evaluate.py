@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Protocol, runtime_checkable
 
@@ -19,8 +19,9 @@ from realm.evaluation.metrics import (
     regex_match,
     token_f1,
 )
+from realm.evaluation.overlap import THIRDS, overlap_thirds
 from realm.evaluation.questions import questions_fingerprint
-from realm.evaluation.report import Metric, QuestionRecord, Report
+from realm.evaluation.report import Metric, OverlapThird, QuestionRecord, Report
 from realm.records import AnsweredQuestion, Progress, Question, Skipped
 
 
@@ -80,6 +81,7 @@ def evaluate(
     config: EvaluateConfig,
     split_name: str,
     retriever_name: str = "realm",
+    overlap: Callable[[Question], float | None] = lambda _: None,
     progress: Progress | None = None,
 ) -> Report:
     """Return how well the answerer does on the questions.
@@ -97,6 +99,8 @@ def evaluate(
         config: the settings.
         split_name: name of the split, for the report.
         retriever_name: name of what retrieves, for the report.
+        overlap: share of a question's words that stand in its gold passage (`gold_overlap`);
+            where at least three are known, the report compares thirds.
         progress: called with (answered, asked) after each batch.
 
     Raises:
@@ -116,7 +120,8 @@ def evaluate(
         for question, reply in zip(batch, _ask(answerer, batch, depths), strict=True):
             if reply.error is not None:
                 failures.add(type(reply.error).__name__, f"{question.id}: {reply.error}")
-            records.append(_judge(question, reply, passages, config, depths))
+            judged = _judge(question, reply, passages, config, depths)
+            records.append(replace(judged, overlap=overlap(question)))
             seconds.append(reply.seconds)
         if progress is not None:
             progress(len(records), len(asked))
@@ -136,6 +141,7 @@ def evaluate(
         num_split_questions=len(questions),
         settings={**config.as_dict(), "num_retrieved": depths.num_retrieved},
         metrics=_metrics(records, config, depths),
+        thirds=_thirds(records, config, depths),
         median_seconds_per_question=median(seconds),
         records=tuple(records),
         failures=failures.counts,
@@ -281,3 +287,25 @@ def _metrics(
                 num_questions=len(numbers),
             )
     return measured
+
+
+def _thirds(
+    records: Sequence[QuestionRecord], config: EvaluateConfig, depths: _Depths
+) -> dict[str, OverlapThird]:
+    """Return the numbers of each third by overlap; exact match and recall, which compare."""
+    parts = overlap_thirds([r.overlap for r in records], [r.id for r in records])
+    chosen = [[records[number] for number in part] for part in parts]
+    measured = [_metrics(part, config, depths) for part in chosen]
+    shared = [name for name in measured[0] if all(name in one for one in measured)] if parts else []
+    return {
+        name: OverlapThird(
+            low=min(record.overlap or 0.0 for record in part),
+            high=max(record.overlap or 0.0 for record in part),
+            metrics={key: metrics[key] for key in shared if _compares(key)},
+        )
+        for name, part, metrics in zip(THIRDS[: len(parts)], chosen, measured, strict=True)
+    }
+
+
+def _compares(name: str) -> bool:
+    return name == "exact_match" or name.startswith("recall@")

@@ -51,7 +51,7 @@ def answer_recall(
         progress: called with (questions done, questions).
     """
     deepest = min(max(at), len(passages))
-    ranks = answer_ranks(retriever, passages, questions, depth=deepest, progress=progress)
+    ranks = answer_ranks(retriever, passages, questions, deepest=deepest, progress=progress)
     return {
         k: bootstrap_interval(hits_at_k(ranks, min(k, deepest)), samples=samples, seed=seed)
         for k in at
@@ -63,22 +63,22 @@ def answer_ranks(
     passages: HasTexts,
     questions: Sequence[Question],
     *,
-    depth: int,
+    deepest: int,
     progress: Progress | None = None,
 ) -> list[int | None]:
-    """Return, for each question, the rank of the first passage with an answer, from 1.
+    """Return the rank of the first passage with an answer, from 1; None: not among the deepest.
 
     Args:
         retriever: finds passages.
         passages: their texts.
         questions: what to find.
-        depth: passages looked at; None stands for a question without an answer among them.
+        deepest: passages retrieved for each question.
         progress: called with (questions done, questions).
     """
     ranks: list[int | None] = []
     for start in range(0, len(questions), BATCH):
         batch = questions[start : start + BATCH]
-        found = retriever.retrieve([q.question for q in batch], min(depth, len(passages)))
+        found = retriever.retrieve([q.question for q in batch], deepest)
         for question, (rows, _) in zip(batch, found, strict=True):
             has_answer = answer_finder(question)
             texts = passages.texts(rows)

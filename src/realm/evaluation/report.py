@@ -45,6 +45,18 @@ class QuestionRecord:
     """Whether an answer stands in a passage that the reader read."""
     error: str | None
     """Why there is no answer: the kind of the error and its message."""
+    overlap: float | None = None
+    """Share of the question's content words that stand in its gold passage; None: not known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OverlapThird:
+    """The numbers of a third of the questions, by their overlap with their gold passage."""
+
+    low: float
+    """Least overlap in it."""
+    high: float
+    metrics: Mapping[str, Metric]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +78,8 @@ class Report:
     records: tuple[QuestionRecord, ...]
     failures: Mapping[str, int] = field(default_factory=dict[str, int])
     """Questions that ended in an error, by kind of error; they count as wrong."""
+    thirds: Mapping[str, OverlapThird] = field(default_factory=dict[str, OverlapThird])
+    """least, middle, most: how the overlap with the gold passage decides; empty: not known."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as plain JSON values."""
@@ -89,6 +103,7 @@ class Report:
             "metrics": {name: asdict(metric) for name, metric in self.metrics.items()},
             "median_seconds_per_question": self.median_seconds_per_question,
             "failures": dict(self.failures),
+            "overlap_thirds": {name: asdict(third) for name, third in self.thirds.items()},
             "questions": [asdict(record) for record in self.records],
         }
 
@@ -112,7 +127,30 @@ class Report:
             f"{metric.num_questions:>9,}"
             for name, metric in self.metrics.items()
         ]
-        return "\n".join(lines)
+        return "\n".join([*lines, *self._thirds(width)])
+
+    def _thirds(self, width: int) -> list[str]:
+        """Return the lines that compare the thirds, in percent."""
+        if not self.thirds:
+            return []
+        columns = list(self.thirds.values())
+        rows = [
+            ("words of the question that its passage holds", list(self.thirds)),
+            ("share", [f"{100 * one.low:.0f} to {100 * one.high:.0f}" for one in columns]),
+        ]
+        for name in columns[0].metrics:
+            measured = [one.metrics[name] for one in columns]
+            rows.append(
+                (
+                    name,
+                    [
+                        f"{100 * m.mean:.1f} ({100 * m.low:.1f} to {100 * m.high:.1f})"
+                        for m in measured
+                    ],
+                )
+            )
+        width = max(width, *(len(name) for name, _ in rows))
+        return ["", *(f"{name:<{width}}" + "".join(f"{c:>22}" for c in row) for name, row in rows)]
 
 
 def write_report(report: Report, path: Path) -> None:

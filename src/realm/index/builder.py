@@ -147,18 +147,18 @@ class PassageEmbedder:
             on_group: called with the number of passages just embedded.
         """
         store, tokenizer = self.store, self.store.tokenizer
-        sequences = [
-            tokenizer.passage_input(
-                store.title_wordpieces(row).tolist(),
-                store.wordpieces(row).tolist(),
-                min(self.config.passage_wordpieces, self.tower.max_length),
-            )
-            for row in rows
-        ]
+        longest = min(self.config.passage_wordpieces, self.tower.max_length)
+
+        def sequence(number: int) -> TokenSequence:
+            row = rows[number]
+            title, body = store.title_wordpieces(row), store.wordpieces(row)
+            return tokenizer.passage_input(title.tolist(), body.tolist(), longest)
+
         exact = torch.empty((len(rows), self.tower.dim))
         for group, vectors in embed_sequences(
             self.tower,
-            sequences,
+            store.lengths(rows).clip(max=longest).tolist(),
+            sequence,
             pad_id=tokenizer.pad_id,
             batch_tokens=self.config.batch_tokens,
             autocast=self.config.autocast,
@@ -171,21 +171,32 @@ class PassageEmbedder:
 
 def embed_sequences(
     tower: Embedder | MeanEmbedder,
-    sequences: list[TokenSequence],
+    lengths: Sequence[int],
+    sequence: Callable[[int], TokenSequence],
     *,
     pad_id: int,
     batch_tokens: int,
     autocast: Literal["bfloat16", "none"] = "none",
 ) -> Iterator[tuple[list[int], Float[Tensor, "rows dim"]]]:
-    """Yield (indices, embeddings in main memory) of groups of like length, without gradients."""
+    """Yield (numbers, embeddings in main memory) of groups of like length, without gradients.
+
+    Args:
+        tower: what embeds.
+        lengths: of each text, in wordpieces with [CLS] and [SEP].
+        sequence: returns the text of a number; called group by group, so that not all of a corpus
+            is in memory, and a GPU has work while the next group is prepared.
+        pad_id: of [PAD].
+        batch_tokens: wordpieces of a group, padding included.
+        autocast: in how many bits.
+    """
     device = device_of(tower)
     if device.type == "cuda" and autocast == "bfloat16":
         tower, autocast = in_16_bits(tower), "none"
     before: tuple[list[int], Tensor] | None = None
-    for group in group_by_length([len(ids) for ids, _ in sequences], batch_tokens):
+    for group in group_by_length(lengths, batch_tokens):
         # Left before each yield, so that the caller's own code does not run in these modes.
         with torch.no_grad(), autocast_to(autocast, device):
-            vectors = tower(pad([sequences[i] for i in group], pad_id).to(device)).float()
+            vectors = tower(pad([sequence(i) for i in group], pad_id).to(device)).float()
         if before is not None:  # only now: a GPU works on one group while the next is padded
             yield before[0], before[1].cpu()
         before = group, vectors

@@ -14,18 +14,19 @@ _MONTH = (
     r"|(?:Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\b\.?)"
 )
 _DAY = r"(?:0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?(?![\d:%°]|[.,]\d)"
-_DASH = r"(?:\s?[-–—/]\s?)"  # noqa: RUF001 - the dashes of ranges
+_DASH = r"(?:\s?(?:--|[-–—/])\s?)"  # noqa: RUF001 - the dashes of ranges
 _ERA = r"(?:B\.\s?C\.\s?E\.|B\.\s?C\.|A\.\s?D\.|C\.\s?E\.|(?:BCE|BC|AD|CE)\b)"
 _PLAIN_YEAR = r"(?:1\d{3}|20\d\d)(?![\d%]|[.,]\d)"
 _ERA_YEAR = rf"(?:(?:AD|A\.\s?D\.)\s\d{{1,4}}(?!\d)|\d{{1,4}}\s?{_ERA})"
 _YEAR = rf"(?:{_ERA_YEAR}|{_PLAIN_YEAR})"
-_DAYS = rf"{_DAY}(?:{_DASH}{_DAY})?"
+_DAYS = rf"{_DAY}(?:(?:{_DASH}|\sto\s){_DAY})?"
 _UNITS = "first second third fourth fifth sixth seventh eighth ninth"
 _ORDINAL = (
     r"(?:\d{1,2}(?:st|nd|rd|th)|(?:[Tt]wenty-)?(?:"
     + "|".join(f"[{word[0].upper()}{word[0]}]{word[1:]}" for word in _UNITS.split())
     + r")|[Tt]enth|[Ee]leventh|[Tt]welfth|[Tt]hirteenth|[Ff]ourteenth|[Ff]ifteenth|[Ss]ixteenth"
-    r"|[Ss]eventeenth|[Ee]ighteenth|[Nn]ineteenth|[Tt]wentieth)"
+    r"|[Ss]eventeenth|[Ee]ighteenth|[Nn]ineteenth|[Tt]wentieth"
+    r"|(?=[XVI])X{0,2}(?:IX|IV|V?I{0,3}))"
 )
 _DECADE = r"(?:[12]\d\d0['’]?s|['’]\d0s|(?<=the )\d0s)"  # noqa: RUF001 - curly apostrophe
 _TENS = r"(?:[Tt]wen|[Tt]hir|[Ff]or|[Ff]if|[Ss]ix|[Ss]even|[Ee]igh|[Nn]ine)ties"
@@ -37,10 +38,10 @@ _DATE = re.compile(
     r"|\d{4}/(?:0[1-9]|1[0-2])/(?:0[1-9]|[12]\d|3[01])"
     r"|\d{1,2}/\d{1,2}/(?:\d{4}|\d\d)|\d{1,2}\.\d{1,2}\.\d{4})(?![\d/-])"
     # 12 March 1990, 12th of March, 28 February - 3 March 1990
-    rf"|{_DAYS}(?:\sof)?\s{_MONTH}(?:(?:,\s|\s){_YEAR})?"
-    rf"(?:{_DASH}{_DAY}\s{_MONTH}(?:(?:,\s|\s){_YEAR})?)?(?!\w)"
+    rf"|{_DAYS}(?:\sof)?\s{_MONTH}(?:(?:\s?,\s|\s){_YEAR})?"
+    rf"(?:{_DASH}{_DAY}\s{_MONTH}(?:(?:\s?,\s|\s){_YEAR})?)?(?!\w)"
     # March 12, 1990, March 12-15, February 28 - March 3, 1990
-    rf"|{_MONTH}\s{_DAYS}(?:{_DASH}{_MONTH}\s{_DAY})?(?:(?:,\s?|\s){_YEAR})?(?!\w)"
+    rf"|{_MONTH}\s{_DAYS}(?:{_DASH}{_MONTH}\s{_DAY})?(?:(?:\s?,\s?|\s){_YEAR})?(?!\w)"
     # March 1990, March of 1990, March-May 1990
     rf"|{_MONTH}(?:(?:,|\sof)?\s{_YEAR})?(?:{_DASH}{_MONTH})?(?:,|\sof)?\s{_YEAR}(?!\w)"
     # summer of 1969, winter 1812-13
@@ -48,15 +49,16 @@ _DATE = re.compile(
     rf"(?:{_DASH}\d\d(?!\d))?(?!\w)"
     # 19th century, fifth and fourth centuries BC, 2nd millennium BCE
     rf"|{_ORDINAL}(?:(?:{_DASH}|\s(?:and|or|to|through)\s(?:the\s)?){_ORDINAL})?"
-    rf"[\s-](?:century|centuries|millennium|millennia)\b(?:\s{_ERA})?"
+    rf"[\s-](?:century|centuries|millennium|millennia|Century\b(?!\s[A-Z]))\b(?:\s{_ERA})?"
     # 1990s, '90s, 1920s-1930s, the sixties
-    rf"|{_DECADE}(?:{_DASH}(?:{_DECADE}|\d0s))?(?!\w)|(?<=the\s){_TENS}\b"
+    rf"|{_DECADE}(?:{_DASH}(?:{_DECADE}|\d0s))?(?!\w)|(?:(?<=the\s)|(?<=ties\sand\s)){_TENS}\b"
     # 300-250 BC, 10,000 BC, AD 79
     rf"|(?:(?:\d{{1,3}}(?:,\d{{3}})+|\d{{1,5}})(?:\s?{_ERA})?{_DASH})?"
     rf"(?:\d{{1,3}}(?:,\d{{3}})+|\d{{1,5}})\s?{_ERA}(?!\w)"
     rf"|(?:AD|A\.\s?D\.|CE)\s\d{{1,4}}(?:{_DASH}\d{{1,4}})?(?![\w%]|[.,]\d)"
     # reigns and lives in brackets, 982-1040; in 987 the king
-    rf"|(?:(?<=\()|(?<=\sc\.\s)|(?<=\(r\.\s))\d{{3}}{_DASH}\d{{3,4}}(?=\))"
+    rf"|(?<=\()\d{{3}}{_DASH}\d{{3,4}}(?=\))|(?<=\sc\.\s)\d{{3}}{_DASH}\d{{3,4}}(?![\w%/-]|[.,]\d)"
+    rf"|(?<=\(r\.\s)\d{{1,4}}{_DASH}\d{{1,4}}(?=\))"
     r"|(?<=[Ii]n\s)[1-9]\d\d(?=[,.;)](?!\d)|\s(?:the|he|she|when|by|and|after|with|a|an|his|her)\b)"
     rf"|(?P<first>1\d{{3}}|20\d\d){_DASH}(?P<last>1\d{{3}}|20\d\d|\d\d)(?![\w%/-]|[.,]\d)"
     # a bare year; a month on its own
@@ -70,7 +72,7 @@ _UNIT_AFTER = re.compile(
     r"|gallons?|°|degrees?|hours?|minutes?|seconds?|days?|weeks?|months?|years?|hp\b|horsepower"
     r"|[kMGT]?W\b|[kMG]?Hz|[KMGT]B\b|watts?|volts?|dollars?|euros?|pounds|yen|rupees|million|billion"
     r"|men\b|women\b|people\b|children\b|inhabitants|residents|persons|soldiers|troops|students"
-    r"|copies|times|points|votes|species|[ap]\.?m\b)"
+    r"|copies|times|points|votes|species|[ap]\.?m\b|\d{3}[\s-]\d{4}\b)"
 )
 _PLURAL_AFTER = re.compile(r"\s(?!(?:was|is|has|as|its|this|does|us|vs|plus|thus)\b)[a-z]{3,}s\b")
 _DATE_BEFORE = re.compile(
@@ -79,12 +81,17 @@ _DATE_BEFORE = re.compile(
 )
 _COUNT_BEFORE = re.compile(
     r"\b(?:about|around|some|over|nearly|almost|approximately|roughly|than|least|most|exactly|only"
-    r"|up\sto|are|were|had|has|have|with|contains?|by|of|total)\s$"
+    r"|up\sto|are|were|had|has|have|with|contains?|by|total)\s$"
 )
-_NUMBER_BEFORE = re.compile(r"\b(?:[Nn]o\.|[Nn]umber|[Pp]ages?|[Rr]oute|[Mm]odel|[Pp]p?\.)\s$")
+_NUMBER_BEFORE = re.compile(
+    r"\b(?:[Nn]o\.|[Nn]umber(?:\sis)?|[Pp]ages?|[Pp]p?\.|[Mm]odel|[Rr]oute|Highway|Interstate"
+    r"|[Ff]light(?:\snumber\sis)?|[Rr]oom|[Ss]uite|[Pp]latform|[Cc]hannel|[Aa]steroid|Psalm|Op\.|BWV"
+    r"|(?:total|number|crowd|audience|population|army|force|fleet|garrison|group|capacity|average"
+    r"|maximum|minimum)\sof)\s$"
+)
 _MONTH_BEFORE = re.compile(
-    r"\b(?:of|from|From|to|early|late|mid|last|next|this|every|each|before|after|between|and|the"
-    r"|through)[\s-]$"
+    r"\b(?:of|[Ff]rom|to|[Ee]arly|[Ll]ate|[Mm]id|[Ll]ast|[Nn]ext|this|[Ee]very|[Ee]ach|[Bb]efore"
+    r"|[Aa]fter|[Bb]etween|and|the|through)[\s-]$"
 )
 _IN_BEFORE = re.compile(r"\b(?:[Ii]n|[Dd]uring|[Ss]ince|[Uu]ntil|[Tt]ill|[Bb]y)\s$")
 _NAME_AFTER = re.compile(r"['’]?\s?[A-Z]|-")  # noqa: RUF001 - curly apostrophe
@@ -109,7 +116,7 @@ def find_dates(text: str) -> list[SalientSpan]:
 
 
 def _is_year(text: str, start: int, end: int) -> bool:
-    before = text[max(0, start - 16) : start]
+    before = text[max(0, start - 20) : start]
     if _NUMBER_BEFORE.search(before):
         return False
     if _UNIT_AFTER.match(text, end):

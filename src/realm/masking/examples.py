@@ -1,7 +1,7 @@
 """Passages -> masked examples, each sentence with its masks as one row (section 3.4)."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -14,6 +14,7 @@ from realm.masking.taggers import Tagger, make_tagger
 from realm.records import MaskedExample, Passage, Progress, Skipped
 from realm.storage import Request, is_done, open_folder, publish, write_json
 from realm.tokenizer import WordpieceTokenizer
+from realm.workers import check_processes, in_order, worker_pool
 
 __all__ = ["ExampleStore", "MaskReport", "PassageSource", "mask"]
 
@@ -60,6 +61,7 @@ def mask(
     config: MaskConfig,
     tagger: Tagger | None = None,
     rebuild: bool = False,
+    num_processes: int = 1,
     progress: Progress | None = None,
 ) -> MaskReport:
     """Write the masked examples of every passage to the folder `out`; return what was made.
@@ -74,6 +76,7 @@ def mask(
         config: Scheme, lengths, rates.
         tagger: Instead of the one that `config.tagger` names (salient only).
         rebuild: Replace a folder that was made from something else.
+        num_processes: Workers that tag and mask; the output is the same.
         progress: Called with (passages done, passages).
 
     Raises:
@@ -81,6 +84,7 @@ def mask(
         ArtifactError: `out` holds something else.
         ConfigError: the tagger or a setting is impossible.
     """
+    check_processes(num_processes)
     settings = config.as_dict()
     tagger = (tagger or make_tagger(config.tagger)) if config.scheme == "salient" else None
     if tagger is not None:
@@ -93,11 +97,13 @@ def mask(
     num_passages = 0
     with publish(out, request, replace=rebuild) as partial:
         with ExampleWriter(partial, source.tokenizer) as writer:
-            for examples in _masked_passages(source, config, tagger, skipped, progress):
-                num_passages += bool(examples)
-                for example in examples:
-                    writer.add(example)
-                    labels[example.label] += 1
+            for batch in _masked_batches(source, config, tagger, num_processes, progress):
+                skipped.join(batch.skipped)
+                for examples in batch.examples:
+                    num_passages += bool(examples)
+                    for example in examples:
+                        writer.add(example)
+                        labels[example.label] += 1
         if not writer.num_rows:
             raise MaskingError(_why_nothing(len(source), skipped))
         content: dict[str, Any] = {
@@ -129,22 +135,72 @@ def _why_nothing(num_passages: int, skipped: Skipped) -> str:
     )
 
 
-def _masked_passages(
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """What came out of some passages."""
+
+    num_passages: int
+    examples: list[list[MaskedExample]]
+    skipped: Skipped
+
+
+def _masked_batches(
     source: PassageSource,
     config: MaskConfig,
     tagger: Tagger | None,
-    skipped: Skipped,
+    num_processes: int,
     progress: Progress | None,
-) -> Iterator[list[MaskedExample]]:
-    """Yield the examples of each passage."""
-    masker = Masker(source.tokenizer, config, skipped)
-    total = len(source)
-    for first in range(0, total, PASSAGES_PER_BATCH):
-        last = min(first + PASSAGES_PER_BATCH, total)
-        passages = [source[row] for row in range(first, last)]
-        if tagger is None:
-            yield from masker.random(passages)
-        else:
-            yield from masker.salient(passages, list(tagger.tag(passages, skipped)))
+) -> Iterator[_Batch]:
+    """Yield the examples of all passages, in their order."""
+    total, done = len(source), 0
+    tasks = [
+        range(first, min(first + PASSAGES_PER_BATCH, total))
+        for first in range(0, total, PASSAGES_PER_BATCH)
+    ]
+    for batch in _batches(source, config, tagger, num_processes, tasks):
+        yield batch
+        done += batch.num_passages
         if progress is not None:
-            progress(last, total)
+            progress(done, total)
+
+
+def _batches(
+    source: PassageSource,
+    config: MaskConfig,
+    tagger: Tagger | None,
+    num_processes: int,
+    tasks: Sequence[range],
+) -> Iterator[_Batch]:
+    if num_processes == 1:
+        yield from (_mask_batch(source, config, tagger, rows) for rows in tasks)
+        return
+    with worker_pool(
+        "mask", num_processes, start=_remember, with_arguments=(source, config, tagger)
+    ) as pool:
+        yield from in_order(pool, num_processes, _mask_remembered, tasks)
+
+
+def _mask_batch(
+    source: PassageSource, config: MaskConfig, tagger: Tagger | None, rows: range
+) -> _Batch:
+    skipped = Skipped()
+    masker = Masker(source.tokenizer, config, skipped)
+    passages = [source[row] for row in rows]
+    found = (
+        masker.random(passages)
+        if tagger is None
+        else masker.salient(passages, list(tagger.tag(passages, skipped)))
+    )
+    return _Batch(len(rows), list(found), skipped)
+
+
+_remembered: list[tuple[PassageSource, MaskConfig, Tagger | None]] = []
+"""In a worker: what all its tasks share."""
+
+
+def _remember(source: PassageSource, config: MaskConfig, tagger: Tagger | None) -> None:
+    _remembered[:] = [(source, config, tagger)]
+
+
+def _mask_remembered(rows: range) -> _Batch:
+    return _mask_batch(*_remembered[0], rows)

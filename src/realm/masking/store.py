@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
 
-from realm.errors import ArtifactError
+from realm.errors import ArtifactError, ConfigError
 from realm.records import MaskedExample
 from realm.storage import open_folder
 from realm.tokenizer import WordpieceTokenizer
@@ -122,6 +122,18 @@ class ExampleStore:
         manifest = open_folder(folder, KIND)
         return cls(folder, manifest, WordpieceTokenizer.load(folder / TOKENIZER_FILE))
 
+    def check_tokenizer(self, tokenizer: WordpieceTokenizer, passages: Path) -> None:
+        """Refuse passages that were cut with another tokenizer.
+
+        Raises:
+            ConfigError: they were.
+        """
+        if self.tokenizer.fingerprint != tokenizer.fingerprint:
+            raise ConfigError(
+                f"{self.folder} was cut with another tokenizer than the passages in "
+                f"{passages}; split both corpora with the same --tokenizer"
+            )
+
     @property
     def num_groups(self) -> int:
         """How many passages have examples."""
@@ -141,6 +153,24 @@ class ExampleStore:
         """Return the article id of one passage's examples."""
         view, row = self._locate(self.group(number).start)
         return view.article_id.read(row)
+
+    def sentence(self, row: SupportsIndex) -> str:
+        """Return the sentence of one example as written, without reading the rest of it."""
+        view, inner = self._locate(index(row))
+        return view.sentence.read(inner)
+
+    def sentences(self) -> list[list[int]]:
+        """Return, for each masked sentence, the rows of its examples: one for each of its spans.
+
+        A sentence that stands twice in a passage counts once.
+        """
+        found: list[list[int]] = []
+        for number in range(self.num_groups):
+            rows: dict[str, list[int]] = {}
+            for row in self.group(number):
+                rows.setdefault(self.sentence(row), []).append(row)
+            found += rows.values()
+        return found
 
     def __len__(self) -> int:
         return len(self.origin)

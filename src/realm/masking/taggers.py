@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 from realm.errors import ConfigError
 from realm.records import Passage, SalientSpan, Skipped
 
-TAGGERS = "rules, spacy:PIPELINE, hf:MODEL or jsonl:FILE"
+TAGGERS = "rules, trained, spacy:PIPELINE, hf:MODEL or jsonl:FILE"
 
 
 @runtime_checkable
@@ -39,9 +39,10 @@ class Tagger(Protocol):
 
 
 def make_tagger(spec: str) -> Tagger:
-    """Return the tagger that `spec` names: rules, spacy:PIPELINE, hf:MODEL or jsonl:FILE.
+    """Return the tagger that `spec` names: rules, trained, spacy:PIPELINE, hf:MODEL ...
 
-    Nothing is loaded or downloaded before the first `tag`.
+    Nothing is loaded or downloaded before the first `tag`. trained:web and trained:social find
+    what EWT and WNUT17 call an entity; trained alone, what CrossNER does.
 
     Raises:
         ConfigError: there is no such kind of tagger, or its library or model is missing.
@@ -52,6 +53,10 @@ def make_tagger(spec: str) -> Tagger:
         from realm.masking.rules import RuleTagger
 
         return RuleTagger()
+    if kind == "trained" and (rest or not colon):
+        from realm.masking.trained.tagger import TrainedTagger
+
+        return TrainedTagger(rest) if rest else TrainedTagger()
     if colon and rest and kind == "jsonl":
         from realm.masking.pretagged import PretaggedTagger
 

@@ -65,11 +65,12 @@ def set_dropout(module: nn.Module, rate: float) -> None:
 
 def hidden_states(bert: BertModel, inputs: Inputs) -> Float[Tensor, "rows length width"]:
     """Return the last layer's hidden states."""
+    mask = inputs.token_is_real[:, None, None, :] if inputs.is_padded else None
     output = bert(
         input_ids=inputs.ids,
         token_type_ids=inputs.segments,
         # In the shape that attention takes, so that nobody looks into it: a GPU would be waited for
-        attention_mask=inputs.token_is_real[:, None, None, :],
+        attention_mask=mask,
     )
     return cast("Tensor", output.last_hidden_state)
 

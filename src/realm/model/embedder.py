@@ -169,7 +169,7 @@ def in_16_bits(tower: Embedder | MeanEmbedder) -> Embedder | MeanEmbedder:
     by moving them.
     """
     copied = copy.deepcopy(tower)
-    copied.bert.to(torch.bfloat16)
+    cast("nn.Module", copied.bert).to(torch.bfloat16)
     return copied
 
 

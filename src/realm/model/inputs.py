@@ -19,10 +19,15 @@ class Inputs(NamedTuple):
     ids: Int[Tensor, "rows length"]
     segments: Int[Tensor, "rows length"]
     token_is_real: Bool[Tensor, "rows length"]
+    is_padded: bool = True
+    """Whether any row is shorter than the longest; else attention needs no mask."""
 
     def to(self, device: torch.device) -> "Inputs":
-        """Return the same on a device."""
-        return Inputs(*(tensor.to(device, non_blocking=True) for tensor in self))
+        """Return the same on a device; a GPU is not waited for (hence pinned memory)."""
+        if device.type == "cpu":
+            return self
+        tensors = [one.pin_memory().to(device, non_blocking=True) for one in self[:3]]
+        return Inputs(*tensors, is_padded=self.is_padded)
 
 
 def pad(sequences: Sequence[TokenSequence], pad_id: int) -> Inputs:
@@ -34,7 +39,7 @@ def pad(sequences: Sequence[TokenSequence], pad_id: int) -> Inputs:
     total = int(lengths.sum())
     ids[is_real] = _joined((pieces for pieces, _ in sequences), total)
     segments[is_real] = _joined((kinds for _, kinds in sequences), total)
-    return Inputs(ids, segments, is_real)
+    return Inputs(ids, segments, is_real, is_padded=not bool(is_real.all()))
 
 
 def _joined(lists: Iterable[list[int]], total: int) -> Int[Tensor, " total"]:

@@ -46,8 +46,8 @@ from realm.planning.probes import (
 from realm.records import Progress
 from realm.tokenizer import SPECIAL_TOKENS, WordpieceTokenizer
 
-EMBED_SECONDS = 5.0
-TRAIN_SECONDS = 5.0
+EMBED_SECONDS = 4.0
+TRAIN_SECONDS = 4.0
 QUERIES, CANDIDATES, MAX_STEPS = 3, 8, 30
 BATCH_TOKENS = 8_192
 ROWS_AT_ONCE = 64
@@ -280,7 +280,10 @@ def _of_like_length(sequences: list[TokenSequence], size: int) -> list[list[Toke
 
 def _embed(tower: Embedder, sequences: list[TokenSequence], store: PassageStore) -> None:
     settings = {"pad_id": store.tokenizer.pad_id, "batch_tokens": BATCH_TOKENS}
-    for _ in embed_sequences(tower, sequences, **settings, autocast="bfloat16"):
+    lengths = [len(ids) for ids, _ in sequences]
+    for _ in embed_sequences(
+        tower, lengths, sequences.__getitem__, **settings, autocast="bfloat16"
+    ):
         pass
 
 

@@ -27,6 +27,7 @@ from realm.storage.folders import (
     start_together,
     writing,
 )
+from realm.storage.lines import LinesWriter, lines_done, lines_manifest, writing_lines
 from realm.storage.locking import claimed, is_locked, locked
 from realm.storage.replacing import mend, remove, replaced_folder, scratch_folder, set_aside
 
@@ -36,6 +37,7 @@ __all__ = [
     "MANIFEST",
     "PATIENCE_SECONDS",
     "REQUEST",
+    "LinesWriter",
     "Request",
     "claimed",
     "fingerprint",
@@ -43,6 +45,8 @@ __all__ = [
     "finish_together",
     "is_done",
     "is_locked",
+    "lines_done",
+    "lines_manifest",
     "locked",
     "mend",
     "open_folder",
@@ -56,4 +60,5 @@ __all__ = [
     "sync",
     "write_json",
     "writing",
+    "writing_lines",
 ]

@@ -197,10 +197,10 @@ def is_done(folder: Path, request: Request, *, rebuild: bool = False) -> bool:
         )
     manifest = read_json(folder / MANIFEST)
     is_of_kind = manifest.get("kind") == request.kind
-    if rebuild and is_of_kind and (not was_rebuilt or _differences(manifest, request.as_json())):
+    if rebuild and is_of_kind and (not was_rebuilt or differences(manifest, request.as_json())):
         return False  # also one that an older release wrote
     open_folder(folder, request.kind)
-    differing = _differences(manifest, request.as_json())
+    differing = differences(manifest, request.as_json())
     if not differing:
         return True
     raise ArtifactError(
@@ -231,7 +231,7 @@ def _check_place(folder: Path, kind: str, *, replace: bool) -> None:
     )
 
 
-def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """Name the settings and inputs that differ, with both values, or return ''."""
     told: list[str] = []
     for part in ("settings", "inputs"):

@@ -68,7 +68,9 @@ def measure_zero_shot(
         retriever = DenseRetriever(
             towers.query, snapshot, store.tokenizer, question_wordpieces=QUESTION_WORDPIECES
         )
-        found = answer_ranks(retriever, store, questions, depth=depth)
+        found = answer_ranks(
+            retriever, store, questions, deepest=min(depth, len(store)), progress=progress
+        )
         ranks = {q.id: rank for q, rank in zip(questions, found, strict=True)}
         write_json(file, {"key": key, "ranks": ranks})
     ranks = read_json(file)["ranks"]

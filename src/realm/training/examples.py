@@ -16,11 +16,7 @@ def check_examples(examples: ExampleStore, store: PassageStore, *, query_wordpie
     Raises:
         ConfigError: another tokenizer than the passages', or queries longer than the run's.
     """
-    if examples.tokenizer.fingerprint != store.tokenizer.fingerprint:
-        raise ConfigError(
-            f"{examples.folder} was cut with another tokenizer than the passages in "
-            f"{store.folder}; split both corpora with the same --tokenizer"
-        )
+    examples.check_tokenizer(store.tokenizer, store.folder)
     longest = int(examples.manifest["settings"]["query_wordpieces"])
     if longest > query_wordpieces:
         raise ConfigError(

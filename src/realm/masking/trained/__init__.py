@@ -1,0 +1,1 @@
+"""The tagger `trained`: a small convolutional network whose weights ship in the package."""
