@@ -68,7 +68,7 @@ def test_the_retriever_is_measured_as_pre_training_left_it(study: StudyRun) -> N
         assert list(ranks) == [question.id for question in study.dev]
         towers = load_model(study.folder(0, run)).need_towers()
         indexes = study.folder(0, run).glob("index/step-*/manifest.json")
-        hashes = [read_json(file)["content"]["model_hash"] for file in indexes]
+        hashes = {read_json(file)["content"]["model_hash"] for file in indexes}
         assert tower_hash(towers.passage) in hashes
 
 
@@ -107,6 +107,11 @@ def test_the_table_holds_what_is_there_and_the_differences(study: StudyRun) -> N
     assert [(c.first, c.second) for c in table.comparisons] == [("a", "d")]
     assert set(table.recall_at["a"]["0"]) == {"1", "5"}
     assert set(table.curves) == {"a", "h"}
+    assert set(table.growth) == {"a", "h", "start"}
+    assert [step for step, _ in table.growth["a"]["0"]] == [1, 2], "both checkpoints are kept"
+    final = table.rows["a"].recall
+    assert final is not None
+    assert table.growth["a"]["0"][-1][1] == pytest.approx(final.mean)
     steps = [step for step, _ in table.curves["a"]["0"]["eval/utility/marginal_minus_null"]]
     assert steps == [0, 2]
     lines = table.markdown().splitlines()

@@ -6,6 +6,7 @@ from typing import Any
 
 from realm.answering import Answerer
 from realm.checkpoint.checkpoints import find_checkpoint, load_model, tower_hash
+from realm.checkpoint.sources import run_of
 from realm.config import EvaluateConfig, IndexConfig
 from realm.corpus.store import PassageStore
 from realm.device import choose_device
@@ -25,7 +26,7 @@ QUESTION_WORDPIECES = 64
 
 
 def measure_zero_shot(
-    run: Path,
+    checkpoint: Path,
     store: PassageStore,
     questions: Sequence[Question],
     file: Path,
@@ -38,25 +39,24 @@ def measure_zero_shot(
     """Write the rank of the first passage with an answer to each question; return a line on it.
 
     Args:
-        run: with an embedder, as it comes from its warm start or from joint pre-training.
+        checkpoint: with an embedder, of its warm start or of joint pre-training.
         store: the passages Z.
         questions: what is asked.
-        file: what is written: `ranks`, by the questions' ids.
+        file: what is written: `ranks`, by the questions' ids, and the checkpoint's `step`.
         depth: passages looked at.
-        index: how passages are embedded, where the run has no fitting snapshot.
+        index: how passages are embedded, where its run has no fitting snapshot.
         device: where the embedder runs.
         progress: called while passages are embedded.
 
     Raises:
-        ArtifactError: the run has no checkpoint, or a damaged one.
+        ArtifactError: no checkpoint there, or a damaged one.
     """
-    checkpoint = find_checkpoint(run)
+    run, step = run_of(checkpoint), int(checkpoint.name.removeprefix("step-"))
     model = read_json(checkpoint / MANIFEST)["fingerprint"]
     asked = questions_fingerprint(questions)
     key = fingerprint_of([model, store.fingerprint, asked, depth])
     if not (file.is_file() and read_json(file)["key"] == key):
         towers = load_model(checkpoint).to(choose_device(device)).need_towers()
-        step = int(checkpoint.name.removeprefix("step-"))
         snapshot = find_snapshot(run, towers.passage, store) or build_index(
             towers.passage,
             store,
@@ -72,9 +72,9 @@ def measure_zero_shot(
             retriever, store, questions, deepest=min(depth, len(store)), progress=progress
         )
         ranks = {q.id: rank for q, rank in zip(questions, found, strict=True)}
-        write_json(file, {"key": key, "ranks": ranks})
+        write_json(file, {"key": key, "step": step, "ranks": ranks})
     ranks = read_json(file)["ranks"]
-    return f"zero-shot answer recall@5 {recall_at_k(list(ranks.values()), 5):.1%}"
+    return f"zero-shot answer recall@5 at step {step:,}: {recall_at_k(list(ranks.values()), 5):.1%}"
 
 
 def measure_exact_match(

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from realm.evaluation.metrics import Interval
+from realm.evaluation.metrics import Interval, recall_at_k
 from realm.storage import FORMAT_VERSION, read_json, write_json
 from realm.study.intervals import Results, difference, interval
 from realm.study.run import StudyRun
@@ -55,6 +55,8 @@ class StudyTable:
     """Row -> seed -> k -> zero-shot answer recall@k."""
     curves: Mapping[str, Mapping[str, Mapping[str, list[tuple[int, float]]]]]
     """Row with a pre-training of its own -> seed -> measure -> (step, value) on held-out text."""
+    growth: Mapping[str, Mapping[str, list[tuple[int, float]]]]
+    """Row, or `start` for the warm start -> seed -> (step, zero-shot answer recall@5)."""
 
     def markdown(self) -> str:
         """Return the table and the differences, in percent and percent points."""
@@ -124,6 +126,7 @@ def collect(study: StudyRun) -> StudyTable:
             for name, found in by_depth.items()
         },
         curves={name: curves for name in rows if (curves := _curves(study, name))},
+        growth={name: _growth(study, name) for name in sorted(map(study.retriever_name, rows))},
     )
 
 
@@ -167,6 +170,17 @@ def _curves(study: StudyRun, row: str) -> dict[str, dict[str, list[tuple[int, fl
             for name in CURVES
         }
     return found
+
+
+def _growth(study: StudyRun, name: str) -> dict[str, list[tuple[int, float]]]:
+    """Return seed -> (step, recall@5) of every checkpoint that was measured."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for pattern in (f"zero-shot-{name}.json", f"zero-shot-{name}-step-*.json"):
+        for file in study.out.glob(f"seed-*/{pattern}"):
+            kept = read_json(file)
+            recall = recall_at_k(list(kept["ranks"].values()), RECALL_AT)
+            found.setdefault(str(_seed(file)), []).append((int(kept["step"]), recall))
+    return {seed: sorted(points) for seed, points in sorted(found.items())}
 
 
 def _seed(path: Path) -> int:

@@ -5,7 +5,8 @@ out/
     examples/ examples-ROW/     masked sentences of X
     seed-N/ict, mlm             the warm starts
     seed-N/pretrain-ROW         joint pre-training
-    seed-N/zero-shot-ROW.json   rank of the first passage with an answer, question by question
+    seed-N/zero-shot-ROW.json   rank of the first passage with an answer, question by question;
+                                ROW-step-N: of older checkpoints that were kept
     seed-N/finetune-ROW         Open-QA
     seed-N/report-ROW.json      exact match, question by question
 """
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from realm.checkpoint.checkpoints import list_checkpoints
 from realm.checkpoint.folders import load_tokenizer
 from realm.config import (
     EvaluateConfig,
@@ -219,18 +221,25 @@ class StudyRun:
         return self._pretrain(row, seed) if is_trained else self._mlm(seed)
 
     def _zero_shot(self, row: str, seed: int) -> None:
-        """Measure the retriever as pre-training left it, before any question was seen."""
-        told = measure_zero_shot(
-            self._retriever(row, seed),
-            self.store,
-            self.dev,
-            self.folder(seed, f"zero-shot-{self.retriever_name(row)}.json"),
-            depth=max(self.settings.study.recall_at),
-            index=self.settings.stage("index", IndexConfig),
-            device=self.settings.device,
-            progress=self.watch.progress,
-        )
-        self.watch.tell(told)
+        """Measure the retriever as pre-training left it, before any question was seen.
+
+        Older checkpoints that the run has kept are measured, too: how recall grew.
+        """
+        *older, last = list_checkpoints(self._retriever(row, seed))
+        name = f"zero-shot-{self.retriever_name(row)}"
+        files = {checkpoint: f"{name}-{checkpoint.name}.json" for checkpoint in older}
+        for checkpoint, file in {**files, last: f"{name}.json"}.items():
+            told = measure_zero_shot(
+                checkpoint,
+                self.store,
+                self.dev,
+                self.folder(seed, file),
+                depth=max(self.settings.study.recall_at),
+                index=self.settings.stage("index", IndexConfig),
+                device=self.settings.device,
+                progress=self.watch.progress,
+            )
+            self.watch.tell(told)
 
     def _exact_match(self, row: str, seed: int) -> None:
         """Fine-tune, and answer."""
