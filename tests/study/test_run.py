@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from realm.checkpoint.checkpoints import find_checkpoint, load_model, tower_hash
+from realm.errors import ConfigError
 from realm.masking.store import ExampleStore
 from realm.storage import MANIFEST, fingerprint_of, read_json
 from realm.study import run as study_run
@@ -74,7 +76,7 @@ def test_the_retriever_is_measured_as_pre_training_left_it(study: StudyRun) -> N
 
 def test_x_is_z_and_a_share_of_the_other_text(study: StudyRun) -> None:
     assert len(study.sentences) > len(study.store)
-    examples = study.examples()
+    examples = study.examples("a")
     origins = {examples[row].origin_sha256 for row in range(len(examples))}
     ours = {study.store.sha256(row) for row in range(len(study.store))}
     assert origins & ours, "a passage of Z is recognised as the example's own"
@@ -86,6 +88,19 @@ def test_a_row_with_its_own_masks_has_its_own_examples(study: StudyRun) -> None:
     assert isinstance(own, ExampleStore)
     assert own.fingerprint != study.examples("a").fingerprint
     assert study.examples("h").folder == study.examples("a").folder
+
+
+def test_joint_pre_training_may_mask_other_text_alone(
+    study_file: Path, inputs: StudyInputs, tmp_path: Path
+) -> None:
+    settings = StudySettings.load(study_file, overrides=["study.pretrain_text='also'"])
+    made = StudyRun(settings, inputs, tmp_path / "out")
+    examples = made.examples("a")
+    ours = {made.store.sha256(row) for row in range(len(made.store))}
+    assert not ours & {examples[row].origin_sha256 for row in range(len(examples))}
+    alone = StudyRun(settings, replace(inputs, also=None), tmp_path / "out")
+    with pytest.raises(ConfigError, match="give it with --also"):
+        alone.examples("a")
 
 
 def test_what_is_finished_is_not_done_again(study: StudyRun, make_study: MakeStudy) -> None:

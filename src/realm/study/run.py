@@ -1,8 +1,8 @@
 """Runs the rows of a study: each stage is a folder, made once and shared by all rows that need it.
 
 out/
-    passages/ sentences/        Z and, with other text, all of X
-    examples/ examples-ROW/     masked sentences of X
+    passages/ sentences/        Z; Z and the other text, of which X is made
+    examples/ examples-ROW/     masked sentences of X (other-...: without Z's own)
     seed-N/ict, mlm             the warm starts
     seed-N/pretrain-ROW         joint pre-training
     seed-N/zero-shot-ROW.json   rank of the first passage with an answer, question by question;
@@ -30,6 +30,7 @@ from realm.config import (
 )
 from realm.corpus.split import split
 from realm.corpus.store import PassageStore
+from realm.errors import ConfigError
 from realm.evaluation.questions import read_questions
 from realm.masking.examples import mask
 from realm.masking.store import ExampleStore
@@ -144,29 +145,49 @@ class StudyRun:
         """The passages whose sentences are X: Z's, and those of the other text."""
         if self.inputs.also is None:
             return self.store
-        study = self.settings.study
-        rows = range(len(self.store)) if study.also_titles == "shared" else None
-        also = choose_articles(
-            self.inputs.also,
-            self.out / "also",
-            share=study.also_share,
-            titles=None if rows is None else {self.store[row].title for row in rows},
-            drop_titles=self.settings.stage("split", SplitConfig).drop_titles,
-        )
-        return self._split("sentences", [*self.inputs.passages, also])
+        return self._split("sentences", [*self.inputs.passages, self._also()])
+
+    @cached_property
+    def pretrain_sentences(self) -> PassageStore:
+        """Those whose sentences are masked in joint pre-training."""
+        if self.settings.study.pretrain_text == "all":
+            return self.sentences
+        return self._split("other-sentences", [self._also()])
 
     @cached_property
     def dev(self) -> list[Question]:
         """The questions that all rows are measured on."""
         return read_questions(self.inputs.dev)
 
-    def examples(self, row: str | None = None) -> ExampleStore:
-        """Return the masked sentences of X, as one row has them."""
-        own = row if row is not None and self.settings.rows[row].mask else None
-        out = self.out / (f"examples-{own}" if own else "examples")
-        config = self.settings.stage("mask", MaskConfig, row=own)
-        mask(self.sentences, out, config=config, progress=self.watch.progress)
+    def examples(self, row: str) -> ExampleStore:
+        """Return the masked sentences of one row's joint pre-training."""
+        own = row if self.settings.rows[row].mask else None
+        return self._mask(self.pretrain_sentences, own)
+
+    def _mask(self, text: PassageStore, row: str | None) -> ExampleStore:
+        """Return masked sentences of a text, as a row or (None) the whole study has them."""
+        name = "examples" if text is self.sentences else "other-examples"
+        out = self.out / (f"{name}-{row}" if row else name)
+        config = self.settings.stage("mask", MaskConfig, row=row)
+        mask(text, out, config=config, progress=self.watch.progress)
         return ExampleStore.open(out)
+
+    def _also(self) -> Path:
+        """Return the articles of the other text that are read."""
+        if self.inputs.also is None:
+            raise ConfigError(
+                'study.pretrain_text = "also" masks text that is not Z\'s own, and found none; '
+                "give it with --also"
+            )
+        study = self.settings.study
+        rows = range(len(self.store)) if study.also_titles == "shared" else None
+        return choose_articles(
+            self.inputs.also,
+            self.out / "also",
+            share=study.also_share,
+            titles=None if rows is None else {self.store[row].title for row in rows},
+            drop_titles=self.settings.stage("split", SplitConfig).drop_titles,
+        )
 
     def _split(self, name: str, articles: Sequence[Path]) -> PassageStore:
         split(
@@ -191,7 +212,7 @@ class StudyRun:
             self.sentences,
             out,
             config=self.settings.stage("mlm", MlmConfig, seed=seed),
-            examples=self.examples(),
+            examples=self._mask(self.sentences, None),
             on_metrics=self.watch.on_metrics("mlm"),
         )
         return out

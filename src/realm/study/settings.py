@@ -48,6 +48,8 @@ class StudyConfig(Config):
     """Share of the articles of `--also` that go into X, chosen by a hash of their ids."""
     also_titles: Literal["any", "shared"] = "any"
     """shared: of those only articles whose title Z has, too: they tell the same facts."""
+    pretrain_text: Literal["all", "also"] = "all"
+    """What is masked in joint pre-training: all of X, or only the text that is not Z's own."""
     ict_text: Literal["passages", "sentences"] = "passages"
     """What the embedder's warm start reads: the passages Z, or all that X is made of."""
     recall_at: tuple[int, ...] = (1, 5, 20)
