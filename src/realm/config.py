@@ -427,10 +427,7 @@ def load_config(
     if file is not None:
         table |= _read_section(file, section)
     for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {override!r}: expected key=value, e.g. --set batch_size=16")
-        _assign(table, key.strip().split("."), _parse_value(text.strip()))
+        _assign(table, *parse_override(override))
     return check(cls, table, section=section)
 
 
@@ -447,17 +444,24 @@ def check(cls: type[C], table: dict[str, Any], *, section: str) -> C:
         raise ConfigError(f"[{section}] " + "; ".join(told)) from None
 
 
-def _read_section(file: Path, section: str) -> dict[str, Any]:
-    found = _read_toml(file)
-    if unknown := sorted(found.keys() - {*SECTIONS, section}):
-        raise ConfigError(f"{file} has no use for {unknown}; there are tables {list(SECTIONS)}")
-    table = found.get(section, {})
-    if not isinstance(table, dict):
-        raise ConfigError(f"{file}: found {section} = {table!r}, expected a table [{section}]")
-    return cast("dict[str, Any]", table)
+def parse_override(override: str) -> tuple[list[str], object]:
+    """Return (keys, value) of `--set a.b=value`.
+
+    Raises:
+        ConfigError: there is no "=".
+    """
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise ConfigError(f"--set {override!r}: expected key=value, e.g. --set batch_size=16")
+    return key.strip().split("."), _parse_value(text.strip())
 
 
-def _read_toml(file: Path) -> dict[str, Any]:
+def read_toml(file: Path) -> dict[str, Any]:
+    """Return what a TOML file holds.
+
+    Raises:
+        ConfigError: it is missing, unreadable or no TOML.
+    """
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -466,6 +470,16 @@ def _read_toml(file: Path) -> dict[str, Any]:
         raise ConfigError(f"cannot read {file}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is not TOML: {error}") from None
+
+
+def _read_section(file: Path, section: str) -> dict[str, Any]:
+    found = read_toml(file)
+    if unknown := sorted(found.keys() - {*SECTIONS, section}):
+        raise ConfigError(f"{file} has no use for {unknown}; there are tables {list(SECTIONS)}")
+    table = found.get(section, {})
+    if not isinstance(table, dict):
+        raise ConfigError(f"{file}: found {section} = {table!r}, expected a table [{section}]")
+    return cast("dict[str, Any]", table)
 
 
 def _assign(table: dict[str, Any], keys: list[str], value: object) -> None:

@@ -40,6 +40,7 @@ def build_app() -> typer.Typer:
         exchange_commands,
         planning_commands,
         status_commands,
+        study_commands,
         training_commands,
     )
 
@@ -60,6 +61,7 @@ def build_app() -> typer.Typer:
         aligning_commands,
         exchange_commands,
         planning_commands,
+        study_commands,
     ):
         part.register(app)
     return app
