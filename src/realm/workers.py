@@ -50,7 +50,7 @@ def worker_pool(
     except BrokenProcessPool:
         raise ArtifactError(
             f"a worker process of {verb} died (killed, or out of memory?); run the same command "
-            "again, with fewer processes if memory is short (split goes on after its shards)"
+            "again, with fewer processes if memory is short"
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
