@@ -107,9 +107,14 @@ class PassageStore:
 
     def lengths(self, rows: Sequence[int] | None = None) -> Int64[np.ndarray, " rows"]:
         """Return 3 + title + body wordpieces of all rows, or some: [CLS] title [SEP] body [SEP]."""
+        chosen = self._lengths if rows is None else self._lengths[np.asarray(rows, dtype=np.int64)]
+        return chosen.astype(np.int64)
+
+    @cached_property
+    def _lengths(self) -> Shaped[np.ndarray, " rows"]:
+        """Of all rows, in 32 bits: 4 bytes a passage, asked for at every step by re-ranking."""
         sizes = [shard.wordpieces.sizes + shard.title_wordpieces.sizes for shard in self._shards]
-        lengths = np.concatenate(sizes) + NUM_SEPARATORS
-        return lengths if rows is None else lengths[np.asarray(rows, dtype=np.int64)]
+        return (np.concatenate(sizes) + NUM_SEPARATORS).astype(np.int32)
 
     def text(self, row: SupportsIndex) -> str:
         """Return the text of one passage."""
