@@ -25,7 +25,9 @@ from realm.storage import fingerprint
 from realm.tokenizer import WordpieceTokenizer
 from realm.training.finetune import finetune
 from realm.training.finetune_job import FinetuneJob
+from realm.training.mixing import QuestionSet
 from realm.training.runlog import read_metrics
+from realm.training.supervision import correct_spans
 
 MakeJob = Callable[..., FinetuneJob]
 
@@ -85,7 +87,8 @@ def make_job(tuned: Path, store: PassageStore, snapshot: Snapshot) -> MakeJob:
     def make(questions: Sequence[Question] = QUESTIONS, **changed: Any) -> FinetuneJob:
         model = load_model(tuned)
         parts = model.need_towers(), model.need_reader()
-        return FinetuneJob(questions, store, snapshot, *parts, config(**changed))
+        sets = [QuestionSet(questions=questions)]
+        return FinetuneJob(sets, store, snapshot, *parts, config(**changed))
 
     return make
 
@@ -150,10 +153,10 @@ def test_the_gradient_sent_back_in_two_parts_is_that_of_one_graph(
     found = gradients(job)
 
     plain = make_job([*QUESTIONS, BY_PATTERN, NOWHERE], batch_size=5)
-    questions = plain.train_questions
-    vectors = plain.retriever.embed([q.question for q in questions])
-    _, rows = plain.retriever.snapshot.search(vectors, 8)
-    scores = torch.einsum("qd,qkd->qk", vectors, plain.retriever.snapshot.exact[rows])
+    questions = plain.mixture.questions
+    vectors = plain.dense.embed([q.question for q in questions])
+    _, rows = plain.dense.snapshot.search(vectors, 8)
+    scores = torch.einsum("qd,qkd->qk", vectors, plain.dense.snapshot.exact[rows])
     losses: list[Tensor] = []
     for number, question in enumerate(questions):
         read = rows[number, :3]
@@ -165,7 +168,7 @@ def test_the_gradient_sent_back_in_two_parts_is_that_of_one_graph(
                 span_logits(plain.reader, inputs, plain.budget), scores[number, :3], strict=True
             )
         ]
-        correct = plain.correct_spans(question, read, logits)
+        correct = correct_spans(store, question, read.tolist(), logits)
         flat = torch.cat([part.reshape(-1) for part in logits])
         losses.append(-correct_log_likelihood(flat[None], correct[None])[0])
         holds = torch.from_numpy(holds_answer(store, rows[number].tolist(), question))
@@ -201,16 +204,15 @@ def test_patterns_serve_as_answers(make_job: MakeJob, store: PassageStore) -> No
     assert measured["loss_reader"] > 0
     rows = torch.arange(len(store))
     logits = [torch.zeros(len(store.wordpieces(row)), 10) for row in rows.tolist()]
-    correct = job.correct_spans(BY_PATTERN, rows, logits)
+    correct = correct_spans(store, BY_PATTERN, rows.tolist(), logits)
     assert int(correct.sum()) == sum(store.text(row).count(" 19") for row in rows.tolist())
 
 
-def test_every_mention_of_every_answer_is_correct(make_job: MakeJob, store: PassageStore) -> None:
-    job = make_job(max_answer_wordpieces=10)
+def test_every_mention_of_every_answer_is_correct(store: PassageStore) -> None:
     for question in QUESTIONS:
         for row in range(len(store)):
             pieces = store.wordpieces(row).tolist()
-            marks = job.correct_spans(question, torch.tensor([row]), [torch.zeros(len(pieces), 10)])
+            marks = correct_spans(store, question, [row], [torch.zeros(len(pieces), 10)])
             found = {
                 store.tokenizer.decode(pieces[int(first) : int(first + width) + 1])
                 for first, width in marks.reshape(len(pieces), 10).nonzero()
@@ -219,12 +221,10 @@ def test_every_mention_of_every_answer_is_correct(make_job: MakeJob, store: Pass
             assert found == {answer for answer in wanted if answer in store.text(row).lower()}
 
 
-def test_answers_longer_than_the_reader_answers_are_left_out(
-    make_job: MakeJob, store: PassageStore
-) -> None:
+def test_answers_longer_than_the_reader_answers_are_left_out(store: PassageStore) -> None:
     row = next(row for row in range(len(store)) if "the hills of Welan" in store.text(row))
     size = len(store.wordpieces(row))
-    marks = make_job().correct_spans(QUESTIONS[2], torch.tensor([row]), [torch.zeros(size, 2)])
+    marks = correct_spans(store, QUESTIONS[2], [row], [torch.zeros(size, 2)])
     assert int(marks.sum()) == store.text(row).count("Welan")
 
 
@@ -256,7 +256,7 @@ def test_held_out_questions_are_measured_and_never_trained_on(make_job: MakeJob)
         for number in range(40)
     ]
     job = make_job(many, held_out=0.25, batch_size=8)
-    trained, held = ({q.id for q in part} for part in (job.train_questions, job.eval_questions))
+    trained, held = ({q.id for q in part} for part in (job.mixture.questions, job.eval_questions))
     assert held
     assert not trained & held
     assert trained | held == {q.id for q in many}
@@ -267,7 +267,7 @@ def test_held_out_questions_are_measured_and_never_trained_on(make_job: MakeJob)
 
 def test_where_every_question_would_be_held_out_all_are_trained_on(make_job: MakeJob) -> None:
     job = make_job(held_out=1 - 1e-9)
-    assert list(job.train_questions) == QUESTIONS
+    assert list(job.mixture.questions) == QUESTIONS
     assert job.eval_questions == []
     assert job.evaluate(0) == {}
 
