@@ -2,6 +2,7 @@
 
 step-1200/
     model.safetensors     embedder.query.*, embedder.passage.* (if untied), encoder.*, reader.*
+                          (packed.safetensors instead, in a packed model: see packed.py)
     model.json            how to build those modules
     tokenizer.json
     training.safetensors  optimizer state (absent in an exported model)
@@ -22,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from realm.checkpoint.packed import PACKED, read_packed
 from realm.checkpoint.pretrained import hash_tensors
 from realm.device import CPU
 from realm.errors import ArtifactError, ConfigError
@@ -41,7 +43,9 @@ from realm.storage import (
 from realm.tokenizer import WordpieceTokenizer
 
 CHECKPOINTS = "checkpoints"
-MODEL_FILES = ("model.safetensors", "model.json", "tokenizer.json")
+WEIGHTS = "model.safetensors"
+TOKENIZER_FILE = "tokenizer.json"
+MODEL_FILES = (WEIGHTS, "model.json", TOKENIZER_FILE)
 TRAINING_FILES = ("training.safetensors", "training.json")
 
 
@@ -142,10 +146,10 @@ def save_checkpoint(
     """
     request = Request(kind="checkpoint", settings=settings, inputs=inputs)
     with publish(folder, request, replace=replace) as scratch:
-        _write(_flat_state(model), scratch / "model.safetensors")
-        described = {name: part.settings for name, part in model.modules.items()}
-        (scratch / "model.json").write_text(json.dumps(described, indent=2), encoding="utf-8")
-        model.tokenizer.save(scratch / "tokenizer.json")
+        _write(flat_state(model), scratch / WEIGHTS)
+        described = json.dumps(model_settings(model), indent=2)
+        (scratch / "model.json").write_text(described, encoding="utf-8")
+        model.tokenizer.save(scratch / TOKENIZER_FILE)
         if state is not None:
             tensors = {n: value.to(CPU).contiguous() for n, value in state.tensors.items()}
             _write(tensors, scratch / "training.safetensors")
@@ -160,15 +164,16 @@ def load_model(folder: Path) -> Model:
     """Return the parts of a checkpoint, in evaluation mode.
 
     Args:
-        folder: a checkpoint, or a run folder (its newest checkpoint is taken).
+        folder: a checkpoint, a packed one too, or a run folder (its newest checkpoint is taken).
 
     Raises:
         ArtifactError: no checkpoint there, or a damaged one.
     """
     folder = find_checkpoint(folder)
-    _check_files(folder, MODEL_FILES)
+    is_packed = (folder / PACKED).is_file()
+    _check_files(folder, (PACKED, *MODEL_FILES[1:]) if is_packed else MODEL_FILES)
     described = read_json(folder / "model.json")
-    weights = _load(folder / "model.safetensors")
+    weights = read_packed(folder / PACKED) if is_packed else _load(folder / WEIGHTS)
     parts: dict[str, Any] = {}
     builders = {"embedder": build_towers, "encoder": build_encoder, "reader": build_reader}
     for name, settings in described.items():
@@ -251,7 +256,13 @@ def tower_hash(tower: Embedder) -> str:
     return hash_tensors(dict(tower.state_dict()))
 
 
-def _flat_state(model: Model) -> dict[str, Tensor]:
+def model_settings(model: Model) -> dict[str, Any]:
+    """Return what model.json says: how to build each part."""
+    return {name: part.settings for name, part in model.modules.items()}
+
+
+def flat_state(model: Model) -> dict[str, Tensor]:
+    """Return the parameters of all parts by name, in 32 bits; those of a shared tower once."""
     state: dict[str, Tensor] = {}
     for name, part in model.modules.items():
         for key, value in part.state_dict().items():
