@@ -1,13 +1,15 @@
 """Questions -> answers with evidence: retrieve, read, rank, and say where the words stand."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from realm.cache import cache_folder
 from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model
 from realm.checkpoint.sources import check_vocabulary, passages_of, run_of
 from realm.corpus.store import PassageStore
@@ -15,6 +17,7 @@ from realm.device import AUTO, choose_device
 from realm.errors import AnsweringError
 from realm.index.opening import open_snapshot
 from realm.index.snapshot import Snapshot
+from realm.mini import NAME, default_model
 from realm.model.realm import Budget, span_logits
 from realm.records import Answer, AnsweredQuestion, Passage, Progress
 from realm.retrieval.bm25 import Bm25Retriever, open_lexical
@@ -26,6 +29,7 @@ from realm.storage import MANIFEST, read_json
 NUM_SPANS = 200
 """Most probable spans of a question that are summed by string."""
 BATCH_TOKENS = 4_096
+OpenIndex = Callable[[Model, PassageStore], Snapshot]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,25 +73,32 @@ class Answerer:
     @classmethod
     def load(
         cls,
-        run: Path,
+        run: Path | None = None,
         *,
         passages: Path | None = None,
         device: str = AUTO,
         progress: Progress | None = None,
+        kept_in: Path | None = None,
+        open_index: OpenIndex | None = None,
     ) -> "Answerer":
         """Open a fine-tuned run.
 
         Args:
-            run: from `realm finetune`; or one of its checkpoints.
+            run: from `realm finetune`; or one of its checkpoints; None: realm-mini, which ships
+                in the package and answers from `passages`.
             passages: answer from these instead of the passages it was trained with; they are
-                embedded on first use and kept beside the run.
+                embedded on first use and kept beside the run (realm-mini: in the user's cache).
             device: where the model runs: auto, cpu, cuda, cuda:NUMBER.
             progress: called while other passages are embedded.
+            kept_in: folder for what is made of other passages, instead of the run's own.
+            open_index: returns the passages' index, where it is made in another way.
 
         Raises:
             ArtifactError: a folder is missing or damaged.
             ConfigError: the run has no reader, or another vocabulary than the passages.
         """
+        if run is None:
+            run, kept_in = default_model(), kept_in or cache_folder() / NAME
         checkpoint = find_checkpoint(run)
         model = load_model(checkpoint).to(choose_device(device))
         model.need_reader()
@@ -95,10 +106,12 @@ class Answerer:
         store = PassageStore.open(passages or passages_of(run))
         manifest = read_json(checkpoint / MANIFEST)
         settings = manifest["settings"]
+        if open_index is None:
+            open_index = partial(open_snapshot, run, kept_in=kept_in, progress=progress)
         answerer = cls(
             model,
             store,
-            open_snapshot(run, model, store, progress=progress),
+            open_index(model, store),
             lengths=AnsweringLengths(
                 question=int(settings["question_wordpieces"]),
                 joint=int(settings["joint_wordpieces"]),
@@ -109,7 +122,7 @@ class Answerer:
         )
         if settings.get("retriever") == "hybrid":
             answerer.use_hybrid(
-                open_lexical(run, store, progress=progress),
+                open_lexical(kept_in or run, store, progress=progress),
                 lexical_weight=float(settings["lexical_weight"]),
             )
         return answerer

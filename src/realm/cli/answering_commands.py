@@ -1,4 +1,4 @@
-"""realm evaluate, ask, explain, quickstart."""
+"""realm evaluate, explain, quickstart."""
 
 import json
 from dataclasses import asdict
@@ -29,7 +29,6 @@ class Retriever(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
-    app.command("ask", rich_help_panel=PANEL)(ask)
     app.command("explain", rich_help_panel=PANEL)(explain)
     told = options.settings_help("evaluate")
     app.command("evaluate", epilog=told, rich_help_panel=PANEL)(evaluate)
@@ -101,34 +100,6 @@ def evaluate(
         display.out.print(report.table(), markup=False)
     if out is not None:  # last: where it cannot be written, the numbers were seen
         write_report(report, out)
-
-
-def ask(
-    question: Annotated[str, typer.Argument(help="A question in words.")],
-    model: Run,
-    passages: options.Passages = None,
-    num_answers: Annotated[int, typer.Option("--answers", min=1, help="Answers to show.")] = 3,
-    num_passages: Annotated[
-        int | None,
-        typer.Option("--read", min=1, help="Passages to read: 5, or what an imported model says."),
-    ] = None,
-    device: options.Device = "auto",
-    as_json: options.AsJson = False,
-) -> None:
-    """Answer a question with its evidence: the exact words, and where they stand.
-
-    Example: realm ask "Who discovered radium?" --model runs/qa
-    """
-    from realm.answering import Answerer, answered_as_json
-    from realm.cli import display
-
-    with display.progress("embedding", "passages") as advance:
-        answerer = Answerer.load(model, passages=passages, device=device, progress=advance)
-    answered = answerer.answer([question], num_passages=num_passages, num_answers=num_answers)[0]
-    if as_json:
-        typer.echo(json.dumps(answered_as_json(answered), ensure_ascii=False))
-    else:
-        display.show_answers(answered)
 
 
 def explain(

@@ -141,17 +141,27 @@ def show_skipped(skipped: Skipped) -> None:
         err.print(f"  {count:>8,}  {escape(reason)}  [dim]{escape('; '.join(places))}[/]")
 
 
-def show_answers(answered: AnsweredQuestion) -> None:
-    """Print a question's answers with their evidence, the words highlighted in their context."""
+def show_answers(answered: AnsweredQuestion, places: Sequence[str] = ()) -> None:
+    """Print a question's answers with their evidence, the words highlighted in their context.
+
+    Args:
+        answered: the question with its answers.
+        places: of each answer in files, `file:line`, where it was asked of files.
+    """
     out.print(f"[bold]{escape(answered.question)}[/]")
     if not answered.answers:
         out.print("  no answer found in the passages read")
     for number, answer in enumerate(answered.answers, 1):
+        title = escape(answer.passage.title or answer.passage.article_id)
+        place = (
+            f"[bold]{escape(places[number - 1])}[/] [dim]({title}, "
+            if places
+            else f"[dim]{title} ({escape(answer.passage.id)}, "
+            f"characters {answer.start}-{answer.end}, "
+        )
         out.print(
             f"  {number}. [bold green]{escape(answer.text)}[/]  p={answer.probability:.3f}   "
-            f"[dim]{escape(answer.passage.title or answer.passage.article_id)} "
-            f"({escape(answer.passage.id)}, characters {answer.start}-{answer.end}, "
-            f"p(z|x)={answer.passage_probability:.2f})[/]"
+            f"{place}p(z|x)={answer.passage_probability:.2f})[/]"
         )
         if number <= 2:
             out.print(evidence(answer))

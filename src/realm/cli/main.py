@@ -36,6 +36,7 @@ def build_app() -> typer.Typer:
     from realm.cli import (
         aligning_commands,
         answering_commands,
+        asking_commands,
         corpus_commands,
         exchange_commands,
         planning_commands,
@@ -57,6 +58,7 @@ def build_app() -> typer.Typer:
         corpus_commands,
         training_commands,
         status_commands,
+        asking_commands,
         answering_commands,
         aligning_commands,
         exchange_commands,

@@ -15,16 +15,29 @@ from realm.storage import EXTRA, MANIFEST, Request, open_folder, publish, remove
 
 
 def open_snapshot(
-    run: Path, model: Model, store: PassageStore, *, progress: Progress | None = None
+    run: Path,
+    model: Model,
+    store: PassageStore,
+    *,
+    kept_in: Path | None = None,
+    progress: Progress | None = None,
 ) -> Snapshot:
-    """Return the run's snapshot of these passages; other passages are embedded once and kept."""
+    """Return the run's snapshot of these passages; other passages are embedded once and kept.
+
+    Args:
+        run: what the model was loaded from.
+        model: with its towers.
+        store: the passages.
+        kept_in: folder for snapshots of other passages, where it is not the run's.
+        progress: called while they are embedded.
+    """
     tower = model.need_towers().passage
-    if (snapshot := find_snapshot(run, tower, store)) is not None:
+    if (snapshot := find_snapshot(kept_in or run, tower, store)) is not None:
         return snapshot
     return build_index(
         tower,
         store,
-        _kept(run, store),
+        _kept(kept_in or run, store),
         version=EmbedderVersion(model_hash=tower_hash(tower)),
         config=IndexConfig(),
         rebuild=True,  # kept ones that fit were found above
