@@ -421,8 +421,8 @@ def make_packed(
     def make(*, seed: int = 0, name: str = "packed") -> Path:
         towers, reader = make_towers(share=False, seed=seed), make_reader(widths=5, seed=seed)
         settings = {
-            "question_wordpieces": 24,
-            "joint_wordpieces": 96,
+            "question_wordpieces": 64,
+            "joint_wordpieces": 128,
             "defaults": {"split": {"max_wordpieces": 40}},
         }
         whole = tmp_path / f"{name}-whole"
