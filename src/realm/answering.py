@@ -100,7 +100,7 @@ class Answerer:
         if run is None:
             run, kept_in = default_model(), kept_in or cache_folder() / NAME
         checkpoint = find_checkpoint(run)
-        model = load_model(checkpoint).to(choose_device(device))
+        model = load_model(checkpoint, quick=True).to(choose_device(device))
         model.need_reader()
         run = run_of(run)
         store = PassageStore.open(passages or passages_of(run))

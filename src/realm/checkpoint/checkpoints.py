@@ -27,6 +27,7 @@ from realm.checkpoint.packed import PACKED, read_packed
 from realm.checkpoint.pretrained import hash_tensors
 from realm.device import CPU
 from realm.errors import ArtifactError, ConfigError
+from realm.model.bert import QUICK
 from realm.model.embedder import Embedder, Towers, build_towers
 from realm.model.encoder import Encoder, build_encoder
 from realm.model.reader import Reader, build_reader
@@ -160,11 +161,12 @@ def save_checkpoint(
         write_json(scratch / "extra.json", {"files": files})
 
 
-def load_model(folder: Path) -> Model:
+def load_model(folder: Path, *, quick: bool = False) -> Model:
     """Return the parts of a checkpoint, in evaluation mode.
 
     Args:
         folder: a checkpoint, a packed one too, or a run folder (its newest checkpoint is taken).
+        quick: for answering alone: without importing transformers, where that can be.
 
     Raises:
         ArtifactError: no checkpoint there, or a damaged one.
@@ -177,6 +179,7 @@ def load_model(folder: Path) -> Model:
     parts: dict[str, Any] = {}
     builders = {"embedder": build_towers, "encoder": build_encoder, "reader": build_reader}
     for name, settings in described.items():
+        settings["bert"][QUICK] = quick
         part = builders[name](settings)
         own = {
             key.removeprefix(f"{name}."): value
@@ -186,7 +189,7 @@ def load_model(folder: Path) -> Model:
         if name == "embedder" and settings["share_towers"]:
             own |= {k.replace("query.", "passage.", 1): v for k, v in own.items()}
         try:
-            part.load_state_dict(own)
+            part.load_state_dict(own, assign=quick)
         except RuntimeError as error:
             raise ArtifactError(f"{folder} is damaged: {error}") from error
         parts["towers" if name == "embedder" else name] = part.eval()
