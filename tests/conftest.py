@@ -418,12 +418,13 @@ def make_packed(
     from realm.checkpoint.checkpoints import Model, save_checkpoint
     from realm.exchange.packing import pack_run
 
-    def make(*, seed: int = 0, name: str = "packed") -> Path:
+    def make(*, seed: int = 0, name: str = "packed", **told: object) -> Path:
         towers, reader = make_towers(share=False, seed=seed), make_reader(widths=5, seed=seed)
         settings = {
             "question_wordpieces": 64,
             "joint_wordpieces": 128,
             "defaults": {"split": {"max_wordpieces": 40}},
+            **told,
         }
         whole = tmp_path / f"{name}-whole"
         model = Model(tokenizer=tokenizer, towers=towers, reader=reader)

@@ -230,6 +230,22 @@ def test_two_processes_at_once_share_the_work(
     assert kept(cache) == ["index", "passages"]
 
 
+def test_a_model_that_also_looks_at_words_keeps_their_index_and_only_the_newest(
+    docs: Path, cache: Path, make_packed: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_packed(name="hybrid", retriever="hybrid", lexical_weight=0.5)
+    answerer = FolderAnswerer.open(docs, model=model, cache=cache)
+    assert answerer.answerer.retriever.name == "hybrid"
+    (docs / "p0.md").write_text("Fermat lived in Paris.")
+    answerer = FolderAnswerer.open(docs, model=model, cache=cache)
+    assert answerer.answer([QUESTION])[0].answers
+    assert kept(cache) == ["bm25", "index", "passages"]
+    (index,) = (cache / "folders").glob("*/bm25/*")
+    monkeypatch.setattr(asking, "open_lexical", lambda *_: pytest.fail("indexed words again"))
+    assert FolderAnswerer.open(docs, model=model, cache=cache).answerer.store
+    assert index.is_dir()
+
+
 def test_what_was_left_out_is_told_when_it_is_read(docs: Path, model: Path, cache: Path) -> None:
     (docs / "photo.jpg").write_bytes(b"x")
     (docs / "empty.txt").write_text("")

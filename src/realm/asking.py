@@ -6,6 +6,7 @@ names the folders in which they are kept:
 CACHE/folders/NAME-<16 hex digits of path, model, settings>/
     passages-<16 hex digits of the files>/     published, with places.arrow beside the passages
     index-<the same>/                          published, by as many processes as ask meanwhile
+    bm25/                                      where the model's retriever looks at words, too
 
 Once both are there, those of earlier contents are removed.
 """
@@ -33,11 +34,13 @@ from realm.index.builder import EmbedderVersion, build_index
 from realm.index.snapshot import Snapshot
 from realm.mini import default_model
 from realm.records import Answer, AnsweredQuestion, Progress, Skipped
+from realm.retrieval.bm25 import open_lexical
 from realm.storage import MANIFEST, fingerprint_of, is_locked, locked, mend, read_json, remove
 from realm.tokenizer import WordpieceTokenizer
 
 PATIENCE_SECONDS = 24 * 3600.0
 """How long to wait for another process that reads the same files; its lock ends with it."""
+LEXICAL = "bm25"
 SHARD_ROWS = 2_048
 """Passages whose embeddings a kill can cost at most."""
 
@@ -112,15 +115,20 @@ class FolderAnswerer:
         store = _kept_passages(asked.passages_folder)
         skipped = Skipped() if store else asked.skipped
         store = store or _make_passages(asked, reading)
+        _make_lexical(asked, store)
 
         def open_index(model: Model, store: PassageStore) -> Snapshot:
             return _open_index(asked, model, store, embedding)
 
         answerer = Answerer.load(
-            asked.model, passages=store.folder, device=device, open_index=open_index
+            asked.model,
+            passages=store.folder,
+            device=device,
+            kept_in=asked.room,
+            open_index=open_index,
         )
         places = Places.open(store.folder, num_passages=len(store))
-        _remove_earlier(asked)
+        _remove_earlier(asked, store)
         return cls(answerer, places, skipped)
 
     def answer(self, questions: Sequence[str], **choices: Any) -> list[AnsweredQuestion]:  # noqa: ANN401
@@ -253,6 +261,25 @@ def _open_index(
     )
 
 
+def _make_lexical(asked: AskedFolder, store: PassageStore) -> None:
+    """Index the passages' words, where the model's retriever looks at them and nobody has yet."""
+    settings = read_json(asked.model / MANIFEST)["settings"]
+    if settings.get("retriever") != "hybrid":
+        return
+    if store.fingerprint not in _lexical_indexes(asked).values():
+        with locked(asked.room / LEXICAL, wait_seconds=PATIENCE_SECONDS):
+            open_lexical(asked.room, store)
+
+
+def _lexical_indexes(asked: AskedFolder) -> dict[Path, str]:
+    """Return which passages each finished index of words is of."""
+    found: dict[Path, str] = {}
+    for folder in (asked.room / LEXICAL).glob("bm25-*"):
+        with suppress(ArtifactError):
+            found[folder] = str(read_json(folder / MANIFEST)["inputs"]["passages"])
+    return found
+
+
 def _remove_damaged(folder: Path) -> None:
     """Remove a kept folder that cannot be opened: it can be made again."""
     mend(folder)
@@ -261,9 +288,12 @@ def _remove_damaged(folder: Path) -> None:
             remove(folder)
 
 
-def _remove_earlier(asked: AskedFolder) -> None:
+def _remove_earlier(asked: AskedFolder, store: PassageStore) -> None:
     """Remove what was kept of earlier contents, also half-made, unless somebody is at it."""
-    current = {asked.passages_folder.name, asked.index_folder.name}
+    current = {asked.passages_folder.name, asked.index_folder.name, LEXICAL}
+    for folder, passages in _lexical_indexes(asked).items():
+        if passages != store.fingerprint:
+            _remove_damaged(folder)
     for folder in asked.room.iterdir():
         name = folder.name.removeprefix(".").removesuffix(".partial")
         if name in current or not folder.is_dir() or _is_in_use(folder.with_name(name), folder):

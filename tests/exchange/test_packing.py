@@ -88,14 +88,13 @@ def test_it_answers_what_the_run_answers(run: Path, store: PassageStore, tmp_pat
         assert set(found.read_rows) & set(expected.read_rows)
 
 
-def test_it_says_how_the_passages_were_cut_and_nothing_of_the_training(
+def test_it_says_how_the_passages_were_cut_and_what_the_run_was_made_with(
     run: Path, tmp_path: Path
 ) -> None:
     out = pack_run(run, tmp_path / "small").folder
     assert stage_defaults(out, "split") == {"max_wordpieces": 40, "language": "en"}
-    assert read_json(out / MANIFEST)["settings"].keys() == {
-        *("stage", "question_wordpieces", "joint_wordpieces", "weights", "defaults")
-    }
+    settings = read_json(out / MANIFEST)["settings"]
+    assert settings == {**SETTINGS, "weights": "int8", "defaults": settings["defaults"]}
 
 
 def test_without_the_passages_at_hand_it_is_packed_too(model: Model, tmp_path: Path) -> None:

@@ -32,9 +32,6 @@ from realm.storage import (
     write_json,
 )
 
-KEPT_SETTINGS = ("stage", "question_wordpieces", "joint_wordpieces", "defaults")
-"""What whoever answers with a run must know of its settings; the rest is about training it."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackReport:
@@ -51,8 +48,8 @@ class PackReport:
 def pack_run(run: Path, out: Path, *, rebuild: bool = False) -> PackReport:
     """Write the towers and the reader of a fine-tuned run in 8 bits, for `--model`.
 
-    No optimiser, no encoder, no index, no passages. How the run's passages were cut is told along,
-    so that other texts are cut alike (`realm ask --docs`).
+    No optimiser, no encoder, no index, no passages. The run's settings are told along, and how its
+    passages were cut, so that other texts are cut alike (`realm ask --docs`).
 
     Args:
         run: from `realm finetune`; or one of its checkpoints.
@@ -96,13 +93,13 @@ def _write(model: Model, scratch: Path) -> None:
 
 
 def _settings(settings: dict[str, Any], run: Path) -> dict[str, Any]:
-    kept = {name: settings[name] for name in KEPT_SETTINGS if name in settings}
     try:
         cut = read_manifest(passages_of(run_of(run))).config
     except ArtifactError:  # the passages were left behind: other texts are cut by default
-        return {**kept, "weights": "int8"}
+        return {**settings, "weights": "int8"}
     split = {"max_wordpieces": cut.max_wordpieces, "language": cut.language}
-    return {**kept, "weights": "int8", "defaults": {**kept.get("defaults", {}), "split": split}}
+    defaults = {**settings.get("defaults", {}), "split": split}
+    return {**settings, "weights": "int8", "defaults": defaults}
 
 
 def _size(folder: Path, pattern: str = "*") -> int:
