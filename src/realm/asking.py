@@ -185,7 +185,7 @@ def look_at(docs: Path, *, model: Path | None, cache: Path | None) -> AskedFolde
     checkpoint = find_checkpoint(model or default_model())
     skipped = Skipped()
     files = list_files(docs, skipped)
-    split = SplitConfig(**{"drop_titles": (), **stage_defaults(checkpoint, "split")})
+    split = SplitConfig.model_validate({"drop_titles": (), **stage_defaults(checkpoint, "split")})
     index = IndexConfig(shard_rows=SHARD_ROWS, passage_wordpieces=split.max_wordpieces)
     where = docs.resolve()
     key = fingerprint_of(

@@ -5,6 +5,7 @@ and whether its lines are the file's (a text) or stand in one line of it (a reco
 """
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -96,8 +96,9 @@ class _SelfAttention(nn.Module):
     def __init__(self, config: SimpleNamespace) -> None:
         super().__init__()
         self.num_heads = config.num_attention_heads
-        for name in ("query", "key", "value"):
-            setattr(self, name, _Linear(config.hidden_size, config.hidden_size))
+        self.query = _Linear(config.hidden_size, config.hidden_size)
+        self.key = _Linear(config.hidden_size, config.hidden_size)
+        self.value = _Linear(config.hidden_size, config.hidden_size)
 
     def forward(
         self,
