@@ -11,6 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import realm.model.reader
 from realm.answering import Answerer, AnsweringLengths, answered_as_json
 from realm.checkpoint.checkpoints import Model, checkpoint_folder, save_checkpoint, tower_hash
 from realm.checkpoint.sources import write_sources
@@ -361,3 +362,38 @@ def test_answers_as_json_say_where_they_stand(
         assert item["probability"] == answer.probability
         assert passage["id"] == answer.passage.id
         assert passage["probability"] == answer.passage_probability
+
+
+# in 16 bits
+
+
+def test_reading_in_16_bits_moves_answers_little(
+    answerer: Answerer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.dtype] = []
+    hidden = realm.model.reader.hidden_states
+
+    def look(*told: Any) -> torch.Tensor:
+        seen.append(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None)
+        return hidden(*told)
+
+    monkeypatch.setattr(realm.model.reader, "hidden_states", look)
+    exact = answerer.answer(QUESTIONS, num_answers=200)
+    answerer.autocast = "bfloat16"
+    rounded = answerer.answer(QUESTIONS, num_answers=200)
+    assert set(seen) == {None, torch.bfloat16}
+    for one, other in zip(exact, rounded, strict=True):
+        assert one.read_rows == other.read_rows
+        expected = {answer.text.casefold(): answer.probability for answer in one.answers}
+        best = other.answers[0]
+        assert abs(best.probability - expected[best.text.casefold()]) < 0.1
+
+
+@pytest.mark.parametrize("is_quick", [True, False])
+def test_16_bits_are_chosen_where_they_are_quicker(
+    run: Path, monkeypatch: pytest.MonkeyPatch, *, is_quick: bool
+) -> None:
+    monkeypatch.setattr("realm.answering.has_quick_bfloat16", lambda _: is_quick)
+    assert Answerer.load(run).autocast == "none"
+    expected = "bfloat16" if is_quick else "none"
+    assert Answerer.load(run, autocast="auto").autocast == expected

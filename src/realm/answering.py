@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,8 +13,9 @@ from realm.cache import cache_folder
 from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model
 from realm.checkpoint.sources import check_vocabulary, passages_of, run_of
 from realm.corpus.store import PassageStore
-from realm.device import AUTO, choose_device
+from realm.device import AUTO, choose_device, device_of, has_quick_bfloat16
 from realm.errors import AnsweringError
+from realm.index.builder import autocast_to
 from realm.index.opening import open_snapshot
 from realm.index.snapshot import Snapshot
 from realm.mini import NAME, default_model
@@ -69,6 +70,8 @@ class Answerer:
             question_wordpieces=self.lengths.question,
         )
         self.retriever: Retriever = self.dense
+        self.autocast: Literal["bfloat16", "none"] = "none"
+        """Of the reader's matrix products."""
 
     @classmethod
     def load(
@@ -78,6 +81,7 @@ class Answerer:
         passages: Path | None = None,
         device: str = AUTO,
         progress: Progress | None = None,
+        autocast: Literal["auto", "bfloat16", "none"] = "none",
         kept_in: Path | None = None,
         open_index: OpenIndex | None = None,
     ) -> "Answerer":
@@ -90,6 +94,8 @@ class Answerer:
                 embedded on first use and kept beside the run (realm-mini: in the user's cache).
             device: where the model runs: auto, cpu, cuda, cuda:NUMBER.
             progress: called while other passages are embedded.
+            autocast: whether the reader's matrix products are in 16 bits, which moves answers as
+                little as packing does; auto: where that is quicker.
             kept_in: folder for what is made of other passages, instead of the run's own.
             open_index: returns the passages' index, where it is made in another way.
 
@@ -100,7 +106,8 @@ class Answerer:
         if run is None:
             run, kept_in = default_model(), kept_in or cache_folder() / NAME
         checkpoint = find_checkpoint(run)
-        model = load_model(checkpoint, quick=True).to(choose_device(device))
+        where = choose_device(device)
+        model = load_model(checkpoint, quick=True).to(where)
         model.need_reader()
         run = run_of(run)
         store = PassageStore.open(passages or passages_of(run))
@@ -120,6 +127,9 @@ class Answerer:
             name=run.name,
             fingerprint=str(manifest["fingerprint"]),
         )
+        if autocast == "auto":
+            autocast = "bfloat16" if has_quick_bfloat16(where) else "none"
+        answerer.autocast = autocast
         if settings.get("retriever") == "hybrid":
             answerer.use_hybrid(
                 open_lexical(kept_in or run, store, progress=progress),
@@ -202,10 +212,9 @@ class Answerer:
         inputs = span_inputs(self.store, question_ids, rows, self.lengths.joint)
         budget = Budget(pad_id=self.store.tokenizer.pad_id, batch_tokens=BATCH_TOKENS)
         weighted = torch.tensor(scores) * self.retriever.score_weight
-        logits = [
-            part + score
-            for part, score in zip(span_logits(self.reader, inputs, budget), weighted, strict=True)
-        ]
+        with autocast_to(self.autocast, device_of(self.reader)):
+            scored = span_logits(self.reader, inputs, budget)
+        logits = [part + score for part, score in zip(scored, weighted, strict=True)]
         flat = torch.cat([part.reshape(-1) for part in logits])
         if not torch.isfinite(flat).any():
             return ()

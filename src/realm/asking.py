@@ -124,6 +124,7 @@ class FolderAnswerer:
             asked.model,
             passages=store.folder,
             device=device,
+            autocast="auto",
             kept_in=asked.room,
             open_index=open_index,
         )

@@ -68,7 +68,9 @@ def ask(
     from realm.cli import display
 
     with display.progress("embedding", "passages") as advance:
-        run = Answerer.load(model, passages=passages, device=device, progress=advance)
+        run = Answerer.load(
+            model, passages=passages, device=device, progress=advance, autocast="auto"
+        )
     answered = run.answer([question], num_passages=num_passages, num_answers=num_answers)[0]
     if as_json:
         typer.echo(json.dumps(answered_as_json(answered), ensure_ascii=False))
