@@ -3,9 +3,9 @@
     python benchmarks/answer_latency.py runs/qa questions.jsonl --limit 100 --out latency.json
     python benchmarks/answer_latency.py runs/qa questions.jsonl --check
 
-The model is loaded and a few questions are asked before the clock runs. Beside wall time stands the
-CPU time of the process, which other work on the machine disturbs less. With --check the exit code is
-1 where wall time is above the target (two free cores of a server's processor).
+The model is loaded and a few questions are asked before the clock runs. Beside wall time stands
+the CPU time of the process, which other work on the machine disturbs less. With --check the exit
+code is 1 where wall time is above the target (two free cores of a server's processor).
 """
 
 import argparse

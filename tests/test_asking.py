@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+import realm.index.builder
 from realm import asking, mini
 from realm.asking import FolderAnswerer, ask_folder, placed_as_json
 from realm.corpus.folder import split_files
@@ -123,6 +125,37 @@ def test_a_changed_file_is_read_and_what_was_kept_before_is_removed(
     assert made == ["passages", "index"]
     assert "Fermat lived in Paris." in {passage.text for passage in found}
     assert kept(cache) == ["index", "passages"]
+
+
+def test_passages_that_stay_are_not_embedded_again(
+    docs: Path, model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = FolderAnswerer.open(docs, model=model, cache=cache).answerer
+    vectors = {p.sha256: before.dense.snapshot.exact[torch.tensor(p.row)] for p in before.store}
+    (docs / "p0.md").write_text("Fermat lived in Paris.")
+    (docs / "a.txt").write_text("Euler lived in Basel.")  # moves all rows
+    embedded: list[int] = []
+    embed_sequences = realm.index.builder.embed_sequences
+
+    def counted(tower: Any, lengths: Any, *told: Any, **named: Any) -> Any:
+        embedded.extend(lengths)
+        return embed_sequences(tower, lengths, *told, **named)
+
+    monkeypatch.setattr("realm.index.builder.embed_sequences", counted)
+    after = FolderAnswerer.open(docs, model=model, cache=cache).answerer
+    fresh = [passage for passage in after.store if passage.sha256 not in vectors]
+    assert {passage.text for passage in fresh} == {
+        "Fermat lived in Paris.",
+        "Euler lived in Basel.",
+    }
+    assert len(embedded) == len(fresh)
+    for passage in after.store:
+        found = after.dense.snapshot.exact[torch.tensor(passage.row)]
+        if passage.sha256 in vectors:
+            assert torch.equal(found, vectors[passage.sha256])
+        else:
+            assert found.isfinite().all()
+            assert found.norm() > 0.1
 
 
 def test_a_touched_file_is_the_same_and_a_renamed_one_is_not(

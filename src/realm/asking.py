@@ -31,6 +31,7 @@ from realm.corpus.store import PassageStore
 from realm.device import AUTO
 from realm.errors import ArtifactError
 from realm.index.builder import EmbedderVersion, build_index
+from realm.index.earlier import EarlierVectors
 from realm.index.snapshot import Snapshot
 from realm.mini import default_model
 from realm.records import Answer, AnsweredQuestion, Progress, Skipped
@@ -258,8 +259,20 @@ def _open_index(
         folder,
         version=EmbedderVersion(model_hash=asked.model_fingerprint),
         config=asked.index,
+        known=_known_vectors(asked, store),
         progress=progress,
     )
+
+
+def _known_vectors(asked: AskedFolder, store: PassageStore) -> EarlierVectors | None:
+    """Return the vectors that the same model has made of earlier contents, if they are kept."""
+    for folder in asked.room.glob("index-*"):
+        passages = folder.with_name(folder.name.replace("index", "passages", 1))
+        with suppress(ArtifactError):  # half removed, or not finished: another one, or none
+            snapshot, before = Snapshot.open(folder), PassageStore.open(passages)
+            if snapshot.passages_fingerprint == before.fingerprint:
+                return EarlierVectors(store, before, snapshot)
+    return None
 
 
 def _make_lexical(asked: AskedFolder, store: PassageStore) -> None:
