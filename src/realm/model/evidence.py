@@ -1,0 +1,70 @@
+"""What the reader's and the retriever's numbers say about the best answer."""
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from realm.device import CPU, device_of
+from realm.model.bert import widened
+from realm.model.inputs import TokenSequence, pad
+from realm.model.reader import Reader
+from realm.model.realm import Budget
+from realm.records import Evidence
+
+SCORES = 5
+"""Passages whose retriever's scores count, whatever is read."""
+
+
+def measure_evidence(
+    totals: Mapping[str, float],
+    best_of_passage: Mapping[int, str],
+    *,
+    num_read: int,
+    best_logit: float,
+    scores: Sequence[float],
+    p_null: float | None = None,
+) -> Evidence:
+    """Return the evidence for the string with the largest total.
+
+    Args:
+        totals: summed probability of each string, at least one.
+        best_of_passage: each passage's own best string; passages may be missing.
+        num_read: passages read.
+        best_logit: the largest logit of a span, without the retriever's score.
+        scores: the retriever's, best first, at least one.
+        p_null: probability that no passage read holds an answer; None: not told.
+    """
+    best = max(totals, key=lambda key: totals[key])
+    second = max((total for key, total in totals.items() if key != best), default=0.0)
+    agreeing = sum(key == best for key in best_of_passage.values())
+    others = scores[1:SCORES]
+    return Evidence(
+        probability=min(1.0, totals[best]),
+        margin=max(0.0, totals[best] - second),
+        best_logit=best_logit,
+        score=scores[0],
+        score_gap=scores[0] - fmean(others) if others else 0.0,
+        agreement=agreeing / num_read,
+        p_null=p_null,
+    )
+
+
+def null_logits(
+    reader: Reader, question: TokenSequence, budget: Budget
+) -> Float[Tensor, " logits"]:
+    """Return the logit of "no passage read holds an answer"; nothing from a reader without one.
+
+    Args:
+        reader: with `reads_null` and `null_logits`, where it was trained with the null passage.
+        question: [CLS] question [SEP] [SEP].
+        budget: how it is padded.
+    """
+    if not getattr(reader, "reads_null", False):
+        return torch.empty(0)
+    read_null: Any = getattr(reader, "null_logits")  # noqa: B009 - not every reader has it
+    inputs = pad([question], budget.pad_id).to(device_of(reader))
+    return widened(read_null(inputs)).to(CPU)
