@@ -246,9 +246,17 @@ class Answerer:
             num_read=len(rows),
             best_logit=max(float(part.max()) for part in logits if part.numel()),
             scores=scores,
+            overlap=self._overlap(question_ids, rows[0]),
             p_null=float(probabilities[-1]) if len(null) else None,
         )
         return gathered.answers(weighted.softmax(dim=0), num_answers), evidence
+
+    def _overlap(self, question_ids: list[int], row: int) -> float:
+        """Return the share of the question's wordpieces that stand in a passage or its title."""
+        asked = set(question_ids)
+        held = asked.intersection(self.store.wordpieces(row).tolist())
+        held |= asked.intersection(self.store.tokenizer.encode(self.store.title(row)).ids)
+        return len(held) / len(asked)
 
 
 def _calibrated(answers: tuple[Answer, ...], probability: float) -> tuple[Answer, ...]:

@@ -12,7 +12,7 @@ from realm.errors import ConfigError
 C = TypeVar("C", bound="Config")
 SECTIONS = (
     *("split", "mask", "ict", "mlm", "index", "approximate"),
-    *("pretrain", "finetune", "evaluate"),
+    *("pretrain", "finetune", "evaluate", "calibrate"),
 )
 """Tables that a settings file may have, one for each stage."""
 
@@ -400,6 +400,26 @@ class EvaluateConfig(Config):
     """Only a random sample of so many questions (None: all)."""
     regex_mode: Literal["match", "search"] = "match"
     """match: anchored at the start, as released; search: anywhere."""
+
+
+class CalibrateConfig(Config):
+    """How probabilities are calibrated, and when "no answer" is said."""
+
+    num_passages: int | None = Field(default=None, ge=1)
+    """Passages read for each question (None: 5, or what an imported model says)."""
+    batch_size: int = Field(default=16, ge=1)
+    """Questions answered together."""
+    removed_share: float = Field(default=0.5, gt=0, le=1)
+    """Share of the questions that are answered a second time, without the passages that hold an
+    answer."""
+    refuse: float = Field(default=0.73, gt=0, lt=1)
+    """Share of those that the default threshold must refuse."""
+    l2: float = Field(default=1.0, gt=0)
+    """Penalty on the squared weights of the standardised evidence."""
+    seed: int = 0
+    """Decides the sample of `limit`, and which questions are answered twice."""
+    limit: int | None = Field(default=None, ge=1)
+    """Only a random sample of so many questions (None: all)."""
 
 
 def load_config(

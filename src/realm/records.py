@@ -137,6 +137,8 @@ class Evidence:
     """How much more that is than the mean score of passages 2 to 5; 0 where there are none."""
     agreement: float
     """Share of the passages read whose own best span is the best string."""
+    overlap: float
+    """Share of the question's wordpieces that stand in the first passage or its title."""
     p_null: float | None = None
     """The reader's probability that no passage read holds an answer; None: it has no such logit."""
 

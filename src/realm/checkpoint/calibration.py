@@ -118,15 +118,12 @@ def _parse(value: dict[str, Any], path: Path) -> Calibration:
             f"expected {_KIND!r}, {FORMAT_VERSION}; run `realm calibrate` again"
         )
     try:
-        threshold = float(value["min_probability"])
-        if not 0 <= threshold <= 1:
-            raise ValueError(f"min_probability {threshold}")
         return Calibration(
             model_fingerprint=str(value["model_fingerprint"]),
             retriever=str(value["retriever"]),
             num_passages=int(value["num_passages"]),
             calibrator=calibrator_from(value["calibrator"]),
-            min_probability=threshold,
+            min_probability=min(1.0, max(0.0, float(value["min_probability"]))),
             figures=dict(value["figures"]),
             settings=dict(value["settings"]),
             inputs=dict(value["inputs"]),

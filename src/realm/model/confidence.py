@@ -85,7 +85,7 @@ def calibrator_from(value: dict[str, Any]) -> Calibrator:
     )
 
 
-FEATURES = ("log_odds", "margin", "best_logit", "score", "score_gap", "agreement")
+FEATURES = ("log_odds", "margin", "best_logit", "score", "score_gap", "agreement", "overlap")
 NULL = "null_log_odds"
 """The one more of a reader with a null logit."""
 
@@ -99,6 +99,7 @@ def evidence_features(evidence: Evidence) -> dict[str, float]:
         "score": evidence.score,
         "score_gap": evidence.score_gap,
         "agreement": evidence.agreement,
+        "overlap": evidence.overlap,
     }
     if evidence.p_null is not None:
         features[NULL] = log_odds(evidence.p_null)

@@ -26,6 +26,7 @@ def measure_evidence(
     num_read: int,
     best_logit: float,
     scores: Sequence[float],
+    overlap: float,
     p_null: float | None = None,
 ) -> Evidence:
     """Return the evidence for the string with the largest total.
@@ -36,6 +37,7 @@ def measure_evidence(
         num_read: passages read.
         best_logit: the largest logit of a span, without the retriever's score.
         scores: the retriever's, best first, at least one.
+        overlap: share of the question's wordpieces in the first passage.
         p_null: probability that no passage read holds an answer; None: not told.
     """
     best = max(totals, key=lambda key: totals[key])
@@ -49,6 +51,7 @@ def measure_evidence(
         score=scores[0],
         score_gap=scores[0] - fmean(others) if others else 0.0,
         agreement=agreeing / num_read,
+        overlap=overlap,
         p_null=p_null,
     )
 
