@@ -83,7 +83,7 @@ def evaluate(
     asked = read_questions(questions)
     with display.progress("embedding", "passages") as advance:
         answerer = Answerer.load(model, passages=passages, device=device, progress=advance)
-        _use_retriever(answerer, retriever, model)
+        use_retriever(answerer, retriever, model)
     with display.progress("answering", "questions") as advance:
         report = measure(
             answerer,
@@ -112,6 +112,7 @@ def ask(
         int | None,
         typer.Option("--read", min=1, help="Passages to read: 5, or what an imported model says."),
     ] = None,
+    min_probability: options.MinProbability = None,
     device: options.Device = "auto",
     as_json: options.AsJson = False,
 ) -> None:
@@ -124,7 +125,14 @@ def ask(
 
     with display.progress("embedding", "passages") as advance:
         answerer = Answerer.load(model, passages=passages, device=device, progress=advance)
-    answered = answerer.answer([question], num_passages=num_passages, num_answers=num_answers)[0]
+    if min_probability:
+        display.note_uncalibrated(answerer.why_uncalibrated)
+    answered = answerer.answer(
+        [question],
+        num_passages=num_passages,
+        num_answers=num_answers,
+        min_probability=min_probability,
+    )[0]
     if as_json:
         typer.echo(json.dumps(answered_as_json(answered), ensure_ascii=False))
     else:
@@ -238,7 +246,7 @@ def quickstart(
     run_quickstart(out, rebuild=rebuild)
 
 
-def _use_retriever(answerer: "Answerer", retriever: Retriever, model: Path) -> None:
+def use_retriever(answerer: "Answerer", retriever: Retriever, model: Path) -> None:
     """Put a baseline retriever under the same reader."""
     if retriever is Retriever.bm25:
         from realm.evaluation.bm25 import Bm25Retriever

@@ -36,6 +36,7 @@ def build_app() -> typer.Typer:
     from realm.cli import (
         aligning_commands,
         answering_commands,
+        calibrating_commands,
         corpus_commands,
         exchange_commands,
         planning_commands,
@@ -58,6 +59,7 @@ def build_app() -> typer.Typer:
         training_commands,
         status_commands,
         answering_commands,
+        calibrating_commands,
         aligning_commands,
         exchange_commands,
         planning_commands,

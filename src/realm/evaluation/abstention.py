@@ -8,6 +8,7 @@ no order, so that the risk within such a group is that of the whole group's mix.
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
+from math import floor
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,30 @@ class Abstention:
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
         return asdict(self)
+
+    def lines(self, width: int) -> list[str]:
+        """Return the numbers as lines of plain text, shares in percent.
+
+        Args:
+            width: of the column of names.
+        """
+        kind = "calibrated" if self.is_calibrated else "not calibrated: the reader's own"
+        risks = "  ".join(
+            f"{100 * coverage:.0f}: {100 * risk:.1f}" for coverage, risk in self.risk_at_coverage
+        )
+        rows = [
+            ("probabilities", kind),
+            ("calibration error", f"{self.ece:.3f} (by chance {self.ece_by_chance:.3f})"),
+            ("AURC", f"{self.aurc:.3f}"),
+            ("risk at coverage", risks),
+        ]
+        if self.min_probability > 0:
+            rows += [
+                ("no answer", f"{100 * self.share_refused:.1f} (below {self.min_probability:.4g})"),
+                ("... of the right", f"{100 * self.share_of_right_refused:.1f}"),
+                ("right if answered", f"{100 * self.accuracy_of_answered:.1f}"),
+            ]
+        return [f"{name:<{width}}  {value}" for name, value in rows]
 
 
 def measure_abstention(
@@ -156,7 +181,7 @@ def ece_by_chance(probabilities: Sequence[float], *, draws: int = 100, seed: int
 def choose_threshold(unanswerable: Sequence[float], refuse: float) -> float:
     """Return the least threshold below which at least a share of the unanswerable ones lie.
 
-    The least one is what costs the fewest right answers.
+    The least one is what costs the fewest right answers. It has four decimals.
 
     Args:
         unanswerable: probabilities of answers to questions that the passages do not answer.
@@ -165,7 +190,7 @@ def choose_threshold(unanswerable: Sequence[float], refuse: float) -> float:
     count = int(np.ceil(refuse * len(unanswerable) - 1e-9))
     if count < 1:
         return 0.0
-    return min(1.0, float(np.nextafter(sorted(unanswerable)[count - 1], 2.0)))
+    return min(1.0, (floor(sorted(unanswerable)[count - 1] * 10_000) + 1) / 10_000)
 
 
 def share_below(probabilities: Sequence[float], threshold: float) -> float:

@@ -139,18 +139,10 @@ def calibrate(
     total = len(asked) + len(removed)
     num_passages = config.num_passages or answerer.lengths.num_passages
 
-    def answer(some: Sequence[Question], before: int, *, without: bool) -> list[Case]:
-        return answer_cases(
-            answerer,
-            some,
-            num_passages=num_passages,
-            batch_size=config.batch_size,
-            without_answers=without,
-            progress=(lambda done, _: progress(before + done, total)) if progress else None,
-        )
-
-    cases = answer(asked, 0, without=False)
-    without = answer(removed, len(asked), without=True)
+    settings: dict[str, Any] = {"num_passages": num_passages, "batch_size": config.batch_size}
+    cases = answer_cases(answerer, asked, progress=_after(progress, 0, total), **settings)
+    told = _after(progress, len(asked), total)
+    without = answer_cases(answerer, removed, without_answers=True, progress=told, **settings)
     calibrator, threshold, figures = fit_and_measure(cases, without, config)
     return Calibration(
         model_fingerprint=answerer.model_fingerprint,
@@ -217,6 +209,13 @@ def fit_and_measure(
     return _fit(cases, without, config), threshold, figures
 
 
+def _after(progress: Progress | None, done: int, total: int) -> Progress | None:
+    """Return the progress of one part of all that is answered."""
+    if progress is None:
+        return None
+    return lambda part, _: progress(done + part, total)
+
+
 def _halves(right: Sequence[bool]) -> list[int]:
     """Return 0 or 1 for each question, with equal numbers of right and wrong ones in both."""
     seen = {True: 0, False: 0}
@@ -270,7 +269,7 @@ def _other_half_refusals(
 def _ask(
     answerer: Answerer, questions: Sequence[str], num_passages: int | None
 ) -> list[AnsweredQuestion]:
-    """Answer a batch; where it fails, each question alone: one that cannot be asked finds nothing."""
+    """Answer a batch; where it fails, each question alone; who cannot be asked finds nothing."""
     try:
         return answerer.answer(questions, num_passages=num_passages, num_answers=1)
     except AnsweringError:

@@ -10,6 +10,7 @@ import numpy as np
 
 from realm.config import EvaluateConfig
 from realm.errors import AnsweringError, ArtifactError, ConfigError, CorpusError, RealmError
+from realm.evaluation.abstention import Abstention, measure_abstention
 from realm.evaluation.metrics import (
     answer_finder,
     bootstrap_interval,
@@ -90,7 +91,8 @@ def evaluate(
     recall@k: an answer stands in one of the first k passages. reader_oracle@n: in one of the n
     passages that were read. mean_reciprocal_rank: over the passages retrieved, which are as many
     as the largest k. Each k and n is at most the corpus. A question on which the answerer raises
-    a RealmError counts as wrong everywhere and among the report's failures.
+    a RealmError counts as wrong everywhere and among the report's failures. All of these judge the
+    best guess, whether it was said or kept back as too improbable; `abstention` tells them apart.
 
     Args:
         answerer: answers in batches of `config.batch_size`.
@@ -115,6 +117,7 @@ def evaluate(
     failures = Skipped()
     records: list[QuestionRecord] = []
     seconds: list[float] = []
+    said: AnsweredQuestion | None = None
     for start in range(0, len(asked), config.batch_size):
         batch = asked[start : start + config.batch_size]
         for question, reply in zip(batch, _ask(answerer, batch, depths), strict=True):
@@ -123,6 +126,7 @@ def evaluate(
             judged = _judge(question, reply, passages, config, depths)
             records.append(replace(judged, overlap=overlap(question)))
             seconds.append(reply.seconds)
+            said = reply.answered or said
         if progress is not None:
             progress(len(records), len(asked))
     if failures.total == len(records):
@@ -145,6 +149,7 @@ def evaluate(
         median_seconds_per_question=median(seconds),
         records=tuple(records),
         failures=failures.counts,
+        abstention=_abstention(records, said),
     )
 
 
@@ -247,6 +252,7 @@ def _judge(
         rank=rank,
         answer_was_read=answer_was_read,
         error=f"{type(reply.error).__name__}: {reply.error}" if reply.error else None,
+        refused=answered.is_refused,
     )
 
 
@@ -259,6 +265,20 @@ def _find(
     texts = dict(zip(rows, passages.texts(rows), strict=True)) if rows else {}
     rank = next((i for i, row in enumerate(retrieved, start=1) if found(texts[row])), None)
     return rank, any(found(texts[row]) for row in answered.read_rows)
+
+
+def _abstention(
+    records: Sequence[QuestionRecord], said: AnsweredQuestion | None
+) -> Abstention | None:
+    """Return what the probabilities are worth; one of the answers tells the threshold."""
+    if said is None:
+        return None
+    return measure_abstention(
+        [record.probability for record in records],
+        [record.right for record in records],
+        min_probability=said.min_probability,
+        is_calibrated=said.is_calibrated,
+    )
 
 
 def _metrics(

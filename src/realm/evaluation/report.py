@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from realm.errors import ArtifactError
+from realm.evaluation.abstention import Abstention
 from realm.evaluation.metrics import NORMALIZER
 from realm.storage import FORMAT_VERSION, write_json
 
@@ -31,7 +32,7 @@ class QuestionRecord:
     prediction: str
     """The best answer; empty when there was none."""
     probability: float
-    """p(y|x) of the prediction, 0 when there was none."""
+    """Of the prediction, calibrated where the run is; 0 when there was none."""
     right: bool
     """Exact match or regex match."""
     exact_match: bool | None
@@ -47,6 +48,8 @@ class QuestionRecord:
     """Why there is no answer: the kind of the error and its message."""
     overlap: float | None = None
     """Share of the question's content words that stand in its gold passage; None: not known."""
+    refused: bool = False
+    """Whether "no answer" was said: the prediction is then a guess that was kept back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +83,8 @@ class Report:
     """Questions that ended in an error, by kind of error; they count as wrong."""
     thirds: Mapping[str, OverlapThird] = field(default_factory=dict[str, OverlapThird])
     """least, middle, most: how the overlap with the gold passage decides; empty: not known."""
+    abstention: Abstention | None = None
+    """What the probabilities are worth, and what was refused."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as plain JSON values."""
@@ -104,6 +109,7 @@ class Report:
             "median_seconds_per_question": self.median_seconds_per_question,
             "failures": dict(self.failures),
             "overlap_thirds": {name: asdict(third) for name, third in self.thirds.items()},
+            "abstention": self.abstention.as_json() if self.abstention else None,
             "questions": [asdict(record) for record in self.records],
         }
 
@@ -127,6 +133,8 @@ class Report:
             f"{metric.num_questions:>9,}"
             for name, metric in self.metrics.items()
         ]
+        if self.abstention is not None:
+            lines += ["", *self.abstention.lines(width)]
         return "\n".join([*lines, *self._thirds(width)])
 
     def _thirds(self, width: int) -> list[str]:
