@@ -1,14 +1,15 @@
 """A run and questions -> the chance that its answers are right, and when to say "no answer".
 
 The questions are answered twice: as they are, and, for a share of them, from what is left of the
-retriever's list without the passages that hold an answer. The second kind is always wrong, and
-shows what the evidence looks like where the corpus does not know. Every figure is measured on the
+retriever's list without the passages that hold an answer. The second kind is wrong, unless exact
+match forgives what the search for answers does not, and shows what the evidence looks like where
+the corpus does not know. Every figure is measured on the
 half of the questions that the numbers behind it were not fitted to.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,7 +17,6 @@ import torch
 from realm.answering import Answerer
 from realm.checkpoint.calibration import Calibration
 from realm.config import CalibrateConfig
-from realm.corpus.store import PassageStore
 from realm.errors import AnsweringError, CorpusError
 from realm.evaluation.abstention import choose_threshold, measure_abstention, share_below
 from realm.evaluation.metrics import answer_finder, exact_match, regex_match
@@ -51,12 +51,21 @@ class Case:
     """Whether "no answer" was said."""
 
 
+@runtime_checkable
+class Texts(Protocol):
+    """A passage store."""
+
+    def __len__(self) -> int: ...
+
+    def texts(self, rows: Sequence[int]) -> list[str]:
+        """Return the text of each row."""
+        ...
+
+
 class WithoutAnswers:
     """A retriever over passages from which all that hold an answer were taken."""
 
-    def __init__(
-        self, retriever: Retriever, store: PassageStore, questions: Sequence[Question]
-    ) -> None:
+    def __init__(self, retriever: Retriever, store: Texts, questions: Sequence[Question]) -> None:
         self.name: str = retriever.name
         self.score_weight: float = retriever.score_weight
         self._retriever = retriever
@@ -228,7 +237,7 @@ def _halves(right: Sequence[bool]) -> list[int]:
 
 def _fit(cases: Sequence[Case], without: Sequence[Case], config: CalibrateConfig) -> Calibrator:
     known = [(case.evidence, case.is_right, True) for case in cases if case.evidence]
-    known += [(case.evidence, False, False) for case in without if case.evidence]
+    known += [(case.evidence, case.is_right, False) for case in without if case.evidence]
     evidence, is_right, is_asked = zip(*known, strict=True)
     return fit_calibrator(evidence, is_right, is_asked, l2=config.l2)
 
