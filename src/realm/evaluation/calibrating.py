@@ -123,6 +123,12 @@ def answer_cases(
     return cases
 
 
+def draw(questions: Sequence[Question], limit: int | None, seed: int) -> list[Question]:
+    """Return at most `limit` of the questions (None: all), in random order."""
+    order = np.random.default_rng(seed).permutation(len(questions))[:limit]
+    return [questions[number] for number in order.tolist()]
+
+
 def calibrate(
     answerer: Answerer,
     questions: Sequence[Question],
@@ -141,9 +147,7 @@ def calibrate(
     Raises:
         CorpusError: too few of the answers are right, or too few wrong.
     """
-    random = np.random.default_rng(config.seed)
-    order = random.permutation(len(questions))[: config.limit or len(questions)]
-    asked = [questions[number] for number in order.tolist()]
+    asked = draw(questions, config.limit, config.seed)
     removed = asked[: round(config.removed_share * len(asked))]
     total = len(asked) + len(removed)
     num_passages = config.num_passages or answerer.lengths.num_passages
