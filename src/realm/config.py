@@ -412,7 +412,7 @@ class CalibrateConfig(Config):
     removed_share: float = Field(default=0.5, gt=0, le=1)
     """Share of the questions that are answered a second time, without the passages that hold an
     answer."""
-    refuse: float = Field(default=0.73, gt=0, lt=1)
+    refuse: float = Field(default=0.75, gt=0, lt=1)
     """Share of those that the default threshold must refuse."""
     l2: float = Field(default=1.0, gt=0)
     """Penalty on the squared weights of the standardised evidence."""

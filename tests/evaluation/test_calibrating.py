@@ -145,7 +145,8 @@ def answerer(
         found: list[torch.Tensor] = []
         for item in inputs:
             body = item.ids[item.first : item.last + 1]
-            logits = torch.zeros(len(body), widths)
+            ends = torch.arange(len(body))[:, None] + torch.arange(widths)
+            logits = torch.where(ends < len(body), 0.0, float("-inf"))
             logits[:, 0] = torch.tensor([8 + n / 500 if n in towns else 0.0 for n in body])
             found.append(logits)
         return found
