@@ -22,7 +22,8 @@ from realm.errors import AnsweringError, ArtifactError, ConfigError, CorpusError
 from realm.index.builder import EmbedderVersion, build_index
 from realm.index.snapshot import snapshot_folder
 from realm.model.confidence import Calibrator
-from realm.model.realm import Budget, span_logits
+from realm.model.reader import Reader
+from realm.model.realm import Budget, SpanInput, span_logits
 from realm.retrieval.reading import span_inputs
 from realm.tokenizer import SPECIAL_TOKENS, WordpieceTokenizer
 
@@ -472,17 +473,27 @@ def test_a_run_brings_its_calibration_along(run: Path) -> None:
         Answerer.load(run)
 
 
-def test_the_null_logit_takes_part_in_the_softmax_of_all_spans(answerer: Answerer) -> None:
+def test_the_null_passage_takes_part_in_the_softmax_of_all_spans(
+    answerer: Answerer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (before,) = answerer.answer(QUESTIONS[:1])
-    reader: Any = answerer.reader
-    reader.reads_null = True
-    reader.null_logits = lambda _: torch.tensor([40.0])
+    answerer.reader.reads_null = True
+    null = 40.0
+
+    def with_null(reader: Reader, inputs: Sequence[SpanInput], budget: Budget) -> list[Any]:
+        *found, last = span_logits(reader, inputs, budget)
+        assert last.shape == (1, 5)
+        assert torch.isfinite(last).sum() == 1  # of the null passage's one span
+        return [*found, torch.full_like(last, null)]
+
+    monkeypatch.setattr("realm.answering.span_logits", with_null)
     (after,) = answerer.answer(QUESTIONS[:1])
     assert after.evidence
     assert after.evidence.p_null == pytest.approx(1.0, abs=1e-3)
     assert after.answers[0].probability < 1e-3 * before.answers[0].probability
     assert after.answers[0].text == before.answers[0].text
-    reader.null_logits = lambda _: torch.tensor([500.0])
+    assert after.read_rows == before.read_rows
+    null = 500.0
     (nothing,) = answerer.answer(QUESTIONS[:1])
     assert nothing.is_refused
     assert nothing.evidence is None

@@ -17,12 +17,15 @@ from realm.errors import AnsweringError
 from realm.index.opening import open_snapshot
 from realm.index.snapshot import Snapshot
 from realm.model.confidence import scale_factor
-from realm.model.evidence import measure_evidence, null_logits
+from realm.model.evidence import measure_evidence
 from realm.model.realm import Budget, span_logits
 from realm.records import Answer, AnsweredQuestion, Evidence, Progress
+from realm.retrieval.bm25 import Bm25Retriever, open_lexical
 from realm.retrieval.dense import DenseRetriever, Retriever
 from realm.retrieval.gathering import gather
+from realm.retrieval.hybrid import HybridRetriever
 from realm.retrieval.reading import span_inputs
+from realm.retrieval.retriever import NULL_ROW
 from realm.storage import MANIFEST, read_json
 
 NUM_SPANS = 200
@@ -62,12 +65,13 @@ class Answerer:
         self.model_name = name
         self.model_fingerprint = fingerprint
         self.calibration = calibration
-        self.retriever: Retriever = DenseRetriever(
+        self.dense = DenseRetriever(
             model.need_towers().query.eval(),
             snapshot,
             store.tokenizer,
             question_wordpieces=self.lengths.question,
         )
+        self.retriever: Retriever = self.dense
 
     @classmethod
     def load(
@@ -99,7 +103,7 @@ class Answerer:
         store = PassageStore.open(passages or passages_of(run))
         manifest = read_json(checkpoint / MANIFEST)
         settings = manifest["settings"]
-        return cls(
+        answerer = cls(
             model,
             store,
             open_snapshot(run, model, store, progress=progress),
@@ -112,6 +116,16 @@ class Answerer:
             fingerprint=str(manifest["fingerprint"]),
             calibration=calibration,
         )
+        if settings.get("retriever") == "hybrid":
+            answerer.use_hybrid(
+                open_lexical(run, store, progress=progress),
+                lexical_weight=float(settings["lexical_weight"]),
+            )
+        return answerer
+
+    def use_hybrid(self, lexical: Bm25Retriever, *, lexical_weight: float) -> None:
+        """Retrieve by the sum of the dense score and BM25's from now on."""
+        self.retriever = HybridRetriever(self.dense, lexical, lexical_weight=lexical_weight)
 
     def with_retriever(self, retriever: Retriever) -> "Answerer":
         """Return the same reader over what another retriever finds in the same passages."""
@@ -209,25 +223,22 @@ class Answerer:
     ) -> tuple[tuple[Answer, ...], Evidence | None]:
         """Return the most probable strings among the passages read, and what speaks for the best.
 
-        All from one softmax: the spans of all passages, and the null logit of a reader that has
-        one.
+        All from one softmax: the spans of all passages, and the null passage of a reader that
+        learned it, which has no score.
         """
         if not rows:
             return (), None
-        inputs = span_inputs(self.store, question_ids, rows, self.lengths.joint)
+        also = [NULL_ROW] if self.reader.reads_null else []
+        inputs = span_inputs(self.store, question_ids, [*rows, *also], self.lengths.joint)
         budget = Budget(pad_id=self.store.tokenizer.pad_id, batch_tokens=BATCH_TOKENS)
         weighted = torch.tensor(scores) * self.retriever.score_weight
         logits = span_logits(self.reader, inputs, budget)
+        null = logits.pop()[0, :1] if also else torch.empty(0)
         flat = torch.cat(
             [(part + score).reshape(-1) for part, score in zip(logits, weighted, strict=True)]
         )
         if not torch.isfinite(flat).any():
             return (), None
-        null = null_logits(
-            self.reader,
-            self.store.tokenizer.joint_input(question_ids, [], self.lengths.joint),
-            budget,
-        )
         probabilities = torch.cat([flat, null]).softmax(dim=0)
         best = probabilities[: len(flat)].topk(min(NUM_SPANS, len(flat)))
         gathered = gather(
@@ -238,7 +249,7 @@ class Answerer:
             sizes=[part.numel() for part in logits],
             widths=self.reader.max_answer_wordpieces,
         )
-        if not gathered.totals:  # the null logit leaves nothing to any span
+        if not gathered.totals:  # the null passage leaves nothing to any span
             return (), None
         evidence = measure_evidence(
             gathered.totals,
@@ -247,7 +258,7 @@ class Answerer:
             best_logit=max(float(part.max()) for part in logits if part.numel()),
             scores=scores,
             overlap=self._overlap(question_ids, rows[0]),
-            p_null=float(probabilities[-1]) if len(null) else None,
+            p_null=float(probabilities[-1]) if also else None,
         )
         return gathered.answers(weighted.softmax(dim=0), num_answers), evidence
 

@@ -1,17 +1,8 @@
-"""Evidence, counted by hand; the null logit of a reader that has one."""
-
-from collections.abc import Callable
-from typing import Any
+"""Evidence, counted by hand."""
 
 import pytest
-import torch
 
-from realm.model.evidence import measure_evidence, null_logits
-from realm.model.inputs import Inputs
-from realm.model.realm import Budget
-
-Make = Callable[..., Any]
-BUDGET = Budget(pad_id=0, batch_tokens=64)
+from realm.model.evidence import measure_evidence
 
 
 def test_evidence_is_what_can_be_counted_by_hand() -> None:
@@ -40,23 +31,3 @@ def test_one_string_of_one_passage_has_no_second() -> None:
     assert found.probability == 1
     assert found.margin == pytest.approx(1)
     assert found.score_gap == 0
-
-
-def test_a_reader_without_a_null_logit_tells_none(make_reader: Make) -> None:
-    assert null_logits(make_reader(), ([2, 9, 3, 3], [0, 0, 0, 1]), BUDGET).shape == (0,)
-
-
-def test_a_reader_with_one_reads_the_question_alone(make_reader: Make) -> None:
-    reader = make_reader()
-    seen: list[Inputs] = []
-
-    def read_null(inputs: Inputs) -> torch.Tensor:
-        seen.append(inputs)
-        return torch.tensor([1.5], dtype=torch.bfloat16)
-
-    reader.reads_null = True
-    reader.null_logits = read_null
-    found = null_logits(reader, ([2, 9, 3, 3], [0, 0, 0, 1]), BUDGET)
-    assert (found.tolist(), found.dtype) == ([1.5], torch.float32)
-    assert seen[0].ids.tolist() == [[2, 9, 3, 3]]
-    assert seen[0].segments.tolist() == [[0, 0, 0, 1]]

@@ -2,17 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import Any
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
-from realm.device import CPU, device_of
-from realm.model.bert import widened
-from realm.model.inputs import TokenSequence, pad
-from realm.model.reader import Reader
-from realm.model.realm import Budget
 from realm.records import Evidence
 
 SCORES = 5
@@ -54,20 +44,3 @@ def measure_evidence(
         overlap=overlap,
         p_null=p_null,
     )
-
-
-def null_logits(
-    reader: Reader, question: TokenSequence, budget: Budget
-) -> Float[Tensor, " logits"]:
-    """Return the logit of "no passage read holds an answer"; nothing from a reader without one.
-
-    Args:
-        reader: with `reads_null` and `null_logits`, where it was trained with the null passage.
-        question: [CLS] question [SEP] [SEP].
-        budget: how it is padded.
-    """
-    if not getattr(reader, "reads_null", False):
-        return torch.empty(0)
-    read_null: Any = getattr(reader, "null_logits")  # noqa: B009 - not every reader has it
-    inputs = pad([question], budget.pad_id).to(device_of(reader))
-    return widened(read_null(inputs)).to(CPU)
