@@ -398,8 +398,14 @@ class EvaluateConfig(Config):
     """Decides the random sample of `limit` and the intervals."""
     limit: int | None = Field(default=None, ge=1)
     """Only a random sample of so many questions (None: all)."""
+    normalizer: Literal["orqa", "squad"] = "orqa"
+    """What exact match and F1 compare: orqa (the paper, NQ-open) decomposes accents (NFD) before
+    SQuAD's rules; squad is SQuAD's own script."""
     regex_mode: Literal["match", "search"] = "match"
     """match: anchored at the start, as released; search: anywhere."""
+    max_answer_tokens: int | None = Field(default=None, ge=1)
+    """Gold answers of more words are dropped, and questions left without any (NQ-open: 5, which
+    its files have done already; None: keep all)."""
 
 
 def load_config(
