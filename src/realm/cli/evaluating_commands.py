@@ -170,4 +170,7 @@ def _read_training(files: Sequence[Path]) -> "TrainOverlap | None":
     from realm.evaluation.questions import read_questions
     from realm.evaluation.train_overlap import TrainOverlap
 
-    return TrainOverlap({str(file): read_questions(file) for file in files})
+    names = [file.name for file in files]
+    is_clear = len(set(names)) == len(names)
+    read = {file.name if is_clear else str(file): read_questions(file) for file in files}
+    return TrainOverlap(read)

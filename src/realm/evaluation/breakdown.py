@@ -3,8 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from realm.config import EvaluateConfig
-from realm.evaluation.metrics import bootstrap_interval
+from realm.evaluation.metrics import wilson_interval
 from realm.evaluation.report import Breakdown, Metric, QuestionRecord
 from realm.evaluation.train_overlap import SPLITS
 
@@ -40,17 +39,14 @@ def rank_group(rank: int | None) -> str:
     return next((name for name, last in _LAST_RANKS.items() if rank <= last), _BEYOND)
 
 
-def breakdowns(
-    records: Sequence[QuestionRecord], config: EvaluateConfig, *, retrieves: bool
-) -> dict[str, Breakdown]:
-    """Return how many questions of each group came out right, with intervals.
+def breakdowns(records: Sequence[QuestionRecord], *, retrieves: bool) -> dict[str, Breakdown]:
+    """Return how many questions of each group came out right, with Wilson's intervals.
 
     Right is exact match, or regex match where a question has patterns. Groups without a question
     are left out, as is a breakdown of which nothing is known.
 
     Args:
         records: all questions.
-        config: decides the intervals.
         retrieves: whether passages were looked for at all.
     """
     ways: dict[str, tuple[Sequence[str], Callable[[QuestionRecord], str | None]]] = {
@@ -61,10 +57,7 @@ def breakdowns(
         ranks = (*_LAST_RANKS, _BEYOND, NOT_FOUND)
         ways["gold_rank"] = ranks, lambda record: rank_group(record.rank)
     metric = _metric(records)
-    found = {
-        name: _grouped(records, groups, group_of, config)
-        for name, (groups, group_of) in ways.items()
-    }
+    found = {name: _grouped(records, groups, group_of) for name, (groups, group_of) in ways.items()}
     return {
         name: Breakdown(metric=metric, groups=groups) for name, groups in found.items() if groups
     }
@@ -83,17 +76,13 @@ def _grouped(
     records: Sequence[QuestionRecord],
     groups: Sequence[str],
     group_of: Callable[[QuestionRecord], str | None],
-    config: EvaluateConfig,
 ) -> Mapping[str, Metric]:
-    members: dict[str, list[float]] = {name: [] for name in groups}
+    members: dict[str, list[bool]] = {name: [] for name in groups}
     for record in records:
         if (group := group_of(record)) is not None:
-            members[group].append(float(record.right))
+            members[group].append(record.right)
     return {
-        name: Metric.of(
-            bootstrap_interval(right, samples=config.bootstrap_samples, seed=config.seed),
-            num_questions=len(right),
-        )
+        name: Metric.of(wilson_interval(sum(right), len(right)), num_questions=len(right))
         for name, right in members.items()
         if right
     }

@@ -69,8 +69,11 @@ class ReportFile:
                 "`realm evaluate ... --out FILE`"
             )
         missing = [key for key in _KEYS if key not in content]
-        records = content.get("questions", [])
-        missing += [key for key in (*_ASKED, *_FOUND) if any(key not in one for one in records)]
+        records: object = content.get("questions", [])
+        if not isinstance(records, list):
+            missing.append("questions")
+        else:
+            missing += [k for k in (*_ASKED, *_FOUND) if any(k not in one for one in records)]
         if missing:
             raise ArtifactError(
                 f"{path}: found no {', '.join(missing)}, expected a whole report; write it again "

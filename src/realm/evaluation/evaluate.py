@@ -129,7 +129,7 @@ def evaluate(
         settings={**config.as_dict(), "num_retrieved": depths.num_retrieved},
         metrics=measure(records, config, depths),
         thirds=thirds(records, config, depths),
-        breakdowns=breakdowns(records, config, retrieves=retrieves),
+        breakdowns=breakdowns(records, retrieves=retrieves),
         median_seconds_per_question=median(seconds),
         records=tuple(records),
         failures=failures.counts,

@@ -7,7 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import NormalDist, fmean
 from typing import Literal
 
 import numpy as np
@@ -192,6 +192,23 @@ def bootstrap_interval(
     )
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(mean=float(numbers.mean()), low=float(low), high=float(high))
+
+
+def wilson_interval(right: int, total: int, *, level: float = 0.95) -> Interval:
+    """Return a share and its Wilson score interval, which stays wide where questions are few.
+
+    A bootstrap of one question, or of questions that are all wrong, would be sure of itself.
+
+    Args:
+        right: how many of them.
+        total: questions, at least one.
+        level: how often such an interval holds the true share.
+    """
+    share, z = right / total, NormalDist().inv_cdf((1 + level) / 2)
+    shrink = 1 + z**2 / total
+    center = (share + z**2 / (2 * total)) / shrink
+    half = z / shrink * (share * (1 - share) / total + (z / (2 * total)) ** 2) ** 0.5
+    return Interval(mean=share, low=max(0.0, center - half), high=min(1.0, center + half))
 
 
 def _f1(words: list[str], gold: list[str]) -> float:

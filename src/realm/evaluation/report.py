@@ -11,14 +11,17 @@ from realm.storage import FORMAT_VERSION, write_json
 
 _BY = {
     "question_word": "by question word",
-    "gold_rank": "by rank of the first passage with an answer",
-    "train_overlap": "by what the training set shares",
+    "gold_rank": "by rank of the answer",
+    "train_overlap": "by training overlap",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """A mean over questions between 0 and 1, with its 95 % bootstrap interval."""
+    """A mean over questions between 0 and 1, with its 95 % interval.
+
+    A bootstrap over questions; in breakdowns Wilson's, for shares of few questions.
+    """
 
     mean: float
     low: float
