@@ -21,7 +21,7 @@ from realm.checkpoint.sources import passages_of, run_of
 from realm.config import PretrainConfig
 from realm.corpus.store import PassageStore
 from realm.device import AUTO, CPU, choose_device, device_of
-from realm.errors import AnsweringError
+from realm.errors import AnsweringError, ConfigError
 from realm.model.bert import widened
 from realm.model.inputs import group_by_length, pad
 from realm.storage import MANIFEST, read_json
@@ -95,6 +95,12 @@ class ClosedBook:
         """
         checkpoint = find_checkpoint(encoder or run)
         model = load_model(checkpoint).to(choose_device(device))
+        if model.encoder is None:
+            found = ", ".join(model.modules)
+            raise ConfigError(
+                f"closed-book: {encoder or run} has no encoder (found: {found}); name a run "
+                "of `realm pretrain` or `realm mlm` with --encoder"
+            )
         manifest = read_json(checkpoint / MANIFEST)
         settings: dict[str, Any] = manifest["settings"]
         default = PretrainConfig().query_wordpieces

@@ -194,7 +194,7 @@ class Report:
                 )
             )
         width = max(width, *(len(name) for name, _ in rows))
-        return ["", *(f"{name:<{width}}" + "".join(f"{c:>22}" for c in row) for name, row in rows)]
+        return ["", *(f"{name:<{width}}" + "".join(f"{c:>24}" for c in row) for name, row in rows)]
 
 
 def _told(training_set: Mapping[str, Any]) -> str:
