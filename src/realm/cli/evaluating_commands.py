@@ -53,7 +53,9 @@ def evaluate(
     train: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Questions trained on: adds numbers for what they give away; may be repeated."
+            "--train",
+            metavar="FILE",
+            help="Questions trained on: adds numbers for what they give away; may be repeated.",
         ),
     ] = None,
     out: Annotated[
@@ -126,10 +128,10 @@ def compare(
 ) -> None:
     """Tell whether one run is better than another: differences with 95 % intervals, and McNemar.
 
-    Both reports must be about the same passages, the same questions (file, limit and seed) and
-    the same normaliser. A - B is paired by question; its interval is a bootstrap over questions.
-    "only A" counts the questions that A alone has right; McNemar's p is exact and two-sided: how
-    often two equally good runs would differ so much in these counts.
+    Both must be about the same passages, questions (file, limit, seed) and rules.
+    A - B is paired by question; its interval is a bootstrap over questions.
+    "only A" counts the questions that A alone has right. McNemar p, exact and
+    two-sided, says how often two equally good runs would differ as much by chance.
 
     Example: realm compare dense.json bm25.json
     """
