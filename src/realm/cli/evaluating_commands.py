@@ -92,7 +92,10 @@ def evaluate(
     from realm.evaluation.overlap import gold_overlap
     from realm.evaluation.questions import read_questions
     from realm.evaluation.report import write_report
+    from realm.evaluation.retrievers import check_retriever
 
+    if retriever != CLOSED_BOOK:
+        check_retriever(retriever)  # before the questions are read
     asked = read_questions(questions)
     seen = _read_training(train or ())
     answerer, store, name = _open(model, retriever, encoder, passages, device)

@@ -4,9 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from realm.config import EvaluateConfig
-from realm.evaluation.metrics import bootstrap_interval, hits_at_k, reciprocal_ranks
+from realm.evaluation.metrics import (
+    bootstrap_interval,
+    hits_at_k,
+    reciprocal_ranks,
+    wilson_interval,
+)
 from realm.evaluation.overlap import THIRDS, overlap_thirds
 from realm.evaluation.report import Metric, OverlapThird, QuestionRecord
+
+_ORDER = ("exact_match", "f1", "regex_match", "recall", "reader_oracle", "mean_reciprocal_rank")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,30 +42,37 @@ def measure(
 ) -> dict[str, Metric]:
     """Return every metric that the questions allow, with its interval.
 
+    Shares of questions have Wilson's; F1 and the reciprocal rank a bootstrap over questions.
+
     Args:
         records: one for each question.
-        config: decides the intervals.
+        config: decides the bootstrap.
         depths: without passages nothing is said about them.
     """
     ranks = [record.rank for record in records]
-    values = {
+    shares: dict[str, Sequence[float]] = {
         "exact_match": [float(r.exact_match) for r in records if r.exact_match is not None],
-        "f1": [r.f1 for r in records if r.f1 is not None],
         "regex_match": [float(r.regex_match) for r in records if r.regex_match is not None],
+        **{f"recall@{k}": hits_at_k(ranks, k) for k in depths.recall_at},
     }
-    for k in depths.recall_at:
-        values[f"recall@{k}"] = hits_at_k(ranks, k)
+    means: dict[str, Sequence[float]] = {"f1": [r.f1 for r in records if r.f1 is not None]}
     if depths.num_retrieved:
         read = [float(record.answer_was_read) for record in records]
-        values[f"reader_oracle@{depths.num_passages}"] = read
-        values["mean_reciprocal_rank"] = reciprocal_ranks(ranks)
+        shares[f"reader_oracle@{depths.num_passages}"] = read
+        means["mean_reciprocal_rank"] = reciprocal_ranks(ranks)
+    intervals = {
+        name: wilson_interval(round(sum(values)), len(values))
+        for name, values in shares.items()
+        if values
+    } | {
+        name: bootstrap_interval(values, samples=config.bootstrap_samples, seed=config.seed)
+        for name, values in means.items()
+        if values
+    }
+    counts = {name: len(values) for name, values in (shares | means).items()}
     return {
-        name: Metric.of(
-            bootstrap_interval(numbers, samples=config.bootstrap_samples, seed=config.seed),
-            num_questions=len(numbers),
-        )
-        for name, numbers in values.items()
-        if numbers
+        name: Metric.of(intervals[name], num_questions=counts[name])
+        for name in sorted(intervals, key=_place)
     }
 
 
@@ -82,3 +96,9 @@ def thirds(
 
 def _compares(name: str) -> bool:
     return name == "exact_match" or name.startswith("recall@")
+
+
+def _place(name: str) -> tuple[int, int]:
+    """Return where a metric stands in a report."""
+    kind, _, depth = name.partition("@")
+    return _ORDER.index(kind), int(depth or 0)

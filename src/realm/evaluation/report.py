@@ -20,7 +20,7 @@ _BY = {
 class Metric:
     """A mean over questions between 0 and 1, with its 95 % interval.
 
-    A bootstrap over questions; in breakdowns Wilson's, for shares of few questions.
+    Wilson's for a share of questions; a bootstrap over them for F1 and the reciprocal rank.
     """
 
     mean: float

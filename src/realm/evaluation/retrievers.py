@@ -55,6 +55,19 @@ RETRIEVERS: Mapping[str, Callable[[_Under], Retriever]] = {
 """Each retriever that has a name of its own."""
 
 
+def check_retriever(choice: str) -> None:
+    """Refuse what is neither a name nor a folder, before anything is opened.
+
+    Raises:
+        ConfigError: it is so.
+    """
+    if choice not in RETRIEVERS and not Path(choice).is_dir():
+        raise ConfigError(
+            f"found no retriever {choice!r}; expected {', '.join(RETRIEVERS)}, closed-book, or the "
+            "folder of a run with an embedder (realm ict, pretrain or finetune)"
+        )
+
+
 def use_retriever(
     answerer: Answerer,
     choice: str,
@@ -83,17 +96,12 @@ def use_retriever(
             than the passages.
         ArtifactError: the run is damaged.
     """
+    check_retriever(choice)
     under = _Under(answerer=answerer, run=run, device=device, progress=progress)
     if (named := RETRIEVERS.get(choice)) is not None:
         answerer.retriever = named(under)
         return choice
-    folder = Path(choice)
-    if not folder.is_dir():
-        raise ConfigError(
-            f"found no retriever {choice!r}; expected {', '.join(RETRIEVERS)}, closed-book, or the "
-            "folder of a run with an embedder (realm ict, pretrain or finetune)"
-        )
-    answerer.retriever, name = _of_run(folder, under)
+    answerer.retriever, name = _of_run(Path(choice), under)
     return name
 
 
