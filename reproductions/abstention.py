@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from realm.answering import Answerer
-from realm.cli.answering_commands import Retriever, use_retriever
 from realm.cli.display import progress
 from realm.config import EvaluateConfig
 from realm.errors import RealmError
 from realm.evaluation.abstention import measure_abstention
 from realm.evaluation.calibrating import Case, answer_cases, draw
 from realm.evaluation.questions import read_questions
+from realm.evaluation.retrievers import use_retriever
 from realm.records import Question
 
 
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("questions", type=Path, help="JSONL with answers, fitted to by nothing")
     parser.add_argument("--model", type=Path, required=True, help="calibrated run")
     parser.add_argument("--passages", type=Path, help="instead of the run's own")
-    parser.add_argument("--retriever", default="dense", choices=[one.value for one in Retriever])
+    parser.add_argument("--retriever", default="dense", help="as for realm evaluate")
     parser.add_argument("--limit", type=int, help="a random sample of so many questions")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, help="JSON file")
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         asked = draw(read_questions(told.questions), told.limit, EvaluateConfig().seed)
         answerer = Answerer.load(told.model, passages=told.passages, device=told.device)
-        use_retriever(answerer, Retriever(told.retriever), told.model)
+        use_retriever(answerer, told.retriever, run=told.model, device=told.device)
         found = measure(answerer, asked)
     except RealmError as error:
         sys.stderr.write(f"error: {error}\n")

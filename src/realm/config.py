@@ -412,15 +412,22 @@ class EvaluateConfig(Config):
     recall_at: tuple[int, ...] = (1, 5, 20, 100)
     """Values of k in recall@k; as many passages as the largest are retrieved."""
     bootstrap_samples: int = Field(default=1_000, ge=100)
-    """Resamplings of the questions behind each 95 % interval."""
+    """Resamplings of the questions behind the intervals of F1 and the reciprocal rank (shares of
+    questions have Wilson's)."""
     batch_size: int = Field(default=16, ge=1)
     """Questions answered together."""
     seed: int = 0
-    """Decides the random sample of `limit` and the intervals."""
+    """Decides the random sample of `limit` and the resamplings."""
     limit: int | None = Field(default=None, ge=1)
     """Only a random sample of so many questions (None: all)."""
+    normalizer: Literal["orqa", "squad"] = "orqa"
+    """What exact match and F1 compare: orqa (the paper, NQ-open) decomposes accents (NFD) before
+    SQuAD's rules; squad is SQuAD's own script."""
     regex_mode: Literal["match", "search"] = "match"
     """match: anchored at the start, as released; search: anywhere."""
+    max_answer_tokens: int | None = Field(default=None, ge=1)
+    """Gold answers of more words are dropped, and questions left without any (NQ-open: 5, which
+    its files have done already; None: keep all)."""
 
 
 class CalibrateConfig(Config):

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from realm.cli import options
-from realm.cli.answering_commands import Retriever, Run, use_retriever
 
 if TYPE_CHECKING:
     from realm.checkpoint.calibration import Calibration
@@ -26,11 +25,15 @@ def calibrate(
             help="JSONL with answers, as for evaluate; not what the run was trained on."
         ),
     ],
-    model: Run,
+    model: Annotated[Path, typer.Option("--model", help="Run that answers, from realm finetune.")],
     passages: options.Passages = None,
     retriever: Annotated[
-        Retriever, typer.Option(help="Who finds the passages when the run is asked later.")
-    ] = Retriever.dense,
+        str,
+        typer.Option(
+            metavar="NAME|RUN",
+            help="Who finds the passages when the run is asked later: as for evaluate.",
+        ),
+    ] = "dense",
     device: options.Device = "auto",
     as_json: options.AsJson = False,
     config: options.Config = None,
@@ -51,11 +54,13 @@ def calibrate(
     from realm.cli import display
     from realm.evaluation.calibrating import calibrate as fit
     from realm.evaluation.questions import read_questions
+    from realm.evaluation.retrievers import check_retriever, use_retriever
 
+    check_retriever(retriever)
     asked = read_questions(questions)
     with display.progress("embedding", "passages") as advance:
         answerer = Answerer.load(model, passages=passages, device=device, progress=advance)
-        use_retriever(answerer, retriever, model)
+        use_retriever(answerer, retriever, run=run_of(model), device=device, progress=advance)
     with display.progress("answering", "questions") as advance:
         calibration = fit(answerer, asked, config=settings, progress=advance)
     path = save_calibration(run_of(model), calibration)

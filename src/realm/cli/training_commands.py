@@ -367,7 +367,8 @@ def finetune(
             out,
             run=model,
             also=[
-                QuestionSet(questions=read_questions(path), weight=weight) for path, weight in more
+                QuestionSet(questions=read_questions(path), weight=weight)
+                for path, weight in more
             ],
             encoder=encoder,
             config=settings,
@@ -389,7 +390,8 @@ def _weighted(named: str) -> tuple[Path, float]:
         return Path(name), float(weight)
     except ValueError:
         raise ConfigError(
-            f"--also {named}: found the weight {weight!r}, expected a number, as in nq.jsonl:0.5"
+            f"--also {named}: found the weight {weight!r}, expected a number, as in "
+            "nq.jsonl:0.5"
         ) from None
 
 

@@ -80,9 +80,7 @@ class FinetuneJob:
         ]
         kept = [
             QuestionSet(
-                questions=[
-                    q for q in one.questions if not is_held_out(q.question, config.held_out)
-                ],
+                questions=[q for q in one.questions if not is_held_out(q.question, config.held_out)],
                 weight=one.weight,
             )
             for one in sets
@@ -236,7 +234,10 @@ class FinetuneJob:
         if self.hybrid is None:
             return scores
         return scores + torch.stack(
-            [self.hybrid.weigh(text, rows) for text, rows in zip(texts, padded, strict=True)]
+            [
+                self.hybrid.weigh(text, rows)
+                for text, rows in zip(texts, padded, strict=True)
+            ]
         )
 
     def _read(
@@ -264,7 +265,9 @@ class FinetuneJob:
         limit = self.config.question_wordpieces - 2
         pieces = self.store.tokenizer.encode_batch([question.question for question in questions])
         inputs = [
-            span_inputs(self.store, one.ids[:limit], [*rows, *also], self.config.joint_wordpieces)
+            span_inputs(
+                self.store, one.ids[:limit], [*rows, *also], self.config.joint_wordpieces
+            )
             for one, rows in zip(pieces, read, strict=True)
         ]
         total = torch.zeros(())
@@ -322,7 +325,9 @@ class FinetuneJob:
         for number, score in zip(group, scores, strict=True):
             prior = score.log_softmax(dim=0)
             parts = [next(logits) for _ in inputs[number]]
-            answered.append((number, [part + add for part, add in zip(parts, prior, strict=False)]))
+            answered.append(
+                (number, [part + add for part, add in zip(parts, prior, strict=False)])
+            )
             answered[-1][1].extend(parts[len(prior) :])
         return answered
 

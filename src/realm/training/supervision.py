@@ -70,9 +70,7 @@ def rows_to_read(judged: Judged, config: FinetuneConfig, draw: np.random.Generat
         for row, held in zip(rows[near], judged.holds[near], strict=True)
         if not held and row not in judged.gold
     ]
-    right = [
-        row for row, is_right in zip(rows[near], judged.is_right[near], strict=True) if is_right
-    ]
+    right = [row for row, is_right in zip(rows[near], judged.is_right[near], strict=True) if is_right]
     right = (right or list(judged.gold))[:1]
     if right and wrong and draw.random() < config.null_rate:
         right = []
