@@ -12,9 +12,9 @@ from realm.checkpoint.checkpoints import Model, checkpoint_folder, save_checkpoi
 from realm.corpus.store import PassageStore
 from realm.errors import ConfigError
 from realm.evaluation import retrievers
-from realm.retrieval.bm25 import Bm25Retriever
 from realm.evaluation.retrievers import RETRIEVERS, use_retriever
 from realm.index.opening import find_snapshot
+from realm.retrieval.bm25 import Bm25Retriever
 from realm.retrieval.dense import DenseRetriever
 from realm.tokenizer import WordpieceTokenizer
 

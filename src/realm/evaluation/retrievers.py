@@ -9,10 +9,10 @@ from realm.checkpoint.checkpoints import find_checkpoint, load_model
 from realm.checkpoint.sources import check_vocabulary, run_of
 from realm.device import AUTO, choose_device
 from realm.errors import ConfigError
-from realm.retrieval.bm25 import Bm25Retriever
 from realm.evaluation.zero_shot import open_zero_shot
 from realm.index.opening import open_snapshot
 from realm.records import Progress
+from realm.retrieval.bm25 import Bm25Retriever
 from realm.retrieval.dense import DenseRetriever, Retriever
 from realm.storage import MANIFEST, read_json
 
