@@ -1,15 +1,16 @@
 """Questions -> answers with evidence: retrieve, read, rank, and say where the words stand."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from realm.cache import cache_folder
+from realm.checkpoint.calibration import Calibration, load_calibration
 from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model
 from realm.checkpoint.sources import check_vocabulary, passages_of, run_of
 from realm.corpus.store import PassageStore
@@ -19,12 +20,16 @@ from realm.index.builder import autocast_to
 from realm.index.opening import open_snapshot
 from realm.index.snapshot import Snapshot
 from realm.mini import NAME, default_model
+from realm.model.confidence import scale_factor
+from realm.model.evidence import measure_evidence
 from realm.model.realm import Budget, span_logits
-from realm.records import Answer, AnsweredQuestion, Passage, Progress
+from realm.records import Answer, AnsweredQuestion, Evidence, Progress
 from realm.retrieval.bm25 import Bm25Retriever, open_lexical
 from realm.retrieval.dense import DenseRetriever, Retriever
+from realm.retrieval.gathering import gather
 from realm.retrieval.hybrid import HybridRetriever
 from realm.retrieval.reading import span_inputs
+from realm.retrieval.retriever import NULL_ROW
 from realm.storage import MANIFEST, read_json
 
 NUM_SPANS = 200
@@ -55,6 +60,7 @@ class Answerer:
         lengths: AnsweringLengths | None = None,
         name: str = "realm",
         fingerprint: str = "",
+        calibration: Calibration | None = None,
     ) -> None:
         snapshot.check_passages(store.fingerprint)
         check_vocabulary(model, store)
@@ -63,6 +69,7 @@ class Answerer:
         self.lengths = lengths or AnsweringLengths()
         self.model_name = name
         self.model_fingerprint = fingerprint
+        self.calibration = calibration
         self.dense = DenseRetriever(
             model.need_towers().query.eval(),
             snapshot,
@@ -100,12 +107,13 @@ class Answerer:
             open_index: returns the passages' index, where it is made in another way.
 
         Raises:
-            ArtifactError: a folder is missing or damaged.
+            ArtifactError: a folder or `calibration.json` is missing or damaged.
             ConfigError: the run has no reader, or another vocabulary than the passages.
         """
         if run is None:
             run, kept_in = default_model(), kept_in or cache_folder() / NAME
         checkpoint = find_checkpoint(run)
+        calibration = load_calibration(run)
         where = choose_device(device)
         model = load_model(checkpoint, quick=True).to(where)
         model.need_reader()
@@ -126,6 +134,7 @@ class Answerer:
             ),
             name=run.name,
             fingerprint=str(manifest["fingerprint"]),
+            calibration=calibration,
         )
         if autocast == "auto":
             autocast = "bfloat16" if has_quick_bfloat16(where) else "none"
@@ -141,6 +150,21 @@ class Answerer:
         """Retrieve by the sum of the dense score and BM25's from now on."""
         self.retriever = HybridRetriever(self.dense, lexical, lexical_weight=lexical_weight)
 
+    def with_retriever(self, retriever: Retriever) -> "Answerer":
+        """Return the same reader over what another retriever finds in the same passages."""
+        other = copy(self)
+        other.retriever = retriever
+        return other
+
+    @property
+    def why_uncalibrated(self) -> str | None:
+        """Why its probabilities are the reader's own; None: they are calibrated."""
+        if self.calibration is None:
+            return "it has not been calibrated"
+        return self.calibration.mismatch(
+            model_fingerprint=self.model_fingerprint, retriever=self.retriever.name
+        )
+
     @property
     def corpus_fingerprint(self) -> str:
         """Fingerprint of the passages it answers from."""
@@ -153,8 +177,12 @@ class Answerer:
         num_passages: int | None = None,
         num_retrieved: int | None = None,
         num_answers: int = 5,
+        min_probability: float | None = None,
     ) -> list[AnsweredQuestion]:
         """Return the answers to each question, best first.
+
+        Those of a calibrated run carry the chance that the best one is right; the p(y|x) of the
+        others are scaled by one factor, so that none passes the best and the sum stays within 1.
 
         Args:
             questions: one or many; many are faster together.
@@ -162,10 +190,15 @@ class Answerer:
                 was published with.
             num_retrieved: passages to retrieve, at least `num_passages` (for recall).
             num_answers: distinct strings to return.
+            min_probability: below it the best answer is not to be said (`is_refused`); None: the
+                calibration's threshold, or 0 where the run has none.
 
         Raises:
             AnsweringError: an empty question, or one longer than the model reads.
         """
+        calibration = None if self.why_uncalibrated else self.calibration
+        if min_probability is None:
+            min_probability = calibration.min_probability if calibration else 0.0
         pieces = [self._check(question) for question in questions]
         if not pieces:
             return []
@@ -175,13 +208,18 @@ class Answerer:
         answered: list[AnsweredQuestion] = []
         for question, ids, (rows, scores) in zip(questions, pieces, retrieved, strict=True):
             read = rows[:num_passages]
-            answers = self._read(ids, read, scores[:num_passages], num_answers)
+            answers, evidence = self._read(ids, read, scores[:num_passages], num_answers)
+            if calibration is not None and evidence is not None and answers:
+                answers = _calibrated(answers, calibration.calibrator.probability(evidence))
             answered.append(
                 AnsweredQuestion(
                     question=question,
                     answers=answers,
                     passage_rows=tuple(rows),
                     read_rows=tuple(read),
+                    evidence=evidence,
+                    is_calibrated=calibration is not None,
+                    min_probability=min_probability,
                 )
             )
         return answered
@@ -205,67 +243,65 @@ class Answerer:
     @torch.inference_mode()
     def _read(
         self, question_ids: list[int], rows: list[int], scores: list[float], num_answers: int
-    ) -> tuple[Answer, ...]:
-        """Return the most probable strings among the passages read."""
+    ) -> tuple[tuple[Answer, ...], Evidence | None]:
+        """Return the most probable strings among the passages read, and what speaks for the best.
+
+        All from one softmax: the spans of all passages, and the null passage of a reader that
+        learned it, which has no score.
+        """
         if not rows:
-            return ()
-        inputs = span_inputs(self.store, question_ids, rows, self.lengths.joint)
+            return (), None
+        also = [NULL_ROW] if self.reader.reads_null else []
+        inputs = span_inputs(self.store, question_ids, [*rows, *also], self.lengths.joint)
         budget = Budget(pad_id=self.store.tokenizer.pad_id, batch_tokens=BATCH_TOKENS)
         weighted = torch.tensor(scores) * self.retriever.score_weight
         with autocast_to(self.autocast, device_of(self.reader)):
-            scored = span_logits(self.reader, inputs, budget)
-        logits = [part + score for part, score in zip(scored, weighted, strict=True)]
-        flat = torch.cat([part.reshape(-1) for part in logits])
+            logits = span_logits(self.reader, inputs, budget)
+        null = logits.pop()[0, :1] if also else torch.empty(0)
+        flat = torch.cat(
+            [(part + score).reshape(-1) for part, score in zip(logits, weighted, strict=True)]
+        )
         if not torch.isfinite(flat).any():
-            return ()
-        best = flat.softmax(dim=0).topk(min(NUM_SPANS, len(flat)))
-        sizes = [part.numel() for part in logits]
-        return self._gather(best, sizes, rows, weighted.softmax(dim=0), num_answers)
+            return (), None
+        probabilities = torch.cat([flat, null]).softmax(dim=0)
+        best = probabilities[: len(flat)].topk(min(NUM_SPANS, len(flat)))
+        gathered = gather(
+            self.store,
+            rows,
+            best.values.tolist(),
+            best.indices.tolist(),
+            sizes=[part.numel() for part in logits],
+            widths=self.reader.max_answer_wordpieces,
+        )
+        if not gathered.totals:  # the null passage leaves nothing to any span
+            return (), None
+        evidence = measure_evidence(
+            gathered.totals,
+            gathered.best_of_passage,
+            num_read=len(rows),
+            best_logit=max(float(part.max()) for part in logits if part.numel()),
+            scores=scores,
+            overlap=self._overlap(question_ids, rows[0]),
+            p_null=float(probabilities[-1]) if also else None,
+        )
+        return gathered.answers(weighted.softmax(dim=0), num_answers), evidence
 
-    def _gather(
-        self,
-        best: "torch.return_types.topk",
-        sizes: list[int],
-        rows: list[int],
-        p_passages: Tensor,
-        num_answers: int,
-    ) -> tuple[Answer, ...]:
-        """Sum spans with the same string, keep each string's best place."""
-        widths = self.reader.max_answer_wordpieces
-        bounds = torch.tensor(sizes).cumsum(dim=0)
-        passages: dict[int, tuple[Passage, list[tuple[int, int]]]] = {}
-        totals: dict[str, float] = {}
-        places: dict[str, tuple[float, int, int, int]] = {}
-        for probability, index in zip(best.values.tolist(), best.indices.tolist(), strict=True):
-            if probability <= 0.0:
-                break
-            number = int(torch.searchsorted(bounds, index, right=True))
-            first, width = divmod(index - int(bounds[number]) + sizes[number], widths)
-            if number not in passages:
-                passage = self.store[rows[number]]
-                passages[number] = passage, self.store.tokenizer.encode(passage.text).offsets
-            passage, offsets = passages[number]
-            start, end = offsets[first][0], offsets[first + width][1]
-            key = passage.text[start:end].casefold()
-            totals[key] = totals.get(key, 0.0) + probability
-            if key not in places:
-                places[key] = probability, number, start, end
-        ranked = sorted(totals, key=lambda key: -totals[key])[:num_answers]
-        answers: list[Answer] = []
-        for key in ranked:
-            _, number, start, end = places[key]
-            passage = passages[number][0]
-            answers.append(
-                Answer(
-                    text=passage.text[start:end],
-                    probability=min(1.0, totals[key]),
-                    start=passage.start + start,
-                    end=passage.start + end,
-                    passage=passage,
-                    passage_probability=float(p_passages[number]),
-                )
-            )
-        return tuple(answers)
+    def _overlap(self, question_ids: list[int], row: int) -> float:
+        """Return the share of the question's wordpieces that stand in a passage or its title."""
+        asked = set(question_ids)
+        held = asked.intersection(self.store.wordpieces(row).tolist())
+        held |= asked.intersection(self.store.tokenizer.encode(self.store.title(row)).ids)
+        return len(held) / len(asked)
+
+
+def _calibrated(answers: tuple[Answer, ...], probability: float) -> tuple[Answer, ...]:
+    """Return the answers with the best one's calibrated probability, the others scaled beside."""
+    best, *others = answers
+    factor = scale_factor(best.probability, probability)
+    return (
+        replace(best, probability=probability),
+        *(replace(one, probability=min(probability, one.probability * factor)) for one in others),
+    )
 
 
 def _num_passages(settings: dict[str, Any]) -> int:
@@ -277,15 +313,24 @@ def _num_passages(settings: dict[str, Any]) -> int:
 def answered_as_json(answered: AnsweredQuestion) -> dict[str, Any]:
     """Return what `realm ask --json` prints.
 
+    `answer` is what to say, null where that is "no answer": the best of `answers` is less probable
+    than `min_probability`. `probability` is the calibrated one where `calibrated` says so;
+    `raw_probability` is the reader's own. `evidence` is what the calibration looks at.
+
     `start` and `end` are character offsets into the article's text; the passage's own `start`
     makes its text consistent with them: text[start - passage.start:end - passage.start].
     """
     return {
         "question": answered.question,
+        "answer": answered.best.text if answered.best else None,
+        "min_probability": answered.min_probability,
+        "calibrated": answered.is_calibrated,
+        "evidence": asdict(answered.evidence) if answered.evidence else None,
         "answers": [
             {
                 "text": answer.text,
                 "probability": answer.probability,
+                "raw_probability": answer.raw_probability,
                 "start": answer.start,
                 "end": answer.end,
                 "passage": {

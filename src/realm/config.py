@@ -12,7 +12,7 @@ from realm.errors import ConfigError
 C = TypeVar("C", bound="Config")
 SECTIONS = (
     *("split", "mask", "ict", "mlm", "index", "approximate"),
-    *("pretrain", "finetune", "evaluate"),
+    *("pretrain", "finetune", "evaluate", "calibrate"),
 )
 """Tables that a settings file may have, one for each stage."""
 
@@ -412,15 +412,42 @@ class EvaluateConfig(Config):
     recall_at: tuple[int, ...] = (1, 5, 20, 100)
     """Values of k in recall@k; as many passages as the largest are retrieved."""
     bootstrap_samples: int = Field(default=1_000, ge=100)
-    """Resamplings of the questions behind each 95 % interval."""
+    """Resamplings of the questions behind the intervals of F1 and the reciprocal rank (shares of
+    questions have Wilson's)."""
     batch_size: int = Field(default=16, ge=1)
     """Questions answered together."""
     seed: int = 0
-    """Decides the random sample of `limit` and the intervals."""
+    """Decides the random sample of `limit` and the resamplings."""
     limit: int | None = Field(default=None, ge=1)
     """Only a random sample of so many questions (None: all)."""
+    normalizer: Literal["orqa", "squad"] = "orqa"
+    """What exact match and F1 compare: orqa (the paper, NQ-open) decomposes accents (NFD) before
+    SQuAD's rules; squad is SQuAD's own script."""
     regex_mode: Literal["match", "search"] = "match"
     """match: anchored at the start, as released; search: anywhere."""
+    max_answer_tokens: int | None = Field(default=None, ge=1)
+    """Gold answers of more words are dropped, and questions left without any (NQ-open: 5, which
+    its files have done already; None: keep all)."""
+
+
+class CalibrateConfig(Config):
+    """How probabilities are calibrated, and when "no answer" is said."""
+
+    num_passages: int | None = Field(default=None, ge=1)
+    """Passages read for each question (None: 5, or what an imported model says)."""
+    batch_size: int = Field(default=16, ge=1)
+    """Questions answered together."""
+    removed_share: float = Field(default=0.5, gt=0, le=1)
+    """Share of the questions that are answered a second time, without the passages that hold an
+    answer."""
+    refuse: float = Field(default=0.75, gt=0, lt=1)
+    """Share of those that the default threshold must refuse."""
+    l2: float = Field(default=1.0, gt=0)
+    """Penalty on the squared weights of the standardised evidence."""
+    seed: int = 0
+    """Decides the sample of `limit`, and which questions are answered twice."""
+    limit: int | None = Field(default=None, ge=1)
+    """Only a random sample of so many questions (None: all)."""
 
 
 def load_config(

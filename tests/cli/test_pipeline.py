@@ -178,11 +178,13 @@ def test_ask_prints_answers_whose_offsets_are_true(world: World, call: Run) -> N
     assert result.err == ""
     told = json.loads(result.out)
     texts = {article["id"]: article["text"] for article in world.articles()}
-    assert told.keys() == {"question", "answers"}
+    keys = {"question", "answer", "min_probability", "calibrated", "evidence", "answers"}
+    assert told.keys() == keys
     assert told["question"] == QUESTION
     assert 1 <= len(told["answers"]) <= 4
     for answer in told["answers"]:
-        assert answer.keys() == {"text", "probability", "start", "end", "passage"}
+        keys = {"text", "probability", "raw_probability", "start", "end", "passage"}
+        assert answer.keys() == keys
         passage = answer["passage"]
         keys = {"id", "article_id", "title", "text", "start", "end", "probability"}
         assert passage.keys() == keys

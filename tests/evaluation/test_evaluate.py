@@ -1,7 +1,9 @@
 """A fake answerer whose every number can be counted by hand."""
 
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +11,7 @@ from realm.config import EvaluateConfig
 from realm.errors import AnsweringError, ArtifactError, ConfigError, CorpusError, RealmError
 from realm.evaluation.evaluate import evaluate
 from realm.evaluation.report import Report
+from realm.evaluation.train_overlap import TrainOverlap
 from realm.records import Answer, AnsweredQuestion, Passage, Question
 
 TEXTS = ("nothing here", "Jane Austen wrote it", "in 1815", "by Jane Austen again", "Sept 1st")
@@ -148,6 +151,129 @@ def test_every_number_is_what_can_be_counted_by_hand() -> None:
     assert (when.right, when.f1, when.rank) == (False, pytest.approx(2 / 3), 3)
     assert (month.right, month.exact_match, month.f1, month.regex_match) == (True, None, None, True)
     assert (none.prediction, none.probability, none.right, none.rank) == ("", 0.0, False, None)
+
+
+def test_the_oracle_and_the_reciprocal_rank_look_at_their_own_depths() -> None:
+    """Four are read, one counts for recall: the answer stands in the fourth, and is found."""
+    questions = [asking("q", "Jane")]
+    report = run({"q": (["x"], [0, 2, 4, 1])}, questions, num_passages=4, recall_at=(1,))
+    assert {name: value for name, value in means(report).items() if "@" in name} == {
+        "recall@1": 0.0,
+        "reader_oracle@4": 1.0,
+    }
+    assert means(report)["mean_reciprocal_rank"] == 1 / 4
+    report = run({"q": (["x"], [0, 2, 4, 1])}, questions, num_passages=3, recall_at=(1, 4))
+    assert means(report)["reader_oracle@3"] == 0.0
+    assert means(report)["recall@4"] == 1.0
+
+
+def test_the_oracle_counts_what_was_read_wherever_it_stood() -> None:
+    """A reader may read other passages than the first: what it read decides."""
+
+    class Picky(FakeAnswerer):
+        def _one(self, question: str, num_passages: int) -> AnsweredQuestion:
+            answered = super()._one(question, num_passages)
+            return dataclasses.replace(answered, read_rows=(1,))
+
+    report = evaluate(
+        Picky({"q": (["x"], [0, 2])}),
+        FakePassages(),
+        [asking("q", "Jane")],
+        config=configure(num_passages=2, recall_at=(2,)),
+        split_name="dev",
+    )
+    assert (means(report)["reader_oracle@2"], means(report)["recall@2"]) == (1.0, 0.0)
+
+
+def test_an_answerer_without_passages_is_measured_by_its_answers_alone() -> None:
+    answerer = FakeAnswerer({"who": (["Jane Austen"], []), "when": (["1815"], [])})
+    report = evaluate(
+        answerer,
+        FakePassages(),
+        [asking("who", "Jane Austen"), asking("when", "1816")],
+        config=configure(),
+        split_name="dev",
+        retrieves=False,
+        overlap=lambda question: len(question.question) / 10,
+    )
+    assert means(report) == {"exact_match": 0.5, "f1": 0.5}
+    assert set(report.breakdowns) == {"question_word"}
+    assert report.settings["num_retrieved"] == 0
+    assert answerer.calls == [(["who", "when"], 0, 0)]
+    assert report.as_json()["questions"][0]["rank"] is None
+
+
+def test_questions_are_broken_down_by_word_rank_and_training_set() -> None:
+    table: Table = {
+        "who wrote it": (["Jane Austen"], [1]),
+        "who read it": (["x"], [0, 2, 1]),
+        "when was it": (["1815"], [0]),
+    }
+    questions = [
+        asking("who wrote it", "Jane Austen"),
+        asking("who read it", "Jane Austen"),
+        asking("when was it", "1816"),
+    ]
+    seen = [asking("Who wrote it?", "x"), asking("Who is that?", "Jane Austen")]
+    report = evaluate(
+        FakeAnswerer(table),
+        FakePassages(),
+        questions,
+        config=configure(num_passages=1, recall_at=(3,)),
+        split_name="dev",
+        train_overlap=TrainOverlap({"train.jsonl": seen}),
+    )
+    shares = {
+        name: {group: metric.mean for group, metric in one.groups.items()}
+        for name, one in report.breakdowns.items()
+    }
+    assert shares == {
+        "question_word": {"who": 0.5, "when": 0.0},
+        "train_overlap": {"question": 1.0, "answer only": 0.0, "none": 0.0},
+        "gold_rank": {"1": 1.0, "2-5": 0.0, "not found": 0.0},
+    }
+    assert [record.train_overlap for record in report.records] == [
+        "question",
+        "answer only",
+        "none",
+    ]
+    assert report.training_sets[0]["name"] == "train.jsonl"
+    assert run(table, questions).records[0].train_overlap is None
+
+
+def test_long_answers_are_dropped_and_counted() -> None:
+    table: Table = {name: (["two words"], [0]) for name in ("a", "b", "c", "d")}
+    questions = [
+        asking("a", "two words", "these are three"),
+        asking("b", "these are three"),
+        asking("c", "one", patterns=("two",)),
+        asking("d", "of three words", patterns=("two",)),
+    ]
+    report = run(table, questions, max_answer_tokens=2)
+    assert [(r.id, r.answers) for r in report.records] == [
+        ("a", ("two words",)),
+        ("c", ("one",)),
+        ("d", ()),
+    ]
+    assert report.dropped == {"long answers": 3, "questions without a short answer": 1}
+    assert report.num_split_questions == 4
+    assert report.split_fingerprint == run(table, questions).split_fingerprint
+    assert "dropped: long answers" in report.table()
+    assert len(run(table, questions, max_answer_tokens=2, limit=2).records) == 2
+    assert run(table, questions).dropped == {}
+    with pytest.raises(CorpusError, match=r"no answer of at most 1 words in 1 questions"):
+        run(table, questions[:1], max_answer_tokens=1)
+
+
+@pytest.mark.parametrize(
+    ("rules", "name", "right"), [("orqa", "squad-orqa-v1", True), ("squad", "squad-v1", False)]
+)
+def test_the_normaliser_is_a_choice_that_the_report_names(
+    rules: str, name: str, *, right: bool
+) -> None:
+    report = run({"q": (["Zu\u0308rich"], [0])}, [asking("q", "Z\u00fcrich")], normalizer=rules)
+    assert (report.normalizer, report.records[0].right) == (name, right)
+    assert report.records[0].f1 == float(right)
 
 
 def test_only_metrics_that_questions_allow_are_reported() -> None:
@@ -383,3 +509,43 @@ def test_thirds_compare_what_all_of_them_have() -> None:
     )
     assert [set(third.metrics) for third in report.thirds.values()] == [{"recall@1"}] * 3
     assert report.table()
+
+
+class Refusing(FakeAnswerer):
+    """A calibrated run that says nothing less probable than 0.4; the best answers have 0.5."""
+
+    def answer(
+        self, questions: Sequence[str], *, num_passages: int, num_retrieved: int
+    ) -> list[AnsweredQuestion]:
+        told = super().answer(questions, num_passages=num_passages, num_retrieved=num_retrieved)
+        return [
+            replace(one, is_calibrated=True, min_probability=0.6 if "shy" in one.question else 0.4)
+            for one in told
+        ]
+
+
+def test_a_guess_that_was_kept_back_is_judged_and_counted_as_refused() -> None:
+    table: Table = {
+        "who": (["Jane Austen"], [1]),
+        "shy": (["in 1815"], [2]),
+        "none": ([], []),
+    }
+    asked = [asking("shy", "in 1815"), asking("who", "Jane Austen"), asking("none", "x")]
+    config = configure(num_passages=2, recall_at=(1,))
+    report = evaluate(Refusing(table), FakePassages(), asked, config=config, split_name="dev")
+    assert [record.refused for record in report.records] == [True, False, True]
+    assert report.metrics["exact_match"].mean == pytest.approx(2 / 3)
+    assert report.abstention is not None
+    assert report.abstention.is_calibrated
+    assert report.abstention.min_probability == 0.4  # of the last one answered
+
+
+def test_without_a_calibration_only_what_found_nothing_is_refused() -> None:
+    report = run(
+        {"who": (["Jane Austen"], [1]), "none": ([], [])},
+        [asking("who", "Jane Austen"), asking("none", "x")],
+    )
+    assert report.abstention is not None
+    assert not report.abstention.is_calibrated
+    assert report.abstention.share_refused == 0.5
+    assert report.abstention.share_of_right_refused == 0

@@ -20,6 +20,7 @@ from realm.evaluation.metrics import (
     reciprocal_ranks,
     regex_match,
     token_f1,
+    wilson_interval,
 )
 from realm.records import Question
 
@@ -262,3 +263,26 @@ def test_one_value_is_its_own_interval() -> None:
 def test_an_interval_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one"):
         bootstrap_interval([], samples=100, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("right", "total", "low", "high"),
+    [
+        (0, 1, 0.0, 0.7935),
+        (1, 1, 0.2065, 1.0),
+        (0, 10, 0.0, 0.2775),
+        (5, 10, 0.2366, 0.7634),
+        (81, 263, 0.2553, 0.3662),  # Newcombe 1998, table I
+        (15, 148, 0.0624, 0.1605),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_a_share_of_few_has_a_wide_interval(
+    right: int, total: int, low: float, high: float
+) -> None:
+    interval = wilson_interval(right, total)
+    assert interval.mean == right / total
+    assert (interval.low, interval.high) == (
+        pytest.approx(low, abs=1e-4),
+        pytest.approx(high, abs=1e-4),
+    )

@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from realm.errors import ArtifactError
-from realm.evaluation.report import Metric, OverlapThird, QuestionRecord, Report, write_report
+from realm.evaluation.abstention import measure_abstention
+from realm.evaluation.report import (
+    Breakdown,
+    Metric,
+    OverlapThird,
+    QuestionRecord,
+    Report,
+    write_report,
+)
 
 RECORD = QuestionRecord(
     id="q1",
@@ -33,6 +41,7 @@ REPORT = Report(
     split="squad.dev",
     split_fingerprint="5555",
     num_split_questions=5_537,
+    normalizer="squad-orqa-v1",
     settings={"seed": 0},
     metrics={
         "exact_match": Metric(mean=0.25, low=0.2, high=0.3, num_questions=500),
@@ -63,6 +72,8 @@ def test_the_json_names_model_corpus_split_settings_and_every_question() -> None
             "answer_was_read": True,
             "error": None,
             "overlap": None,
+            "refused": False,
+            "train_overlap": None,
         }
     ]
     assert value == {
@@ -86,6 +97,10 @@ def test_the_json_names_model_corpus_split_settings_and_every_question() -> None
         "median_seconds_per_question": 0.01234,
         "failures": {"AnsweringError": 2},
         "overlap_thirds": {},
+        "abstention": None,
+        "breakdowns": {},
+        "dropped": {},
+        "training_sets": [],
     }
 
 
@@ -138,3 +153,50 @@ def test_thirds_by_overlap_stand_side_by_side() -> None:
     third = report.as_json()["overlap_thirds"]["middle"]
     assert (third["low"], third["high"]) == (0.25, 0.5)
     assert third["metrics"]["recall@5"]["num_questions"] == 500
+
+
+def test_what_the_probabilities_are_worth_stands_below_the_metrics() -> None:
+    told = measure_abstention([0.9, 0.2], [True, False], min_probability=0.5, is_calibrated=True)
+    report = dataclasses.replace(REPORT, abstention=told)
+    lines = report.table().splitlines()
+    assert lines[10:12] == ["", "probabilities           calibrated"]
+    assert "no answer               50.0 (below 0.5)" in lines
+    assert report.as_json()["abstention"]["share_refused"] == 0.5
+
+
+def test_breakdowns_stand_below_one_another() -> None:
+    metric = Metric(mean=0.5, low=0.25, high=0.755, num_questions=1_500)
+    report = dataclasses.replace(
+        REPORT,
+        breakdowns={
+            "question_word": Breakdown(metric="exact_match", groups={"who": metric}),
+            "train_overlap": Breakdown(metric="exact_match", groups={"none": metric}),
+            "gold_rank": Breakdown(metric="right", groups={"1": metric, "not found": metric}),
+        },
+        training_sets=({"name": "train.jsonl", "fingerprint": "7", "num_questions": 87_599},),
+        dropped={"long answers": 3_000},
+    )
+    told = [" ".join(line.split()) for line in report.table().splitlines()]
+    assert "training set train.jsonl, 87,599 questions" in told
+    assert "dropped: long answers 3,000" in told
+    columns = "mean 95 % interval questions"
+    assert told[-9:] == [
+        f"exact_match by question word {columns}",
+        "who 50.0 25.0 to 75.5 1,500",
+        "",
+        f"exact_match by training overlap {columns}",
+        "none 50.0 25.0 to 75.5 1,500",
+        "",
+        f"right by rank of the answer {columns}",
+        "1 50.0 25.0 to 75.5 1,500",
+        "not found 50.0 25.0 to 75.5 1,500",
+    ]
+    tables = [line for line in report.table().splitlines() if line.endswith(("500", "questions"))]
+    assert len({len(line) for line in tables[-7:]}) == 1
+    value = report.as_json()
+    assert value["breakdowns"]["gold_rank"]["metric"] == "right"
+    assert value["breakdowns"]["gold_rank"]["groups"]["1"]["num_questions"] == 1_500
+    assert value["training_sets"] == [
+        {"name": "train.jsonl", "fingerprint": "7", "num_questions": 87_599}
+    ]
+    assert value["dropped"] == {"long answers": 3_000}

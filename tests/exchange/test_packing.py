@@ -8,6 +8,7 @@ import pytest
 from safetensors.torch import load_file
 
 from realm.answering import Answerer
+from realm.checkpoint.calibration import Calibration, save_calibration
 from realm.checkpoint.checkpoints import (
     Model,
     checkpoint_folder,
@@ -21,6 +22,7 @@ from realm.checkpoint.sources import write_sources
 from realm.corpus.store import PassageStore
 from realm.errors import ArtifactError, ConfigError
 from realm.exchange.packing import pack_run
+from realm.model.confidence import Calibrator
 from realm.storage import MANIFEST, read_json
 from realm.tokenizer import WordpieceTokenizer
 
@@ -95,6 +97,22 @@ def test_it_says_how_the_passages_were_cut_and_what_the_run_was_made_with(
     assert stage_defaults(out, "split") == {"max_wordpieces": 40, "language": "en"}
     settings = read_json(out / MANIFEST)["settings"]
     assert settings == {**SETTINGS, "weights": "int8", "defaults": settings["defaults"]}
+
+
+def test_a_calibration_comes_along_and_speaks_for_the_packed_model(
+    run: Path, store: PassageStore, tmp_path: Path
+) -> None:
+    made = Calibration(
+        model_fingerprint=str(read_json(find_checkpoint(run) / MANIFEST)["fingerprint"]),
+        retriever="dense",
+        num_passages=5,
+        calibrator=Calibrator(names=(), means=(), scales=(), weights=(), bias=-20.0),
+        min_probability=0.5,
+    )
+    save_calibration(run, made)
+    answerer = Answerer.load(pack_run(run, tmp_path / "small").folder, passages=store.folder)
+    assert answerer.why_uncalibrated is None
+    assert answerer.answer(["where was fermat born"])[0].is_refused
 
 
 def test_without_the_passages_at_hand_it_is_packed_too(model: Model, tmp_path: Path) -> None:

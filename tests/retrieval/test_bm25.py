@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from realm.errors import ArtifactError, ConfigError, CorpusError
-from realm.retrieval.bm25 import Bm25Retriever
 from realm.records import Passage
+from realm.retrieval.bm25 import Bm25Retriever
 
 ARTICLES = [
     ("Emma", "A novel by Jane Austen about youthful hubris."),

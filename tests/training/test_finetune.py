@@ -361,9 +361,7 @@ def test_with_everything_on_the_gradient_is_still_that_of_one_graph(
         inputs = span_inputs(store, ids, [*read, NULL_ROW], plain.config.joint_wordpieces)
         *parts, null = span_logits(plain.reader, inputs, plain.budget)
         logits = [*(part + p for part, p in zip(parts, prior, strict=True)), null]
-        correct = correct_spans(
-            store, question, [*read, NULL_ROW], logits, gold=judged.gold
-        )
+        correct = correct_spans(store, question, [*read, NULL_ROW], logits, gold=judged.gold)
         flat = torch.cat([part.reshape(-1) for part in logits])
         losses.append(-correct_log_likelihood(flat[None], correct[None])[0])
     total = torch.stack(losses).sum() / 3

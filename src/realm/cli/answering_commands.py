@@ -1,105 +1,26 @@
-"""realm evaluate, explain, quickstart."""
+"""realm explain, quickstart."""
 
 import json
 from dataclasses import asdict
-from enum import StrEnum
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from realm.cli import options
 from realm.errors import ConfigError
 
-if TYPE_CHECKING:
-    from realm.answering import Answerer
-
 PANEL = "Answers"
-Run = Annotated[Path, typer.Option("--model", help="Run that answers, from realm finetune.")]
-
-
-class Retriever(StrEnum):
-    """Who finds the passages that the reader reads."""
-
-    dense = "dense"
-    bm25 = "bm25"
-    minilm = "minilm"
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
     app.command("explain", rich_help_panel=PANEL)(explain)
-    told = options.settings_help("evaluate")
-    app.command("evaluate", epilog=told, rich_help_panel=PANEL)(evaluate)
 
 
 def register_quickstart(app: typer.Typer) -> None:
     """Add the verb that a stranger should see first."""
     app.command("quickstart", rich_help_panel="Start here")(quickstart)
-
-
-def evaluate(
-    questions: Annotated[
-        Path, typer.Argument(help='JSONL: {"question": "...", "answers": ["..."]} a line.')
-    ],
-    model: Run,
-    passages: options.Passages = None,
-    retriever: Annotated[
-        Retriever,
-        typer.Option(help="The run's own (dense), or a baseline under the same reader."),
-    ] = Retriever.dense,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", dir_okay=False, help="JSON file to write the report to, too."),
-    ] = None,
-    device: options.Device = "auto",
-    as_json: options.AsJson = False,
-    config: options.Config = None,
-    sets: options.Sets = None,
-) -> None:
-    """Measure exact match, F1, answer recall and more, with 95 % intervals.
-
-    Example: realm evaluate questions.jsonl --model runs/qa --set limit=500
-    """
-    from realm.checkpoint.defaults import stage_defaults
-    from realm.config import EvaluateConfig, load_config
-
-    settings = load_config(
-        EvaluateConfig,
-        section="evaluate",
-        file=config,
-        overrides=sets or [],
-        defaults=stage_defaults(model, "evaluate"),
-    )
-    from realm.answering import Answerer
-    from realm.cli import display
-    from realm.evaluation.evaluate import evaluate as measure
-    from realm.evaluation.overlap import gold_overlap
-    from realm.evaluation.questions import read_questions
-    from realm.evaluation.report import write_report
-
-    asked = read_questions(questions)
-    with display.progress("embedding", "passages") as advance:
-        answerer = Answerer.load(model, passages=passages, device=device, progress=advance)
-        _use_retriever(answerer, retriever, model)
-    with display.progress("answering", "questions") as advance:
-        report = measure(
-            answerer,
-            answerer.store,
-            asked,
-            config=settings,
-            split_name=questions.name,
-            retriever_name=retriever.value,
-            overlap=partial(gold_overlap, answerer.store),
-            progress=advance,
-        )
-    if as_json:
-        typer.echo(json.dumps(report.as_json(), ensure_ascii=False))
-    else:
-        display.out.print(report.table(), markup=False)
-    if out is not None:  # last: where it cannot be written, the numbers were seen
-        write_report(report, out)
 
 
 def explain(
@@ -207,15 +128,3 @@ def quickstart(
     from realm.cli.quickstart_display import run_quickstart
 
     run_quickstart(out, rebuild=rebuild)
-
-
-def _use_retriever(answerer: "Answerer", retriever: Retriever, model: Path) -> None:
-    """Put a baseline retriever under the same reader."""
-    if retriever is Retriever.bm25:
-        from realm.retrieval.bm25 import Bm25Retriever
-
-        answerer.retriever = Bm25Retriever.open(answerer.store, cache=model / "bm25")
-    elif retriever is Retriever.minilm:
-        from realm.evaluation.zero_shot import open_zero_shot
-
-        answerer.retriever = open_zero_shot(answerer.store, cache=model / "zero-shot")

@@ -10,6 +10,7 @@ from realm.cli import options
 from realm.errors import ConfigError
 
 if TYPE_CHECKING:
+    from realm.answering import Answerer
     from realm.asking import FolderAnswerer
 
 PANEL = "Answers"
@@ -44,6 +45,7 @@ def ask(
         int | None,
         typer.Option("--read", min=1, help="Passages to read: 5, or what an imported model says."),
     ] = None,
+    min_probability: options.MinProbability = None,
     cache: Annotated[
         Path | None,
         typer.Option(
@@ -60,22 +62,43 @@ def ask(
     Example: realm ask "Who discovered radium?" --model runs/qa
     """
     _check_sources(docs, model, passages, cache)
-    if docs is not None:
-        answerer = _open_folder(docs, model, cache, device)
-        _ask_folder(answerer, question, num_passages, num_answers, as_json=as_json)
-        return
+    opened = (
+        _open_run(model, passages, device)
+        if docs is None
+        else _open_folder(docs, model, cache, device)
+    )
     from realm.answering import Answerer, answered_as_json
+    from realm.asking import placed_as_json
+    from realm.cli import display
+
+    answerer = opened if isinstance(opened, Answerer) else opened.answerer
+    if min_probability:
+        display.note_uncalibrated(answerer.why_uncalibrated)
+    (answered,) = answerer.answer(
+        [question],
+        num_passages=num_passages,
+        num_answers=num_answers,
+        min_probability=min_probability,
+    )
+    if isinstance(opened, Answerer):
+        told, places = answered_as_json(answered), list[str]()
+    else:
+        told = placed_as_json(answered, opened)
+        places = [str(opened.place(answer)) for answer in answered.answers]
+    if as_json:
+        typer.echo(json.dumps(told, ensure_ascii=False))
+    else:
+        display.show_answers(answered, places)
+
+
+def _open_run(model: Path | None, passages: Path | None, device: str) -> "Answerer":
+    from realm.answering import Answerer
     from realm.cli import display
 
     with display.progress("embedding", "passages") as advance:
-        run = Answerer.load(
+        return Answerer.load(
             model, passages=passages, device=device, progress=advance, autocast="auto"
         )
-    answered = run.answer([question], num_passages=num_passages, num_answers=num_answers)[0]
-    if as_json:
-        typer.echo(json.dumps(answered_as_json(answered), ensure_ascii=False))
-    else:
-        display.show_answers(answered)
 
 
 def _check_sources(
@@ -110,22 +133,3 @@ def _open_folder(
         )
     display.show_skipped(answerer.skipped)
     return answerer
-
-
-def _ask_folder(
-    answerer: "FolderAnswerer",
-    question: str,
-    num_passages: int | None,
-    num_answers: int,
-    *,
-    as_json: bool,
-) -> None:
-    from realm.asking import placed_as_json
-    from realm.cli import display
-
-    (answered,) = answerer.answer([question], num_passages=num_passages, num_answers=num_answers)
-    if as_json:
-        typer.echo(json.dumps(placed_as_json(answered, answerer), ensure_ascii=False))
-    else:
-        places = [str(answerer.place(answer)) for answer in answered.answers]
-        display.show_answers(answered, places)

@@ -150,7 +150,15 @@ def show_answers(answered: AnsweredQuestion, places: Sequence[str] = ()) -> None
     """
     out.print(f"[bold]{escape(answered.question)}[/]")
     if not answered.answers:
-        out.print("  no answer found in the passages read")
+        out.print("  No answer in these passages.")
+    elif answered.is_refused:
+        guess = answered.answers[0]
+        out.print(
+            f"  No answer in these passages. Best guess: [bold]{escape(guess.text)}[/] "
+            f"(probability {guess.probability:.2f}, below {answered.min_probability:.2f}; "
+            "--min-probability 0 shows its evidence)"
+        )
+        return
     for number, answer in enumerate(answered.answers, 1):
         title = escape(answer.passage.title or answer.passage.article_id)
         place = (
@@ -165,6 +173,21 @@ def show_answers(answered: AnsweredQuestion, places: Sequence[str] = ()) -> None
         )
         if number <= 2:
             out.print(evidence(answer))
+
+
+def note_uncalibrated(why: str | None) -> None:
+    """Say what a threshold is worth without a calibration; nothing where there is one.
+
+    Args:
+        why: `Answerer.why_uncalibrated`.
+    """
+    if why is not None:
+        err.print(
+            f"note: --min-probability looks at the reader's own probabilities, which do not say "
+            f"how often the model is right: {why}. Calibrate it: realm calibrate QUESTIONS "
+            "--model RUN",
+            markup=False,
+        )
 
 
 def show_explanation(explanation: "Explanation") -> None:

@@ -43,6 +43,16 @@ Passages = Annotated[
         "embedded once.",
     ),
 ]
+MinProbability = Annotated[
+    float | None,
+    typer.Option(
+        "--min-probability",
+        min=0.0,
+        max=1.0,
+        help='Less probable answers become "no answer" (0: none does); what realm calibrate '
+        "chose, unless you say otherwise.",
+    ),
+]
 
 
 RANKED_VERBS = ("ict", "mlm", "pretrain", "finetune", "index")

@@ -317,6 +317,7 @@ def finetune(
     passages: PassagesArgument,
     model: Annotated[Path, typer.Option(help="Run to start from, from realm pretrain (or ict).")],
     out: Out,
+    *,
     also: Annotated[
         list[str] | None,
         typer.Option(
@@ -367,8 +368,7 @@ def finetune(
             out,
             run=model,
             also=[
-                QuestionSet(questions=read_questions(path), weight=weight)
-                for path, weight in more
+                QuestionSet(questions=read_questions(path), weight=weight) for path, weight in more
             ],
             encoder=encoder,
             config=settings,
@@ -390,8 +390,7 @@ def _weighted(named: str) -> tuple[Path, float]:
         return Path(name), float(weight)
     except ValueError:
         raise ConfigError(
-            f"--also {named}: found the weight {weight!r}, expected a number, as in "
-            "nq.jsonl:0.5"
+            f"--also {named}: found the weight {weight!r}, expected a number, as in nq.jsonl:0.5"
         ) from None
 
 

@@ -5,9 +5,9 @@ import string
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import NormalDist, fmean
 from typing import Literal
 
 import numpy as np
@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from realm.records import Question
 
-NORMALIZER = "squad-orqa-v1"
-"""Name and version of `normalize_answer`; scores under another one do not compare."""
+Rules = Literal["orqa", "squad"]
+"""Whose normalisation: that of ORQA and REALM (NQ-open), or SQuAD's own, which lacks NFD."""
+NORMALIZERS: Mapping[Rules, str] = {"orqa": "squad-orqa-v1", "squad": "squad-v1"}
+"""Name and version of `normalize_answer` by its rules; scores under two of them do not compare."""
 
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -32,28 +34,33 @@ class Interval:
     high: float
 
 
-def normalize_answer(text: str) -> str:
-    """Return `text` as exact match compares it (SQuAD's rules after NFD, as ORQA scores).
+def normalize_answer(text: str, rules: Rules = "orqa") -> str:
+    """Return `text` as exact match compares it.
 
-    NFD, lower case, ASCII punctuation deleted with no space put back, the words a, an and the
-    replaced by a space, white space collapsed. Accents are decomposed, not removed.
+    Lower case, ASCII punctuation deleted with no space put back, the words a, an and the
+    replaced by a space, white space collapsed: in this order, as both official scripts do it.
+    ORQA's decomposes the text first (NFD): accents come apart, they do not go away.
+
+    Args:
+        text: an answer.
+        rules: "orqa" scores NQ-open, WebQuestions and the paper; "squad" is SQuAD's own script.
     """
-    lowered = unicodedata.normalize("NFD", text).lower()
-    return " ".join(_ARTICLES.sub(" ", lowered.translate(_WITHOUT_PUNCTUATION)).split())
+    whole = unicodedata.normalize("NFD", text) if rules == "orqa" else text
+    return " ".join(_ARTICLES.sub(" ", whole.lower().translate(_WITHOUT_PUNCTUATION)).split())
 
 
-def exact_match(prediction: str, question: Question) -> bool:
+def exact_match(prediction: str, question: Question, rules: Rules = "orqa") -> bool:
     """Return whether the prediction equals one of the answers, both normalised.
 
     A prediction of white space is wrong: it is how an answerer says that it found nothing.
     """
     if not prediction.strip():
         return False
-    normalized = normalize_answer(prediction)
-    return any(normalized == normalize_answer(answer) for answer in question.answers)
+    normalized = normalize_answer(prediction, rules)
+    return any(normalized == normalize_answer(answer, rules) for answer in question.answers)
 
 
-def token_f1(prediction: str, question: Question) -> float:
+def token_f1(prediction: str, question: Question, rules: Rules = "orqa") -> float:
     """Return SQuAD's F1 of normalised words against the answer that fits best.
 
     Where one side has no word left ("The"), 1 if the other has none either, as SQuAD 2.0; a
@@ -61,8 +68,9 @@ def token_f1(prediction: str, question: Question) -> float:
     """
     if not prediction.strip():
         return 0.0
-    words = normalize_answer(prediction).split()
-    return max((_f1(words, normalize_answer(a).split()) for a in question.answers), default=0.0)
+    words = normalize_answer(prediction, rules).split()
+    told = (normalize_answer(answer, rules).split() for answer in question.answers)
+    return max((_f1(words, gold) for gold in told), default=0.0)
 
 
 def regex_match(
@@ -184,6 +192,23 @@ def bootstrap_interval(
     )
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(mean=float(numbers.mean()), low=float(low), high=float(high))
+
+
+def wilson_interval(right: int, total: int, *, level: float = 0.95) -> Interval:
+    """Return a share and its Wilson score interval, which stays wide where questions are few.
+
+    A bootstrap of one question, or of questions that are all wrong, would be sure of itself.
+
+    Args:
+        right: how many of them.
+        total: questions, at least one.
+        level: how often such an interval holds the true share.
+    """
+    share, z = right / total, NormalDist().inv_cdf((1 + level) / 2)
+    shrink = 1 + z**2 / total
+    center = (share + z**2 / (2 * total)) / shrink
+    half = z / shrink * (share * (1 - share) / total + (z / (2 * total)) ** 2) ** 0.5
+    return Interval(mean=share, low=max(0.0, center - half), high=min(1.0, center + half))
 
 
 def _f1(words: list[str], gold: list[str]) -> float:

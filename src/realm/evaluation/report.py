@@ -6,18 +6,38 @@ from pathlib import Path
 from typing import Any
 
 from realm.errors import ArtifactError
-from realm.evaluation.metrics import NORMALIZER
+from realm.evaluation.abstention import Abstention
+from realm.evaluation.metrics import Interval
 from realm.storage import FORMAT_VERSION, write_json
+
+_BY = {
+    "question_word": "by question word",
+    "gold_rank": "by rank of the answer",
+    "train_overlap": "by training overlap",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """A mean over questions between 0 and 1, with its 95 % bootstrap interval."""
+    """A mean over questions between 0 and 1, with its 95 % interval.
+
+    Wilson's for a share of questions; a bootstrap over them for F1 and the reciprocal rank.
+    """
 
     mean: float
     low: float
     high: float
     num_questions: int
+
+    @classmethod
+    def of(cls, interval: Interval, *, num_questions: int) -> "Metric":
+        """Return the mean of so many questions with its interval."""
+        return cls(
+            mean=interval.mean,
+            low=interval.low,
+            high=interval.high,
+            num_questions=num_questions,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +51,7 @@ class QuestionRecord:
     prediction: str
     """The best answer; empty when there was none."""
     probability: float
-    """p(y|x) of the prediction, 0 when there was none."""
+    """Of the prediction, calibrated where the run is; 0 when there was none."""
     right: bool
     """Exact match or regex match."""
     exact_match: bool | None
@@ -47,6 +67,19 @@ class QuestionRecord:
     """Why there is no answer: the kind of the error and its message."""
     overlap: float | None = None
     """Share of the question's content words that stand in its gold passage; None: not known."""
+    refused: bool = False
+    """Whether "no answer" was said: the prediction is then a guess that was kept back."""
+    train_overlap: str | None = None
+    """What the training set holds of it: question, answer only, none; None: not compared."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Breakdown:
+    """How many questions of each group came out right."""
+
+    metric: str
+    """exact_match, regex_match, or right where a set has answers and patterns."""
+    groups: Mapping[str, Metric]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +105,8 @@ class Report:
     split_fingerprint: str
     num_split_questions: int
     """Questions of the whole split; `records` holds those that were asked."""
+    normalizer: str
+    """Name and version of the rules of exact match and F1."""
     settings: Mapping[str, Any]
     metrics: Mapping[str, Metric]
     median_seconds_per_question: float
@@ -80,6 +115,14 @@ class Report:
     """Questions that ended in an error, by kind of error; they count as wrong."""
     thirds: Mapping[str, OverlapThird] = field(default_factory=dict[str, OverlapThird])
     """least, middle, most: how the overlap with the gold passage decides; empty: not known."""
+    abstention: Abstention | None = None
+    """What the probabilities are worth, and what was refused."""
+    breakdowns: Mapping[str, Breakdown] = field(default_factory=dict[str, Breakdown])
+    """question_word, train_overlap, gold_rank: which questions come out right."""
+    dropped: Mapping[str, int] = field(default_factory=dict[str, int])
+    """What `max_answer_tokens` took out of the split, by reason."""
+    training_sets: tuple[Mapping[str, Any], ...] = ()
+    """The files that train_overlap compares with: name, fingerprint, num_questions."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as plain JSON values."""
@@ -98,12 +141,16 @@ class Report:
                 "num_questions": self.num_split_questions,
                 "num_asked": len(self.records),
             },
-            "normalizer": NORMALIZER,
+            "dropped": dict(self.dropped),
+            "training_sets": [dict(one) for one in self.training_sets],
+            "normalizer": self.normalizer,
             "settings": dict(self.settings),
             "metrics": {name: asdict(metric) for name, metric in self.metrics.items()},
             "median_seconds_per_question": self.median_seconds_per_question,
             "failures": dict(self.failures),
             "overlap_thirds": {name: asdict(third) for name, third in self.thirds.items()},
+            "abstention": self.abstention.as_json() if self.abstention else None,
+            "breakdowns": {name: asdict(one) for name, one in self.breakdowns.items()},
             "questions": [asdict(record) for record in self.records],
         }
 
@@ -117,16 +164,21 @@ class Report:
             ("split", f"{self.split}, {asked}"),
             ("seconds per question", f"{self.median_seconds_per_question:.3g} (median)"),
         ]
+        head += [(f"dropped: {what}", f"{count:,}") for what, count in self.dropped.items()]
+        head += [("training set", _told(one)) for one in self.training_sets]
         head += [(f"failed: {kind}", f"{count:,}") for kind, count in self.failures.items()]
-        width = max(len(name) for name in [*self.metrics, *(name for name, _ in head)])
+        parts = {"metric": self.metrics} | {
+            f"{one.metric} {_BY.get(name, name)}": one.groups
+            for name, one in self.breakdowns.items()
+        }
+        names = [name for title, groups in parts.items() for name in (title, *groups)]
+        width = max(len(name) for name in [*names, *(name for name, _ in head)])
         lines = [f"{name:<{width}}  {value}" for name, value in head]
-        lines += ["", f"{'metric':<{width}}   mean  95 % interval  questions"]
-        lines += [
-            f"{name:<{width}}  {100 * metric.mean:5.1f}  "
-            f"{f'{100 * metric.low:.1f} to {100 * metric.high:.1f}':>13}  "
-            f"{metric.num_questions:>9,}"
-            for name, metric in self.metrics.items()
-        ]
+        for title, groups in parts.items():
+            lines += ["", f"{title:<{width}}   mean  95 % interval  questions"]
+            lines += [f"{name:<{width}}  {_cells(metric)}" for name, metric in groups.items()]
+        if self.abstention is not None:
+            lines += ["", *self.abstention.lines(width)]
         return "\n".join([*lines, *self._thirds(width)])
 
     def _thirds(self, width: int) -> list[str]:
@@ -150,7 +202,17 @@ class Report:
                 )
             )
         width = max(width, *(len(name) for name, _ in rows))
-        return ["", *(f"{name:<{width}}" + "".join(f"{c:>22}" for c in row) for name, row in rows)]
+        return ["", *(f"{name:<{width}}" + "".join(f"{c:>24}" for c in row) for name, row in rows)]
+
+
+def _told(training_set: Mapping[str, Any]) -> str:
+    return f"{training_set['name']}, {training_set['num_questions']:,} questions"
+
+
+def _cells(metric: Metric) -> str:
+    """Return mean, interval and count as the columns of the table."""
+    interval = f"{100 * metric.low:.1f} to {100 * metric.high:.1f}"
+    return f"{100 * metric.mean:5.1f}  {interval:>13}  {metric.num_questions:>9,}"
 
 
 def write_report(report: Report, path: Path) -> None:

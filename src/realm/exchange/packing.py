@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from realm.checkpoint.calibration import carry_calibration
 from realm.checkpoint.checkpoints import (
     TOKENIZER_FILE,
     Model,
@@ -49,7 +50,8 @@ def pack_run(run: Path, out: Path, *, rebuild: bool = False) -> PackReport:
     """Write the towers and the reader of a fine-tuned run in 8 bits, for `--model`.
 
     No optimiser, no encoder, no index, no passages. The run's settings are told along, and how its
-    passages were cut, so that other texts are cut alike (`realm ask --docs`).
+    passages were cut, so that other texts are cut alike (`realm ask --docs`). A
+    calibration comes along.
 
     Args:
         run: from `realm finetune`; or one of its checkpoints.
@@ -75,6 +77,8 @@ def pack_run(run: Path, out: Path, *, rebuild: bool = False) -> PackReport:
         )
         with publish(out, request, replace=rebuild) as scratch:
             _write(model, scratch)
+        packed = str(read_json(out / MANIFEST)["fingerprint"])
+        carry_calibration(checkpoint, out, model_fingerprint=packed)
     return PackReport(
         folder=out,
         size_bytes=_size(out),

@@ -1,7 +1,7 @@
 """The dense retriever at answering time: embed the question, search the snapshot."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -12,6 +12,7 @@ from realm.model.embedder import Embedder, MeanEmbedder, embed_in_groups
 from realm.tokenizer import WordpieceTokenizer
 
 
+@runtime_checkable
 class Retriever(Protocol):
     """Finds passages for questions."""
 

@@ -99,9 +99,7 @@ def finetune(  # noqa: PLR0913 - each is one input of the stage
                 write_sources(out, store)
             snapshot = _snapshot(out, run, towers.passage, store, config, progress)
             lexical = open_lexical(out, store) if config.retriever == "hybrid" else None
-        job = FinetuneJob(
-            sets, store, snapshot, towers, reader, config, ranks, lexical=lexical
-        )
+        job = FinetuneJob(sets, store, snapshot, towers, reader, config, ranks, lexical=lexical)
         return train(
             job,
             out,

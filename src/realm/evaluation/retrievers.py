@@ -1,0 +1,126 @@
+"""The choice of a retriever under one reader: the run's own, a baseline, or that of another run."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from realm.answering import Answerer
+from realm.checkpoint.checkpoints import find_checkpoint, load_model
+from realm.checkpoint.sources import check_vocabulary, run_of
+from realm.device import AUTO, choose_device
+from realm.errors import ConfigError
+from realm.evaluation.zero_shot import open_zero_shot
+from realm.index.opening import open_snapshot
+from realm.records import Progress
+from realm.retrieval.bm25 import Bm25Retriever
+from realm.retrieval.dense import DenseRetriever, Retriever
+from realm.storage import MANIFEST, read_json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Under:
+    """What a retriever is put under."""
+
+    answerer: Answerer
+    run: Path
+    """The answerer's; what a baseline builds is kept there."""
+    device: str
+    progress: Progress | None
+
+
+def _own(under: _Under) -> Retriever:
+    return under.answerer.retriever
+
+
+def _bm25(under: _Under) -> Retriever:
+    return Bm25Retriever.open(
+        under.answerer.store, cache=under.run / "bm25", progress=under.progress
+    )
+
+
+def _minilm(under: _Under) -> Retriever:
+    return open_zero_shot(
+        under.answerer.store,
+        cache=under.run / "zero-shot",
+        device=under.device,
+        progress=under.progress,
+    )
+
+
+RETRIEVERS: Mapping[str, Callable[[_Under], Retriever]] = {
+    "dense": _own,
+    "bm25": _bm25,
+    "minilm": _minilm,
+}
+"""Each retriever that has a name of its own."""
+
+
+def check_retriever(choice: str) -> None:
+    """Refuse what is neither a name nor a folder, before anything is opened.
+
+    Raises:
+        ConfigError: it is so.
+    """
+    if choice not in RETRIEVERS and not Path(choice).is_dir():
+        raise ConfigError(
+            f"found no retriever {choice!r}; expected {', '.join(RETRIEVERS)}, closed-book, or the "
+            "folder of a run with an embedder (realm ict, pretrain or finetune)"
+        )
+
+
+def use_retriever(
+    answerer: Answerer,
+    choice: str,
+    *,
+    run: Path,
+    device: str = AUTO,
+    progress: Progress | None = None,
+) -> str:
+    """Put a retriever under the answerer's reader; return its name, for the report.
+
+    A run's scores are added to the reader's logits, as the reader learned it: whatever the run,
+    they are log-probabilities of passages but for a constant. Those of bm25 and minilm are on
+    another scale, so that the reader decides alone.
+
+    Args:
+        answerer: its `retriever` is replaced.
+        choice: one of RETRIEVERS, or the folder of a run with an embedder (the ICT baseline);
+            `./bm25` is a folder.
+        run: the answerer's own, where the indexes of bm25 and minilm are kept. Another run keeps
+            its own vectors of the passages.
+        device: where embedders run.
+        progress: called while passages are read.
+
+    Raises:
+        ConfigError: there is no such retriever; or the run has no embedder, or another vocabulary
+            than the passages.
+        ArtifactError: the run is damaged.
+    """
+    check_retriever(choice)
+    under = _Under(answerer=answerer, run=run, device=device, progress=progress)
+    if (named := RETRIEVERS.get(choice)) is not None:
+        answerer.retriever = named(under)
+        return choice
+    answerer.retriever, name = _of_run(Path(choice), under)
+    return name
+
+
+def _of_run(folder: Path, under: _Under) -> tuple[Retriever, str]:
+    """Return the retriever of another run, and its name with the hash of its parameters."""
+    checkpoint = find_checkpoint(folder)
+    model = load_model(checkpoint).to(choose_device(under.device))
+    run = run_of(folder)
+    tower = model.need_towers().query.eval()
+    store = under.answerer.store
+    check_vocabulary(model, store)
+    retriever = DenseRetriever(
+        tower,
+        open_snapshot(run, model, store, progress=under.progress),
+        store.tokenizer,
+        question_wordpieces=under.answerer.lengths.question,
+        name=run.name,
+    )
+    return (
+        retriever,
+        f"{run.resolve().name} ({read_json(checkpoint / MANIFEST)['fingerprint'][:12]})",
+    )
