@@ -21,7 +21,7 @@ Run = Callable[..., Any]
 World = Any
 
 STAGES = ("split", "mask", "ict", "mlm", "index", "pretrain", "finetune")
-VERBS = (*STAGES, "evaluate", "ask", "explain", "align", "quickstart")
+VERBS = (*STAGES, "evaluate", "calibrate", "ask", "explain", "align", "quickstart")
 QUESTION = "Who was born in Bado?"
 CLOZE = "The painter was born in [MASK] near the river."
 COLOUR = re.compile(r"\x1b\[[\d;]*(?:3[0-8]|4[0-8]|9\d)[\d;]*m")

@@ -14,6 +14,7 @@ from realm.corpus.store import PassageStore
 from realm.errors import AnsweringError, ConfigError
 from realm.evaluation.closed_book import MOST_MASKS, ClosedBook, RecitedAnswers
 from realm.evaluation.evaluate import evaluate
+from realm.model.encoder import build_encoder
 from realm.model.inputs import pad
 from realm.records import Question
 from realm.tokenizer import SPECIAL_TOKENS, WordpieceTokenizer
@@ -97,6 +98,20 @@ def test_a_continuation_begins_no_answer(model: Model, store: PassageStore) -> N
     assert not first.startswith("##")
     assert [text[-count:] for count, text in enumerate(others, 1)] == ["a", "aa", "aaa", "aaaa"]
     assert not any(" " in text or "#" in text for text in others)
+
+
+def test_room_in_the_vocabulary_is_no_word(
+    store: PassageStore, bert_shape: dict[str, Any], tokenizer: WordpieceTokenizer
+) -> None:
+    """BERT's [unused1], and rows of the embedding beyond the tokenizer's last wordpiece."""
+    pieces = [*tokenizer.vocabulary(), "[unused1]"]
+    wider = WordpieceTokenizer.from_vocabulary(pieces)
+    torch.manual_seed(0)
+    encoder = build_encoder({"bert": {**bert_shape, "vocab_size": len(pieces) + 3}}).eval()
+    with torch.no_grad():
+        encoder.head.bias[len(pieces) - 1 :] += 60.0
+    (said,) = ClosedBook(Model(tokenizer=wider, encoder=encoder), store).answer(QUESTIONS[:1])
+    assert not any("unused" in answer.text or "UNK" in answer.text for answer in said.answers)
 
 
 @pytest.mark.parametrize(

@@ -291,6 +291,16 @@ def test_the_mean_lies_in_its_interval() -> None:
     assert 0.5 < metric.low < 0.75 < metric.high < 1
 
 
+def test_none_right_of_few_is_not_certain() -> None:
+    """A bootstrap of equal values has no width; a share of 20 questions has, in every metric."""
+    table = {str(i): (["x"], [0]) for i in range(20)}
+    report = run(table, [asking(str(i), "Jane Austen") for i in range(20)])
+    found = {name: (metric.low, metric.high) for name, metric in report.metrics.items()}
+    for name in ("exact_match", "recall@1", "recall@3", "reader_oracle@2"):
+        assert found[name] == (0.0, pytest.approx(0.161, abs=0.001))
+    assert report.breakdowns["question_word"].groups["other"].high == found["exact_match"][1]
+
+
 @pytest.mark.parametrize(("mode", "right"), [("match", False), ("search", True)])
 def test_patterns_are_anchored_unless_searching_is_set(mode: str, *, right: bool) -> None:
     questions = [asking("q", patterns=("1815",))]

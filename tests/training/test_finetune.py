@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from realm.answering import Answerer
 from realm.checkpoint.checkpoints import Model, load_model, save_checkpoint, tower_hash
 from realm.checkpoint.pretrained import load_pretrained
 from realm.checkpoint.sources import passages_of
@@ -428,3 +429,23 @@ def test_several_sets_are_part_of_what_a_run_is(
     tune(QuestionSet(questions=[BY_PATTERN], weight=2.0))
     with pytest.raises(ArtifactError, match="other"):
         tune(QuestionSet(questions=[BY_PATTERN], weight=3.0))
+
+
+def test_a_run_answers_with_the_retriever_that_its_reader_was_trained_with(
+    store: PassageStore, start: dict[str, Path], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    finetune(
+        QUESTIONS,
+        store,
+        run,
+        run=start["embedder"],
+        encoder=start["encoder"],
+        config=config(steps=2, retriever="hybrid", lexical_weight=50.0),
+    )
+    answerer = Answerer.load(run)
+    assert answerer.retriever.name == "hybrid"
+    asked = QUESTIONS[1].question
+    words, _ = answerer.retriever.lexical.retrieve([asked], 3)[0]  # type: ignore[attr-defined]
+    assert list(answerer.answer([asked], num_passages=3)[0].read_rows) == words
+    assert answerer.dense.retrieve([asked], 3)[0][0] != words

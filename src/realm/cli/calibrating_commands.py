@@ -63,11 +63,12 @@ def calibrate(
         use_retriever(answerer, retriever, run=run_of(model), device=device, progress=advance)
     with display.progress("answering", "questions") as advance:
         calibration = fit(answerer, asked, config=settings, progress=advance)
-    path = save_calibration(run_of(model), calibration)
     if as_json:
         typer.echo(json.dumps(calibration.as_json(), ensure_ascii=False))
     else:
         display.out.print(_told(calibration), markup=False)
+    path = save_calibration(run_of(model), calibration)  # last: if it fails, the numbers were seen
+    if not as_json:
         display.out.print(f"wrote {path}", markup=False)
 
 

@@ -49,8 +49,8 @@ MinProbability = Annotated[
         "--min-probability",
         min=0.0,
         max=1.0,
-        help='Less probable answers become "no answer" (0: none does); what realm calibrate '
-        "chose, unless you say otherwise.",
+        help='Less probable answers become "no answer" (0: none does); without, the threshold of '
+        "the run's calibration.",
     ),
 ]
 

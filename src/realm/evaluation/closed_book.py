@@ -25,7 +25,7 @@ from realm.errors import AnsweringError, ConfigError
 from realm.model.bert import widened
 from realm.model.inputs import group_by_length, pad
 from realm.storage import MANIFEST, read_json
-from realm.tokenizer import SPECIAL_TOKENS, WordpieceTokenizer
+from realm.tokenizer import WordpieceTokenizer
 
 MOST_MASKS = 5
 BATCH_TOKENS = 4_096
@@ -70,7 +70,7 @@ class ClosedBook:
         """Longest input, [CLS], blanks and both [SEP] included."""
         self.model_name = name
         self.model_fingerprint = fingerprint
-        self._is_allowed = _allowed_pieces(self.tokenizer)
+        self._is_allowed = _allowed_pieces(self.tokenizer, len(self.encoder.head.bias))
 
     @classmethod
     def load(
@@ -191,17 +191,18 @@ def _ranked(found: Sequence[tuple[float, Recited]]) -> tuple[Recited, ...]:
     return tuple(answer for _, answer in sorted(found, key=lambda pair: -pair[0]))
 
 
-def _allowed_pieces(tokenizer: WordpieceTokenizer) -> Bool[Tensor, "masks vocab"]:
+def _allowed_pieces(tokenizer: WordpieceTokenizer, num_pieces: int) -> Bool[Tensor, "masks vocab"]:
     """Return which wordpieces may stand in each blank.
 
-    No special token and no punctuation anywhere, and no continuation in the first.
+    No special token ([SEP], [unused1]) and no punctuation anywhere, no continuation in the first.
+
+    Args:
+        tokenizer: the encoder's.
+        num_pieces: the encoder's vocabulary, which may have room for more.
     """
-    pieces = [tokenizer.token(number) for number in range(tokenizer.vocab_size)]
+    pieces = [tokenizer.token(number) for number in range(num_pieces)]
     is_word = torch.tensor(
-        [
-            piece not in SPECIAL_TOKENS and any(c.isalnum() for c in piece.removeprefix("##"))
-            for piece in pieces
-        ]
+        [not piece.startswith("[") and any(c.isalnum() for c in piece) for piece in pieces]
     )
     starts = is_word & torch.tensor([not piece.startswith("##") for piece in pieces])
     return torch.stack([starts, *[is_word] * (MOST_MASKS - 1)])
