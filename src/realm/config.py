@@ -12,7 +12,7 @@ from realm.errors import ConfigError
 C = TypeVar("C", bound="Config")
 SECTIONS = (
     *("split", "mask", "ict", "mlm", "index", "approximate"),
-    *("pretrain", "finetune", "evaluate"),
+    *("pretrain", "finetune", "classify", "evaluate"),
 )
 """Tables that a settings file may have, one for each stage."""
 
@@ -379,6 +379,28 @@ class FinetuneConfig(TrainConfig):
 
     @model_validator(mode="after")
     def _possible(self) -> "FinetuneConfig":
+        _check_room(self.joint_wordpieces, "question_wordpieces", self.question_wordpieces)
+        return self
+
+
+class ClassifyConfig(TrainConfig):
+    """Fine-tuning on claims: `realm finetune --task classify` (released: FEVER)."""
+
+    num_passages: int = Field(default=5, ge=1)
+    """Passages the classifier reads for each claim."""
+    question_wordpieces: int = Field(default=64, ge=8, le=512)
+    """Longest claim with [CLS] and [SEP]; training cuts longer ones, answering refuses them."""
+    joint_wordpieces: int = Field(default=352, ge=16, le=512)
+    """Longest input of the classifier: claim, then passage."""
+    batch_size: int = Field(default=16, ge=1)
+    """Claims per step (released: 1)."""
+    retriever_rate: float = Field(default=1.0, ge=0)
+    """Learning rate of Embed_input relative to the classifier's; Embed_doc stays fixed."""
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=5e-5)
+    """Released: 1e-5 with batch 1."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> "ClassifyConfig":
         _check_room(self.joint_wordpieces, "question_wordpieces", self.question_wordpieces)
         return self
 

@@ -1,7 +1,8 @@
 """A checkpoint: parameters, tokenizer, and everything that a resume needs, in one folder.
 
 step-1200/
-    model.safetensors     embedder.query.*, embedder.passage.* (if untied), encoder.*, reader.*
+    model.safetensors     embedder.query.*, embedder.passage.* (if untied), encoder.*, reader.*,
+                          classifier.*
     model.json            how to build those modules
     tokenizer.json
     training.safetensors  optimizer state (absent in an exported model)
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from realm.checkpoint.pretrained import hash_tensors
 from realm.device import CPU
 from realm.errors import ArtifactError, ConfigError
+from realm.model.classifier import Classifier, build_classifier
 from realm.model.embedder import Embedder, Towers, build_towers
 from realm.model.encoder import Encoder, build_encoder
 from realm.model.reader import Reader, build_reader
@@ -53,11 +55,17 @@ class Model:
     towers: Towers | None = None
     encoder: Encoder | None = None
     reader: Reader | None = None
+    classifier: Classifier | None = None
 
     @property
     def modules(self) -> dict[str, nn.Module]:
         """The parts that are there, by name."""
-        parts = {"embedder": self.towers, "encoder": self.encoder, "reader": self.reader}
+        parts = {
+            "embedder": self.towers,
+            "encoder": self.encoder,
+            "reader": self.reader,
+            "classifier": self.classifier,
+        }
         return {name: part for name, part in parts.items() if part is not None}
 
     def to(self, device: torch.device) -> "Model":
@@ -104,6 +112,19 @@ class Model:
                 "`realm finetune QUESTIONS PASSAGES --model RUN --out QA_RUN`"
             )
         return self.reader
+
+    def need_classifier(self) -> Classifier:
+        """Return the classifier of claims.
+
+        Raises:
+            ConfigError: the run has none.
+        """
+        if self.classifier is None:
+            raise ConfigError(
+                f"this run has no classifier ({self._told}); expected one made by "
+                "`realm finetune CLAIMS PASSAGES --task classify --model RUN --out CLAIMS_RUN`"
+            )
+        return self.classifier
 
     @property
     def _told(self) -> str:
@@ -170,7 +191,12 @@ def load_model(folder: Path) -> Model:
     described = read_json(folder / "model.json")
     weights = _load(folder / "model.safetensors")
     parts: dict[str, Any] = {}
-    builders = {"embedder": build_towers, "encoder": build_encoder, "reader": build_reader}
+    builders = {
+        "embedder": build_towers,
+        "encoder": build_encoder,
+        "reader": build_reader,
+        "classifier": build_classifier,
+    }
     for name, settings in described.items():
         part = builders[name](settings)
         own = {

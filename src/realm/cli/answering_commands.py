@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from realm.cli import options
+from realm.cli import claim_commands, options
 from realm.errors import ConfigError
 
 if TYPE_CHECKING:
     from realm.answering import Answerer
+    from realm.classifying import ClaimClassifier
 
 PANEL = "Answers"
 Run = Annotated[Path, typer.Option("--model", help="Run that answers, from realm finetune.")]
@@ -61,8 +62,25 @@ def evaluate(
 ) -> None:
     """Measure exact match, F1, answer recall and more, with 95 % intervals.
 
+    Of a run of claims (realm finetune --task classify): accuracy, precision and recall of each
+    label, and which label is taken for which.
+
     Example: realm evaluate questions.jsonl --model runs/qa --set limit=500
     """
+    if claim_commands.is_of_claims(model):
+        claim_commands.evaluate_on_claims(
+            questions,
+            model=model,
+            passages=passages,
+            retriever=retriever.value,
+            use_retriever=lambda classifier: _use_retriever(classifier, retriever, model),
+            out=out,
+            device=device,
+            as_json=as_json,
+            config=config,
+            sets=sets,
+        )
+        return
     from realm.checkpoint.defaults import stage_defaults
     from realm.config import EvaluateConfig, load_config
 
@@ -117,8 +135,21 @@ def ask(
 ) -> None:
     """Answer a question with its evidence: the exact words, and where they stand.
 
+    A run of claims (realm finetune --task classify) says how probable each label is, and which
+    passage speaks most for it.
+
     Example: realm ask "Who discovered radium?" --model runs/qa
     """
+    if claim_commands.is_of_claims(model):
+        claim_commands.ask_claim(
+            question,
+            model=model,
+            passages=passages,
+            num_passages=num_passages,
+            device=device,
+            as_json=as_json,
+        )
+        return
     from realm.answering import Answerer, answered_as_json
     from realm.cli import display
 
@@ -238,7 +269,9 @@ def quickstart(
     run_quickstart(out, rebuild=rebuild)
 
 
-def _use_retriever(answerer: "Answerer", retriever: Retriever, model: Path) -> None:
+def _use_retriever(
+    answerer: "Answerer | ClaimClassifier", retriever: Retriever, model: Path
+) -> None:
     """Put a baseline retriever under the same reader."""
     if retriever is Retriever.bm25:
         from realm.evaluation.bm25 import Bm25Retriever

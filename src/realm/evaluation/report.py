@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from realm.errors import ArtifactError
 from realm.evaluation.metrics import NORMALIZER
@@ -153,7 +153,16 @@ class Report:
         return ["", *(f"{name:<{width}}" + "".join(f"{c:>22}" for c in row) for name, row in rows)]
 
 
-def write_report(report: Report, path: Path) -> None:
+@runtime_checkable
+class Writable(Protocol):
+    """A report of any kind."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report as plain JSON values."""
+        ...
+
+
+def write_report(report: Writable, path: Path) -> None:
     """Write the report as JSON, whole or not at all; the folder is made where it is missing.
 
     Raises:

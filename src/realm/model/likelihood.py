@@ -108,6 +108,27 @@ def correct_log_likelihood(
     return torch.where(any_correct, correct - logits.logsumexp(dim=-1), 0.0)
 
 
+def label_log_likelihood(
+    scores: Float[Tensor, "batch passages"], label_logits: Float[Tensor, "batch passages labels"]
+) -> Float[Tensor, "batch labels"]:
+    """Return log p(label | x) of every label, marginalised over the passages read (as Eq. 1).
+
+    log p(label|x) = logsumexp_z [ log p(z|x) + log p(label|z,x) ]
+
+    Args:
+        scores: f(x, z); p(z|x) is their softmax over the passages read.
+        label_logits: of the labels, given one passage each; p(label|z,x) is their softmax.
+
+    Differs from the released code (text_classifier_model), which adds the score to every logit of
+    its passage and takes one softmax over all pairs of passage and label: a passage counts there
+    by the sum of its labels' exp(logit), too. It trains on the sum of the right label's column,
+    as here, and answers with the label of the single most probable pair, where here the most
+    probable label wins.
+    """
+    log_p_label = label_logits.log_softmax(dim=-1)
+    return torch.logsumexp(scores.log_softmax(dim=-1)[:, :, None] + log_p_label, dim=1)
+
+
 def inverse_cloze_loss(
     scores: Float[Tensor, "queries passages"], own: Int[Tensor, " queries"]
 ) -> Float[Tensor, ""]:
