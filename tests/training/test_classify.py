@@ -32,7 +32,7 @@ from realm.training.sampling import batch_at, is_held_out
 
 NAMES = [a + b + c for a in ("ba", "do", "fi", "gu") for b in "klmn" for c in ("an", "es", "or")]
 SCRATCH = EncoderConfig(init="scratch:1x32")
-DEEDS = {"true": "kept every promise", "false": "broke every promise"}
+DEEDS = {"true": "kept every promise and paid each debt", "false": "broke all vows then stole our gold"}
 MakeStore = Callable[[Mapping[str, str]], PassageStore]
 MakeJob = Callable[..., ClassifyJob]
 

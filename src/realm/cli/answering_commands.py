@@ -274,7 +274,7 @@ def _use_retriever(
 ) -> None:
     """Put a baseline retriever under the same reader."""
     if retriever is Retriever.bm25:
-        from realm.evaluation.bm25 import Bm25Retriever
+        from realm.retrieval.bm25 import Bm25Retriever
 
         answerer.retriever = Bm25Retriever.open(answerer.store, cache=model / "bm25")
     elif retriever is Retriever.minilm:

@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from realm.errors import CorpusError
-from realm.evaluation.bm25 import words
+from realm.retrieval.bm25 import words
 from realm.records import Question
 
 THIRDS = ("least", "middle", "most")

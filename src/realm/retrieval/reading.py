@@ -6,6 +6,8 @@ from realm.corpus.store import PassageStore
 from realm.errors import AnsweringError
 from realm.model.inputs import TokenSequence
 from realm.model.realm import SpanInput
+from realm.retrieval.batch import body_of
+from realm.retrieval.retriever import NULL_ROW
 from realm.tokenizer import WordpieceTokenizer
 
 
@@ -40,19 +42,30 @@ def question_ids(
 def joint_inputs(
     store: PassageStore, question_ids: Sequence[int], rows: Sequence[int], max_length: int
 ) -> list[TokenSequence]:
-    """Return [CLS] question [SEP] body [SEP] of each passage, from cached wordpieces."""
+    """Return [CLS] question [SEP] body [SEP] of each passage, from cached wordpieces.
+
+    NULL_ROW is the null passage, without a body.
+    """
     return [
-        store.tokenizer.joint_input(question_ids, store.wordpieces(row).tolist(), max_length)
-        for row in rows
+        store.tokenizer.joint_input(question_ids, body_of(store, row), max_length) for row in rows
     ]
 
 
 def span_inputs(
     store: PassageStore, question_ids: Sequence[int], rows: Sequence[int], max_length: int
 ) -> list[SpanInput]:
-    """Return the joint inputs with the place of the body in each."""
+    """Return the joint inputs with the place of the body in each.
+
+    NULL_ROW is the null passage: no body, and the last [SEP] as its one span.
+    """
     inputs: list[SpanInput] = []
-    for ids, segments in joint_inputs(store, question_ids, rows, max_length):
-        first = segments.index(1)
-        inputs.append(SpanInput(ids=ids, segments=segments, first=first, last=len(ids) - 2))
+    for row, joint in zip(rows, joint_inputs(store, question_ids, rows, max_length), strict=True):
+        ids, segments = joint
+        last = len(ids) - 1
+        first = last if row == NULL_ROW else segments.index(1)
+        inputs.append(
+            SpanInput(
+                ids=ids, segments=segments, first=first, last=last if row == NULL_ROW else last - 1
+            )
+        )
     return inputs

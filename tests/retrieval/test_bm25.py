@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from realm.errors import ArtifactError, ConfigError, CorpusError
-from realm.evaluation.bm25 import Bm25Retriever
+from realm.retrieval.bm25 import Bm25Retriever
 from realm.records import Passage
 
 ARTICLES = [
