@@ -137,3 +137,99 @@ def inverse_cloze_loss(
     No temperature, queries to passages only (ORQA, section 5.1).
     """
     return cross_entropy(scores, own)
+
+
+def passage_log_likelihood(
+    span_logits: Float[Tensor, "batch passages spans"],
+    is_correct: Bool[Tensor, "batch passages spans"],
+) -> Float[Tensor, "batch passages"]:
+    """Return log p(a | q, z) of a span reader, for each passage on its own.
+
+    p(a | q, z) is the sum of the softmax over z's own spans at those that are answers. -inf where
+    none is, or where z has no span at all; no gradient goes there, and none is nan.
+
+    Args:
+        span_logits: of each passage's spans, without the passage's score; -inf where there is no
+            span (padding).
+        is_correct: which spans are answers.
+    """
+    is_correct = is_correct & (span_logits > float("-inf"))
+    correct = correct_log_likelihood(span_logits, is_correct)
+    return torch.where(is_correct.any(dim=-1), correct, float("-inf"))
+
+
+def emdr2_log_likelihood(
+    scores: Float[Tensor, "batch passages"],
+    span_logits: Float[Tensor, "batch passages spans"],
+    is_correct: Bool[Tensor, "batch passages spans"],
+) -> Float[Tensor, " batch"]:
+    """Return EMDR2's objective of each question, to be maximised; 0 where no span is correct.
+
+    log p(a | q, Z) + log sum_k SG[ p(a | q, z_k) ] p(z_k | q; Z)
+
+    Equation 6 of Singh, Reddy, Hamilton, Dyer and Yogatama 2021 ("End-to-End Training of
+    Multi-Document Reader and Retriever for Open-Domain QA"); SG stops the gradient. The first
+    term teaches the reader alone, and the second the retriever alone: its gradient for score k is
+    p(z_k | q, a) - p(z_k | q), an E-step of expectation maximisation with Z as what is hidden.
+
+    Their reader reads all passages at once. Here p(a | q, Z) is the softmax over the spans of all
+    passages together, without their scores, which is what such a span reader can say by itself.
+
+    Args:
+        scores: f(q, z); p(z | q; Z) is their softmax over the passages read. -inf leaves one out
+            of both terms.
+        span_logits: of each passage's spans, without its score; -inf where there is no span.
+        is_correct: which spans are answers.
+    """
+    is_read = scores > float("-inf")
+    logits = span_logits.masked_fill(~is_read[:, :, None], float("-inf"))
+    is_correct = is_correct & (logits > float("-inf"))
+    reader = correct_log_likelihood(logits.flatten(1), is_correct.flatten(1))
+    log_p_answer = passage_log_likelihood(logits, is_correct).detach()
+    return reader + _log_mean(scores, log_p_answer)
+
+
+def pdist_loss(
+    scores: Float[Tensor, "batch passages"],
+    span_logits: Float[Tensor, "batch passages spans"],
+    is_correct: Bool[Tensor, "batch passages spans"],
+    *,
+    temperature: float = 1.0,
+) -> Float[Tensor, " batch"]:
+    """Return perplexity distillation's loss of each question; 0 where no span is correct.
+
+    KL( p_k || p(z_k | q) ), p_k = softmax_k( log p(a | q, z_k) / temperature ), no gradient to p_k
+
+    Section 2.2 of Izacard et al. 2022 ("Atlas: Few-shot Learning with Retrieval Augmented Language
+    Models"), where p_k is the posterior of the passages under a uniform prior, and retriever
+    and target may each have a temperature. The retriever's is 1 here, since its score is what
+    the reader adds to its logits. The gradient for score k is p(z_k | q) - p_k. It teaches the
+    retriever alone: the reader needs a loss of its own.
+
+    Args:
+        scores: f(q, z); p(z | q) is their softmax over the passages. -inf leaves one out of both
+            distributions.
+        span_logits: of each passage's spans, without its score; -inf where there is no span.
+        is_correct: which spans are answers.
+        temperature: of the target; above 1 flattens it, to 0 it is the best passage alone.
+    """
+    is_read = scores > float("-inf")
+    log_p_answer = passage_log_likelihood(span_logits, is_correct).detach()
+    target_logits = (log_p_answer / temperature).masked_fill(~is_read, float("-inf"))
+    any_correct = (target_logits > float("-inf")).any(dim=-1, keepdim=True)
+    target = torch.where(any_correct, target_logits, 0.0).softmax(dim=-1)
+    log_p = scores.masked_fill(~is_read, torch.finfo(scores.dtype).min).log_softmax(dim=-1)
+    # 0 log 0 = 0, for passages without an answer
+    divergence = torch.where(target > 0, target * (target.log() - log_p), 0.0).sum(dim=-1)
+    return torch.where(any_correct[:, 0], divergence, 0.0)
+
+
+def _log_mean(
+    scores: Float[Tensor, "batch passages"], log_p: Float[Tensor, "batch passages"]
+) -> Float[Tensor, " batch"]:
+    """Return log sum_k p_k softmax(scores)_k; 0, without a gradient, where every p is 0."""
+    lowest = torch.finfo(scores.dtype).min
+    is_possible = (log_p > float("-inf")) & (scores > float("-inf"))
+    kept = torch.where(is_possible, scores + log_p, lowest).logsumexp(dim=-1)
+    total = scores.masked_fill(scores == float("-inf"), lowest).logsumexp(dim=-1)
+    return torch.where(is_possible.any(dim=-1), kept - total, 0.0)
