@@ -375,6 +375,13 @@ class FinetuneConfig(TrainConfig):
     retriever_rate: float = Field(default=1.0, ge=0)
     """Learning rate of Embed_input relative to the reader's (0: it stands still, and there is no
     early loss); Embed_doc stays fixed."""
+    objective: Literal["marginal", "emdr2", "pdist"] = "marginal"
+    """How the reader teaches the retriever, beside the early loss: by the gradient of its own loss,
+    which sums over passages (paper); or by how probable the answer is with each passage alone, as
+    in EMDR2 or by Atlas's perplexity distillation, while that gradient is stopped."""
+    pdist_temperature: float = Field(default=1.0, gt=0)
+    """Of the distribution over passages that pdist aims at; 1 is the posterior under a uniform
+    prior."""
     retriever: Literal["dense", "hybrid"] = "dense"
     """Who finds the passages, in training and in answering: dense (paper), or hybrid: the best by
     the sum of the dense score and BM25's."""

@@ -21,6 +21,7 @@ from realm.corpus.store import PassageStore
 from realm.errors import ConfigError, CorpusError
 from realm.index.snapshot import Snapshot
 from realm.model.classifier import label_logits
+from realm.model.encoder import build_encoder
 from realm.records import Claim
 from realm.retrieval.reading import joint_inputs
 from realm.tokenizer import SPECIAL_TOKENS, WordpieceTokenizer
@@ -30,9 +31,13 @@ from realm.training.ict import ict
 from realm.training.runlog import read_metrics
 from realm.training.sampling import batch_at, is_held_out
 
-NAMES = [a + b + c for a in ("ba", "do", "fi", "gu") for b in "klmn" for c in ("an", "es", "or")]
+ENDS = ("an", "es", "or", "iv", "um", "el", "ot", "ad")
+NAMES = [a + b + c for a in ("ba", "do", "fi", "gu") for b in "klmnrs" for c in ENDS]
 SCRATCH = EncoderConfig(init="scratch:1x32")
-DEEDS = {"true": "kept every promise and paid each debt", "false": "broke all vows then stole our gold"}
+DEEDS = {
+    "true": "kept every promise and paid each debt",
+    "false": "broke all vows then stole our gold",
+}
 MakeStore = Callable[[Mapping[str, str]], PassageStore]
 MakeJob = Callable[..., ClassifyJob]
 
@@ -60,8 +65,9 @@ def claims_of(labels: Mapping[str, str]) -> list[Claim]:
 def config(**changed: Any) -> ClassifyConfig:
     settings: dict[str, Any] = {
         "steps": 60,
-        "batch_size": 8,
+        "batch_size": 12,
         "num_passages": 3,
+        "retriever_rate": 0.1,
         "question_wordpieces": 16,
         "joint_wordpieces": 64,
         "autocast": "none",
@@ -109,7 +115,7 @@ def start(store: PassageStore, tmp_path_factory: pytest.TempPathFactory) -> dict
         encoder=SCRATCH,
         projection_size=16,
         initial_score_scale=8.0,
-        steps=40,
+        steps=25,
         batch_size=24,
         autocast="none",
         dropout=0.0,
@@ -120,7 +126,8 @@ def start(store: PassageStore, tmp_path_factory: pytest.TempPathFactory) -> dict
     )
     ict(store, folder / "embedder", config=settings)
     torch.manual_seed(0)
-    encoder = load_pretrained(SCRATCH, tokenizer=store.tokenizer).build_encoder()
+    shape = load_pretrained(SCRATCH, tokenizer=store.tokenizer).settings
+    encoder = build_encoder({"bert": {**shape, "initializer_range": 0.05}})
     save_checkpoint(
         folder / "encoder",
         Model(tokenizer=store.tokenizer, encoder=encoder),
@@ -179,12 +186,12 @@ def mean_p_own(job: ClassifyJob) -> float:
     return float((scores.softmax(dim=-1) * torch.tensor(own)).sum(dim=-1).mean())
 
 
-def blur(module: torch.nn.Module, deviation: float = 0.1) -> None:
+def blur(module: torch.nn.Module) -> None:
     """Add noise to the parameters."""
     noise = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in module.parameters():
-            parameter += deviation * torch.randn(parameter.shape, generator=noise)
+            parameter += 0.1 * torch.randn(parameter.shape, generator=noise)
 
 
 def test_labels_of_names_never_trained_on_are_read_from_the_right_passage(trained: Path) -> None:
@@ -230,7 +237,7 @@ def test_the_gradient_sent_back_in_two_parts_is_that_of_one_graph(
 
     plain = make_job()
     blur(plain.classifier)
-    numbers = batch_at(0, num_items=len(NAMES), batch_size=8, seed=0)
+    numbers = batch_at(0, num_items=len(NAMES), batch_size=12, seed=0)
     claims = [plain.train_questions[number] for number in numbers]
     vectors = plain.retriever.embed([one.claim for one in claims])
     _, rows = plain.retriever.snapshot.search(vectors, 3)
@@ -255,11 +262,12 @@ def test_the_gradient_sent_back_in_two_parts_is_that_of_one_graph(
 
 def test_labels_alone_teach_the_question_tower_which_passage_to_read(make_job: MakeJob) -> None:
     """A classifier that can read and stands still, a retriever that was blurred: p(z|x) rises."""
-    job = make_job(batch_size=24)
-    blur(job.towers.query.projection, 0.3)
+    job = make_job(batch_size=24, num_passages=6)
+    job.train_questions = job.train_questions[:24]
+    blur(job.towers.query.projection)
     optimizer = torch.optim.Adam(job.towers.query.parameters(), lr=1e-3)
     before = mean_p_own(job)
-    for step in range(30):
+    for step in range(15):
         job.step(step)
         optimizer.step()
         optimizer.zero_grad()

@@ -167,69 +167,70 @@ def emdr2_log_likelihood(
 
     log p(a | q, Z) + log sum_k SG[ p(a | q, z_k) ] p(z_k | q; Z)
 
-    Equation 6 of Singh, Reddy, Hamilton, Dyer and Yogatama 2021 ("End-to-End Training of
-    Multi-Document Reader and Retriever for Open-Domain QA"); SG stops the gradient. The first
-    term teaches the reader alone, and the second the retriever alone: its gradient for score k is
-    p(z_k | q, a) - p(z_k | q), an E-step of expectation maximisation with Z as what is hidden.
+    The final objective of section 2 of Singh, Reddy, Hamilton, Dyer and Yogatama 2021 ("End-to-End
+    Training of Multi-Document Reader and Retriever for Open-Domain QA"); SG stops the gradient. The
+    first term teaches the reader alone, the second (`emdr2_retriever`) the retriever alone.
 
-    Their reader reads all passages at once. Here p(a | q, Z) is the softmax over the spans of all
-    passages together, without their scores, which is what such a span reader can say by itself.
+    Their reader generates from all passages at once. Here p(a | q, Z) is what a span reader answers
+    with: the softmax over the spans of all passages together, each raised by SG[ log p(z | q) ].
 
     Args:
-        scores: f(q, z); p(z | q; Z) is their softmax over the passages read. -inf leaves one out
-            of both terms.
+        scores: f(q, z); p(z | q; Z) is their softmax over the passages read.
         span_logits: of each passage's spans, without its score; -inf where there is no span.
         is_correct: which spans are answers.
     """
-    is_read = scores > float("-inf")
-    logits = span_logits.masked_fill(~is_read[:, :, None], float("-inf"))
-    is_correct = is_correct & (logits > float("-inf"))
-    reader = correct_log_likelihood(logits.flatten(1), is_correct.flatten(1))
-    log_p_answer = passage_log_likelihood(logits, is_correct).detach()
-    return reader + _log_mean(scores, log_p_answer)
+    joint = span_logits + scores.detach().log_softmax(dim=-1)[:, :, None]
+    is_possible = is_correct & (joint > float("-inf"))
+    reader = correct_log_likelihood(joint.flatten(1), is_possible.flatten(1))
+    return reader + emdr2_retriever(scores, passage_log_likelihood(span_logits, is_correct))
+
+
+def emdr2_retriever(
+    scores: Float[Tensor, "batch passages"], log_p_answer: Float[Tensor, "batch passages"]
+) -> Float[Tensor, " batch"]:
+    """Return log sum_k SG[ p(a | q, z_k) ] p(z_k | q; Z); 0 where no passage has the answer.
+
+    Its gradient for score k is p(z_k | q, a) - p(z_k | q): the posterior, an E-step with the
+    passage as what is hidden, less the prior. (The paper divides scores by a temperature, which
+    stays 1 here: the score is what the reader adds to its logits.)
+
+    Args:
+        scores: f(q, z), finite.
+        log_p_answer: log p(a | q, z) from `passage_log_likelihood`; -inf where it is 0.
+    """
+    given = log_p_answer.detach()
+    has_answer = given > float("-inf")
+    lowest = torch.finfo(scores.dtype).min
+    joint = torch.where(has_answer, scores + given, lowest).logsumexp(dim=-1)
+    return torch.where(has_answer.any(dim=-1), joint - scores.logsumexp(dim=-1), 0.0)
 
 
 def pdist_loss(
     scores: Float[Tensor, "batch passages"],
-    span_logits: Float[Tensor, "batch passages spans"],
-    is_correct: Bool[Tensor, "batch passages spans"],
+    log_p_answer: Float[Tensor, "batch passages"],
     *,
     temperature: float = 1.0,
 ) -> Float[Tensor, " batch"]:
-    """Return perplexity distillation's loss of each question; 0 where no span is correct.
+    """Return perplexity distillation's loss of each question; 0 where no passage has the answer.
 
-    KL( p_k || p(z_k | q) ), p_k = softmax_k( log p(a | q, z_k) / temperature ), no gradient to p_k
+    KL( p_k || p(z_k | q) ),  p_k = softmax_k( SG[ log p(a | q, z_k) ] / temperature )
 
     Section 2.2 of Izacard et al. 2022 ("Atlas: Few-shot Learning with Retrieval Augmented Language
-    Models"), where p_k is the posterior of the passages under a uniform prior, and retriever
-    and target may each have a temperature. The retriever's is 1 here, since its score is what
-    the reader adds to its logits. The gradient for score k is p(z_k | q) - p_k. It teaches the
-    retriever alone: the reader needs a loss of its own.
+    Models"): p_k is the posterior of the K passages under a uniform prior. The gradient for score k
+    is p(z_k | q) - p_k. It teaches the retriever alone: the reader needs a loss of its own.
+
+    Their commands divide both log p(a | q, z), a mean over the answer's wordpieces, and the score
+    by 0.01 (`temperature_gold`, `temperature_score`). Here log p is of the whole answer, which is
+    what the posterior is made of, and the score stays as the reader adds it.
 
     Args:
-        scores: f(q, z); p(z | q) is their softmax over the passages. -inf leaves one out of both
-            distributions.
-        span_logits: of each passage's spans, without its score; -inf where there is no span.
-        is_correct: which spans are answers.
-        temperature: of the target; above 1 flattens it, to 0 it is the best passage alone.
+        scores: f(q, z), finite; p(z | q) is their softmax over the K passages.
+        log_p_answer: log p(a | q, z) from `passage_log_likelihood`; -inf where it is 0.
+        temperature: of the target: above 1 flattens it, towards 0 only the best passage is left.
     """
-    is_read = scores > float("-inf")
-    log_p_answer = passage_log_likelihood(span_logits, is_correct).detach()
-    target_logits = (log_p_answer / temperature).masked_fill(~is_read, float("-inf"))
-    any_correct = (target_logits > float("-inf")).any(dim=-1, keepdim=True)
-    target = torch.where(any_correct, target_logits, 0.0).softmax(dim=-1)
-    log_p = scores.masked_fill(~is_read, torch.finfo(scores.dtype).min).log_softmax(dim=-1)
-    # 0 log 0 = 0, for passages without an answer
-    divergence = torch.where(target > 0, target * (target.log() - log_p), 0.0).sum(dim=-1)
-    return torch.where(any_correct[:, 0], divergence, 0.0)
-
-
-def _log_mean(
-    scores: Float[Tensor, "batch passages"], log_p: Float[Tensor, "batch passages"]
-) -> Float[Tensor, " batch"]:
-    """Return log sum_k p_k softmax(scores)_k; 0, without a gradient, where every p is 0."""
-    lowest = torch.finfo(scores.dtype).min
-    is_possible = (log_p > float("-inf")) & (scores > float("-inf"))
-    kept = torch.where(is_possible, scores + log_p, lowest).logsumexp(dim=-1)
-    total = scores.masked_fill(scores == float("-inf"), lowest).logsumexp(dim=-1)
-    return torch.where(is_possible.any(dim=-1), kept - total, 0.0)
+    given = log_p_answer.detach() / temperature
+    has_answer = (given > float("-inf")).any(dim=-1, keepdim=True)
+    log_target = torch.where(has_answer, given, 0.0).log_softmax(dim=-1)
+    target = log_target.exp()
+    gap = torch.where(target > 0, log_target, 0.0) - scores.log_softmax(dim=-1)
+    return torch.where(has_answer[:, 0], (target * gap).sum(dim=-1), 0.0)
