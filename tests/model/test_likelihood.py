@@ -156,6 +156,6 @@ def test_objectives_send_their_closed_gradients_and_never_nan(
 
 
 def test_pdist_is_least_where_the_retriever_is_the_posterior() -> None:
-    log_p = torch.tensor([[0.5, 0.25, NO]]).log()
+    log_p = torch.tensor([[0.5, 0.25, 0.0]]).log()
     scores = torch.tensor([[2.0, 1.0, 1e-30]]).log()
     assert pdist_loss(scores, log_p).item() == pytest.approx(0.0, abs=1e-6)

@@ -153,9 +153,9 @@ def passage_log_likelihood(
             span (padding).
         is_correct: which spans are answers.
     """
-    is_correct = is_correct & (span_logits > float("-inf"))
-    correct = correct_log_likelihood(span_logits, is_correct)
-    return torch.where(is_correct.any(dim=-1), correct, float("-inf"))
+    answered = _possible_log_likelihood(span_logits.flatten(0, 1), is_correct.flatten(0, 1))
+    is_possible = (is_correct & (span_logits > float("-inf"))).any(dim=-1)
+    return torch.where(is_possible, answered.view(is_possible.shape), float("-inf"))
 
 
 def emdr2_log_likelihood(
@@ -180,8 +180,7 @@ def emdr2_log_likelihood(
         is_correct: which spans are answers.
     """
     joint = span_logits + scores.detach().log_softmax(dim=-1)[:, :, None]
-    is_possible = is_correct & (joint > float("-inf"))
-    reader = correct_log_likelihood(joint.flatten(1), is_possible.flatten(1))
+    reader = _possible_log_likelihood(joint.flatten(1), is_correct.flatten(1))
     return reader + emdr2_retriever(scores, passage_log_likelihood(span_logits, is_correct))
 
 
@@ -234,3 +233,15 @@ def pdist_loss(
     target = log_target.exp()
     gap = torch.where(target > 0, log_target, 0.0) - scores.log_softmax(dim=-1)
     return torch.where(has_answer[:, 0], (target * gap).sum(dim=-1), 0.0)
+
+
+def _possible_log_likelihood(
+    logits: Float[Tensor, "batch choices"], is_correct: Bool[Tensor, "batch choices"]
+) -> Float[Tensor, " batch"]:
+    """Return `correct_log_likelihood` where some choices, or all, have a logit of -inf.
+
+    The softmax of nothing but -inf would send nan.
+    """
+    is_possible = logits > float("-inf")
+    nothing = ~is_possible.any(dim=-1, keepdim=True)
+    return correct_log_likelihood(logits.masked_fill(nothing, 0.0), is_correct & is_possible)
