@@ -119,6 +119,8 @@ def test_what_does_not_fit_together_is_refused(
     assert "found label 'maybe', expected one that the run was trained with" in told
     answers = call("evaluate", claims / "claims.jsonl", "--model", world / "qa").message
     assert "found keys ['claim', 'label'] and no question" in answers
+    told = call(*training(world, claims, "new"), "--also", other).message
+    assert "--also" in told
     told = call(*training(world, claims, "new"), "--set", "span_hidden=8").message
     assert "there is no setting 'span_hidden'" in told
     empty = call("ask", "", "--model", claims / "run").message

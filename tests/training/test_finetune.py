@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from realm.answering import Answerer
 from realm.checkpoint.checkpoints import Model, load_model, save_checkpoint, tower_hash
 from realm.checkpoint.pretrained import load_pretrained
 from realm.checkpoint.sources import passages_of
@@ -380,9 +381,7 @@ def test_with_everything_on_the_gradient_is_still_that_of_one_graph(
         inputs = span_inputs(store, ids, [*read, NULL_ROW], plain.config.joint_wordpieces)
         *parts, null = span_logits(plain.reader, inputs, plain.budget)
         logits = [*(part + p for part, p in zip(parts, prior, strict=True)), null]
-        correct = correct_spans(
-            store, question, [*read, NULL_ROW], logits, gold=judged.gold
-        )
+        correct = correct_spans(store, question, [*read, NULL_ROW], logits, gold=judged.gold)
         flat = torch.cat([part.reshape(-1) for part in logits])
         losses.append(-correct_log_likelihood(flat[None], correct[None])[0])
     total = torch.stack(losses).sum() / 3
@@ -449,3 +448,23 @@ def test_several_sets_are_part_of_what_a_run_is(
     tune(QuestionSet(questions=[BY_PATTERN], weight=2.0))
     with pytest.raises(ArtifactError, match="other"):
         tune(QuestionSet(questions=[BY_PATTERN], weight=3.0))
+
+
+def test_a_run_answers_with_the_retriever_that_its_reader_was_trained_with(
+    store: PassageStore, start: dict[str, Path], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    finetune(
+        QUESTIONS,
+        store,
+        run,
+        run=start["embedder"],
+        encoder=start["encoder"],
+        config=config(steps=2, retriever="hybrid", lexical_weight=50.0),
+    )
+    answerer = Answerer.load(run)
+    assert answerer.retriever.name == "hybrid"
+    asked = QUESTIONS[1].question
+    words, _ = answerer.retriever.lexical.retrieve([asked], 3)[0]  # type: ignore[attr-defined]
+    assert list(answerer.answer([asked], num_passages=3)[0].read_rows) == words
+    assert answerer.dense.retrieve([asked], 3)[0][0] != words

@@ -22,7 +22,11 @@ def asked(mixture: Mixture, steps: range, batch_size: int) -> Counter[str]:
 def test_one_set_is_asked_once_in_each_pass() -> None:
     mixture = Mixture([QuestionSet(questions=some(10, "a"))], seed=3)
     for start in (0, 10):
-        found = [mixture.questions[n].id for step in range(start, start + 10) for n in mixture.at(step, 1)]
+        found = [
+            mixture.questions[n].id
+            for step in range(start, start + 10)
+            for n in mixture.at(step, 1)
+        ]
         assert sorted(found) == sorted(q.id for q in mixture.questions), "each once in a pass"
     assert [mixture.at(step, 4) for step in range(5)] == [mixture.at(step, 4) for step in range(5)]
 

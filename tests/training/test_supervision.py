@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from realm.config import FinetuneConfig
+from realm.config import FinetuneConfig, check
 from realm.corpus.store import PassageStore
 from realm.errors import ConfigError
-from realm.config import check
 from realm.records import Question
 from realm.retrieval.retriever import NULL_ROW
 from realm.training.supervision import Judged, correct_spans, judge, rows_to_read

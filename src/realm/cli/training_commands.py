@@ -318,13 +318,14 @@ def pretrain(  # noqa: PLR0917
     _tell(report, quiet, "realm finetune QUESTIONS", passages, "--model", out, "--out runs/qa")
 
 
-def finetune(  # noqa: PLR0917
+def finetune(
     questions: Annotated[
         Path, typer.Argument(help='JSONL: {"question": "...", "answers": ["..."]} a line.')
     ],
     passages: PassagesArgument,
     model: Annotated[Path, typer.Option(help="Run to start from, from realm pretrain (or ict).")],
     out: Out,
+    *,
     task: Annotated[
         Task,
         typer.Option(
@@ -359,6 +360,11 @@ def finetune(  # noqa: PLR0917
     --out runs/claims
     """
     if task is Task.classify:
+        if also:
+            raise ConfigError(
+                f"found --also {also[0]} with --task classify, expected it with questions only; "
+                "put all claims into one file"
+            )
         report = claim_commands.finetune_on_claims(
             questions,
             passages,
@@ -403,8 +409,7 @@ def finetune(  # noqa: PLR0917
             out,
             run=model,
             also=[
-                QuestionSet(questions=read_questions(path), weight=weight)
-                for path, weight in more
+                QuestionSet(questions=read_questions(path), weight=weight) for path, weight in more
             ],
             encoder=encoder,
             config=settings,
@@ -426,8 +431,7 @@ def _weighted(named: str) -> tuple[Path, float]:
         return Path(name), float(weight)
     except ValueError:
         raise ConfigError(
-            f"--also {named}: found the weight {weight!r}, expected a number, as in "
-            "nq.jsonl:0.5"
+            f"--also {named}: found the weight {weight!r}, expected a number, as in nq.jsonl:0.5"
         ) from None
 
 

@@ -127,7 +127,7 @@ def _import_bm25s() -> ModuleType:
         return import_module("bm25s")
     except ImportError:
         raise ConfigError(
-            "BM25 needs the library bm25s, which is not installed: pip install 'realm-lm[bm25]'"
+            "BM25 needs the library bm25s, which is not installed: pip install bm25s"
         ) from None
 
 

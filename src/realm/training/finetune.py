@@ -97,9 +97,7 @@ def finetune(  # noqa: PLR0913 - each is one input of the stage
             index = IndexConfig(autocast=config.autocast)
             snapshot = standing_snapshot(out, run, towers.passage, store, index, progress=progress)
             lexical = open_lexical(out, store) if config.retriever == "hybrid" else None
-        job = FinetuneJob(
-            sets, store, snapshot, towers, reader, config, ranks, lexical=lexical
-        )
+        job = FinetuneJob(sets, store, snapshot, towers, reader, config, ranks, lexical=lexical)
         return train(
             job,
             out,

@@ -81,7 +81,9 @@ class FinetuneJob:
         ]
         kept = [
             QuestionSet(
-                questions=[q for q in one.questions if not is_held_out(q.question, config.held_out)],
+                questions=[
+                    q for q in one.questions if not is_held_out(q.question, config.held_out)
+                ],
                 weight=one.weight,
             )
             for one in sets
@@ -165,9 +167,11 @@ class FinetuneJob:
             share: by what gradients are multiplied: this rank's share of the questions.
         """
         texts = [question.question for question in questions]
-        with autocast_to(self.config.autocast, device_of(self.towers)):
-            with torch.set_grad_enabled(bool(draws) and self.retriever_learns):
-                vectors = self.dense.embed(texts).float()
+        with (
+            autocast_to(self.config.autocast, device_of(self.towers)),
+            torch.set_grad_enabled(bool(draws) and self.retriever_learns),
+        ):
+            vectors = self.dense.embed(texts).float()
         found, lexical = self._search(texts, vectors)
         judged = [
             judge(self.store, question, rows.tolist(), gold_passages=self.config.gold_passages)
@@ -237,10 +241,7 @@ class FinetuneJob:
         if self.hybrid is None:
             return scores
         return scores + torch.stack(
-            [
-                self.hybrid.weigh(text, rows)
-                for text, rows in zip(texts, padded, strict=True)
-            ]
+            [self.hybrid.weigh(text, rows) for text, rows in zip(texts, padded, strict=True)]
         )
 
     def _read(
@@ -268,9 +269,7 @@ class FinetuneJob:
         limit = self.config.question_wordpieces - 2
         pieces = self.store.tokenizer.encode_batch([question.question for question in questions])
         inputs = [
-            span_inputs(
-                self.store, one.ids[:limit], [*rows, *also], self.config.joint_wordpieces
-            )
+            span_inputs(self.store, one.ids[:limit], [*rows, *also], self.config.joint_wordpieces)
             for one, rows in zip(pieces, read, strict=True)
         ]
         total = torch.zeros(2)  # of the reader, and of what it teaches the retriever
@@ -333,9 +332,7 @@ class FinetuneJob:
         for number, score in zip(group, scores, strict=True):
             prior = score.log_softmax(dim=0)
             parts = [next(logits) for _ in inputs[number]]
-            answered.append(
-                (number, [part + add for part, add in zip(parts, prior, strict=False)])
-            )
+            answered.append((number, [part + add for part, add in zip(parts, prior, strict=False)]))
             answered[-1][1].extend(parts[len(prior) :])
         return answered
 

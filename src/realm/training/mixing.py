@@ -49,9 +49,7 @@ class Mixture:
 
     def at(self, step: int, batch_size: int) -> list[int]:
         """Return the numbers (in `questions`) of one step, none twice."""
-        slots = slots_at(
-            step, num_items=int(self._ends[-1]), batch_size=batch_size, seed=self.seed
-        )
+        slots = slots_at(step, num_items=int(self._ends[-1]), batch_size=batch_size, seed=self.seed)
         return list(dict.fromkeys(self._question(*slot) for slot in slots))
 
     def _question(self, epoch: int, slot: int) -> int:

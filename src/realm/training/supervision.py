@@ -46,7 +46,8 @@ def judge(
     gold: tuple[int, ...] = ()
     if gold_passages and question.passage_id is not None:
         named = store.rows_of_article(question.passage_id)
-        having = [r for r, held in zip(named, holds_answer(store, named, question)) if held]
+        held = holds_answer(store, named, question)
+        having = [row for row, holds in zip(named, held, strict=True) if holds]
         gold = tuple(having or named)
     is_right = np.isin(rows, gold) if gold else holds
     return Judged(rows=list(rows), is_right=is_right, holds=holds, gold=gold)
@@ -70,7 +71,9 @@ def rows_to_read(judged: Judged, config: FinetuneConfig, draw: np.random.Generat
         for row, held in zip(rows[near], judged.holds[near], strict=True)
         if not held and row not in judged.gold
     ]
-    right = [row for row, is_right in zip(rows[near], judged.is_right[near], strict=True) if is_right]
+    right = [
+        row for row, is_right in zip(rows[near], judged.is_right[near], strict=True) if is_right
+    ]
     right = (right or list(judged.gold))[:1]
     if right and wrong and draw.random() < config.null_rate:
         right = []
