@@ -15,7 +15,6 @@ from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model
 from realm.checkpoint.sources import check_vocabulary, passages_of, run_of
 from realm.corpus.store import PassageStore
 from realm.device import AUTO, choose_device, device_of, has_quick_bfloat16
-from realm.errors import AnsweringError
 from realm.index.builder import autocast_to
 from realm.index.opening import open_snapshot
 from realm.index.snapshot import Snapshot
@@ -28,7 +27,7 @@ from realm.retrieval.bm25 import Bm25Retriever, open_lexical
 from realm.retrieval.dense import DenseRetriever, Retriever
 from realm.retrieval.gathering import gather
 from realm.retrieval.hybrid import HybridRetriever
-from realm.retrieval.reading import span_inputs
+from realm.retrieval.reading import question_ids, span_inputs
 from realm.retrieval.retriever import NULL_ROW
 from realm.storage import MANIFEST, read_json
 
@@ -226,19 +225,7 @@ class Answerer:
 
     def _check(self, question: str) -> list[int]:
         """Return the question's wordpieces."""
-        ids = self.store.tokenizer.encode(question).ids
-        if not set(ids) - {self.store.tokenizer.unk_id}:
-            raise AnsweringError(
-                f"found no word that the model knows in the question {question[:80]!r}; "
-                "expected some words"
-            )
-        limit = self.lengths.question - 2
-        if len(ids) > limit:
-            raise AnsweringError(
-                f"the question has {len(ids)} wordpieces ({len(question):,} characters), expected "
-                f"at most {limit}; shorten it"
-            )
-        return ids
+        return question_ids(self.store.tokenizer, question, self.lengths.question)
 
     @torch.inference_mode()
     def _read(

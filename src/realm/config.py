@@ -12,7 +12,7 @@ from realm.errors import ConfigError
 C = TypeVar("C", bound="Config")
 SECTIONS = (
     *("split", "mask", "ict", "mlm", "index", "approximate"),
-    *("pretrain", "finetune", "evaluate", "calibrate"),
+    *("pretrain", "finetune", "classify", "evaluate", "calibrate"),
 )
 """Tables that a settings file may have, one for each stage."""
 
@@ -375,6 +375,13 @@ class FinetuneConfig(TrainConfig):
     retriever_rate: float = Field(default=1.0, ge=0)
     """Learning rate of Embed_input relative to the reader's (0: it stands still, and there is no
     early loss); Embed_doc stays fixed."""
+    objective: Literal["marginal", "emdr2", "pdist"] = "marginal"
+    """How the reader teaches the retriever, beside the early loss: by the gradient of its own loss,
+    which sums over passages (paper); or by how probable the answer is with each passage alone, as
+    in EMDR2 or by Atlas's perplexity distillation, while that gradient is stopped."""
+    pdist_temperature: float = Field(default=1.0, gt=0)
+    """Of the distribution over passages that pdist aims at; 1 is the posterior under a uniform
+    prior."""
     retriever: Literal["dense", "hybrid"] = "dense"
     """Who finds the passages, in training and in answering: dense (paper), or hybrid: the best by
     the sum of the dense score and BM25's."""
@@ -401,6 +408,28 @@ class FinetuneConfig(TrainConfig):
             raise ValueError(
                 f"null_rate={self.null_rate} needs null_passage=true and draw_from, e.g. 20"
             )
+        return self
+
+
+class ClassifyConfig(TrainConfig):
+    """Fine-tuning on claims: `realm finetune --task classify` (released: FEVER)."""
+
+    num_passages: int = Field(default=5, ge=1)
+    """Passages the classifier reads for each claim."""
+    question_wordpieces: int = Field(default=64, ge=8, le=512)
+    """Longest claim with [CLS] and [SEP]; training cuts longer ones, answering refuses them."""
+    joint_wordpieces: int = Field(default=352, ge=16, le=512)
+    """Longest input of the classifier: claim, then passage."""
+    batch_size: int = Field(default=16, ge=1)
+    """Claims per step (released: 1)."""
+    retriever_rate: float = Field(default=1.0, ge=0)
+    """Learning rate of Embed_input relative to the classifier's; Embed_doc stays fixed."""
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=5e-5)
+    """Released: 1e-5 with batch 1."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> "ClassifyConfig":
+        _check_room(self.joint_wordpieces, "question_wordpieces", self.question_wordpieces)
         return self
 
 

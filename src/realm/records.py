@@ -100,6 +100,46 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A sentence with its label: true or false, yes or no, supported or refuted, ..."""
+
+    id: str
+    claim: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelEvidence:
+    """One label of a claim, with the passage that speaks most for it."""
+
+    label: str
+    probability: float
+    """p(label|x): over all passages that were read."""
+    passage: Passage
+    """The one with the largest p(z|x) p(label|z,x)."""
+    passage_probability: float
+    """p(z|x) over the passages that were read."""
+    label_probability: float
+    """p(label|z,x): what this passage alone says."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassifiedClaim:
+    """What a classifier says to one claim."""
+
+    claim: str
+    labels: tuple[LabelEvidence, ...]
+    """All of them, the most probable one first."""
+    read_rows: tuple[int, ...] = ()
+    """The rows that the classifier read, best first."""
+
+    @property
+    def label(self) -> str:
+        """The most probable one."""
+        return self.labels[0].label
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """One answer with its evidence.
 

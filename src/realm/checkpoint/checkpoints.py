@@ -1,8 +1,8 @@
 """A checkpoint: parameters, tokenizer, and everything that a resume needs, in one folder.
 
 step-1200/
-    model.safetensors     embedder.query.*, embedder.passage.* (if untied), encoder.*, reader.*
-                          (packed.safetensors instead, in a packed model: see packed.py)
+    model.safetensors     embedder.query.*, embedder.passage.* (if untied), encoder.*, reader.*,
+                          classifier.* (packed.safetensors instead, in a packed model: packed.py)
     model.json            how to build those modules
     tokenizer.json
     training.safetensors  optimizer state (absent in an exported model)
@@ -28,6 +28,7 @@ from realm.checkpoint.pretrained import hash_tensors
 from realm.device import CPU
 from realm.errors import ArtifactError, ConfigError
 from realm.model.bert import QUICK
+from realm.model.classifier import Classifier, build_classifier
 from realm.model.embedder import Embedder, Towers, build_towers
 from realm.model.encoder import Encoder, build_encoder
 from realm.model.reader import Reader, build_reader
@@ -58,11 +59,17 @@ class Model:
     towers: Towers | None = None
     encoder: Encoder | None = None
     reader: Reader | None = None
+    classifier: Classifier | None = None
 
     @property
     def modules(self) -> dict[str, nn.Module]:
         """The parts that are there, by name."""
-        parts = {"embedder": self.towers, "encoder": self.encoder, "reader": self.reader}
+        parts = {
+            "embedder": self.towers,
+            "encoder": self.encoder,
+            "reader": self.reader,
+            "classifier": self.classifier,
+        }
         return {name: part for name, part in parts.items() if part is not None}
 
     def to(self, device: torch.device) -> "Model":
@@ -109,6 +116,19 @@ class Model:
                 "`realm finetune QUESTIONS PASSAGES --model RUN --out QA_RUN`"
             )
         return self.reader
+
+    def need_classifier(self) -> Classifier:
+        """Return the classifier of claims.
+
+        Raises:
+            ConfigError: the run has none.
+        """
+        if self.classifier is None:
+            raise ConfigError(
+                f"this run has no classifier ({self._told}); expected one made by "
+                "`realm finetune CLAIMS PASSAGES --task classify --model RUN --out CLAIMS_RUN`"
+            )
+        return self.classifier
 
     @property
     def _told(self) -> str:
@@ -177,7 +197,12 @@ def load_model(folder: Path, *, quick: bool = False) -> Model:
     described = read_json(folder / "model.json")
     weights = read_packed(folder / PACKED) if is_packed else _load(folder / WEIGHTS)
     parts: dict[str, Any] = {}
-    builders = {"embedder": build_towers, "encoder": build_encoder, "reader": build_reader}
+    builders = {
+        "embedder": build_towers,
+        "encoder": build_encoder,
+        "reader": build_reader,
+        "classifier": build_classifier,
+    }
     for name, settings in described.items():
         settings["bert"][QUICK] = quick
         part = builders[name](settings)

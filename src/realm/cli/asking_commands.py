@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from realm.cli import options
+from realm.cli import claim_commands, options
 from realm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -58,10 +58,16 @@ def ask(
 ) -> None:
     """Answer a question with its evidence: the exact words, and where they stand.
 
+    A run of claims (realm finetune --task classify) says how probable each label is, and which
+    passage speaks most for it.
+
     Example: realm ask "When does the library close?" --docs notes/
     Example: realm ask "Who discovered radium?" --model runs/qa
     """
     _check_sources(docs, model, passages, cache)
+    if model is not None and claim_commands.is_of_claims(model):
+        _ask_claim(question, model, passages, docs, num_passages, device=device, as_json=as_json)
+        return
     opened = (
         _open_run(model, passages, device)
         if docs is None
@@ -89,6 +95,31 @@ def ask(
         typer.echo(json.dumps(told, ensure_ascii=False))
     else:
         display.show_answers(answered, places)
+
+
+def _ask_claim(
+    claim: str,
+    model: Path,
+    passages: Path | None,
+    docs: Path | None,
+    num_passages: int | None,
+    *,
+    device: str,
+    as_json: bool,
+) -> None:
+    if docs is not None:
+        raise ConfigError(
+            f"{model} classifies claims, which it reads passages for: found --docs, expected "
+            "--passages FOLDER (from realm split), or the run's own"
+        )
+    claim_commands.ask_claim(
+        claim,
+        model=model,
+        passages=passages,
+        num_passages=num_passages,
+        device=device,
+        as_json=as_json,
+    )
 
 
 def _open_run(model: Path | None, passages: Path | None, device: str) -> "Answerer":

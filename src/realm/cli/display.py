@@ -21,7 +21,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from realm.records import Answer, AnsweredQuestion, Skipped
+from realm.records import Answer, AnsweredQuestion, ClassifiedClaim, Skipped
 from realm.records import Progress as OnProgress
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ SHOWN_METRICS = {
     "eval/span_accuracy_null": "without retrieval",
     "eval/utility/marginal_minus_null": "utility",
     "eval/candidates_hold_span": "span in candidates",
+    "eval/accuracy": "accuracy",
     "eval/loss": "loss",
     "tokens_per_second": "tokens/s",
 }
@@ -188,6 +189,23 @@ def note_uncalibrated(why: str | None) -> None:
             "--model RUN",
             markup=False,
         )
+
+
+def show_labels(classified: ClassifiedClaim) -> None:
+    """Print a claim's labels, each with the passage that speaks most for it."""
+    out.print(f"[bold]{escape(classified.claim)}[/]")
+    for number, one in enumerate(classified.labels, 1):
+        passage = one.passage
+        out.print(
+            f"  {number}. [bold green]{escape(one.label)}[/]  p={one.probability:.3f}   "
+            f"[dim]{escape(passage.title or passage.article_id)} ({escape(passage.id)}, "
+            f"p(z|x)={one.passage_probability:.2f}, "
+            f"p({escape(one.label)}|z,x)={one.label_probability:.2f})[/]"
+        )
+        if number <= 2:
+            text = passage.text[: 2 * CONTEXT_CHARACTERS].replace("\n", " ")
+            cut = "..." if len(passage.text) > 2 * CONTEXT_CHARACTERS else ""
+            out.print(f"     [dim]{escape(text)}{cut}[/]")
 
 
 def show_explanation(explanation: "Explanation") -> None:

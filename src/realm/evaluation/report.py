@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from realm.errors import ArtifactError
 from realm.evaluation.abstention import Abstention
@@ -215,7 +215,16 @@ def _cells(metric: Metric) -> str:
     return f"{100 * metric.mean:5.1f}  {interval:>13}  {metric.num_questions:>9,}"
 
 
-def write_report(report: Report, path: Path) -> None:
+@runtime_checkable
+class Writable(Protocol):
+    """A report of any kind."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report as plain JSON values."""
+        ...
+
+
+def write_report(report: Writable, path: Path) -> None:
     """Write the report as JSON, whole or not at all; the folder is made where it is missing.
 
     Raises:

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from realm.checkpoint.checkpoints import Model, tower_hash
+from realm.checkpoint.sources import run_of
 from realm.config import IndexConfig
 from realm.corpus.store import PassageStore
 from realm.errors import ArtifactError
@@ -41,6 +42,39 @@ def open_snapshot(
         version=EmbedderVersion(model_hash=tower_hash(tower)),
         config=IndexConfig(),
         rebuild=True,  # kept ones that fit were found above
+        progress=progress,
+    )
+
+
+def standing_snapshot(
+    out: Path,
+    start: Path,
+    tower: Embedder,
+    store: PassageStore,
+    config: IndexConfig,
+    *,
+    progress: Progress | None = None,
+) -> Snapshot:
+    """Return the snapshot that a run trains with: its own, a copy of its start's, or a new one.
+
+    Args:
+        out: the run.
+        start: run or checkpoint that it starts from.
+        tower: Embed_doc, which stays as it is.
+        store: the passages.
+        config: of a new one.
+        progress: called while a new one is built.
+    """
+    if (own := find_snapshot(out, tower, store)) is not None:
+        return own
+    if (found := find_snapshot(run_of(start), tower, store)) is not None:
+        return adopt_snapshot(found, out)
+    return build_index(
+        tower,
+        store,
+        snapshot_folder(out, 0),
+        version=EmbedderVersion(model_hash=tower_hash(tower)),
+        config=config,
         progress=progress,
     )
 
