@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# realm-mini, the model that ships, from the start; resumable: the same call goes on where it was.
+#
+#   bash reproductions/realm-mini.sh DATA OUT
+#
+# DATA holds squad_open_passages.jsonl.gz, squad_open.train.jsonl.gz, squad_open.dev.jsonl.gz,
+# nq_open.train_partial.jsonl.gz, webquestions.train.jsonl.gz and curatedtrec.train.jsonl.gz. About
+# six hours on two cores, most of it fine-tuning; two processes share it. Figures: docs/log.md.
+set -eu
+data=$1 out=$2
+config=$(dirname "$0")/realm-mini.toml
+mkdir -p "$out"
+
+realm() { python3 -m realm "$@" --config "$config"; }
+
+realm split "$data"/squad_open_passages.jsonl.gz --out "$out"/passages
+realm mask "$out"/passages --out "$out"/examples
+realm ict "$out"/passages --out "$out"/ict
+realm mlm "$out"/passages --examples "$out"/examples --out "$out"/mlm
+realm pretrain "$out"/examples "$out"/passages --embedder "$out"/ict --encoder "$out"/mlm \
+  --out "$out"/pretrain
+OMP_NUM_THREADS=1 torchrun --nproc-per-node=2 -m realm finetune \
+  "$data"/squad_open.train.jsonl.gz "$out"/passages --model "$out"/ict --encoder "$out"/pretrain \
+  --also "$data"/nq_open.train_partial.jsonl.gz:0.1 --also "$data"/webquestions.train.jsonl.gz:0.5 \
+  --also "$data"/curatedtrec.train.jsonl.gz:0.7 --out "$out"/qa --config "$config"
+python3 -m realm pack "$out"/qa --out "$out"/realm-mini
+realm calibrate "$data"/squad_open.train.jsonl.gz --model "$out"/realm-mini \
+  --passages "$out"/passages
+realm evaluate "$data"/squad_open.dev.jsonl.gz --model "$out"/realm-mini \
+  --passages "$out"/passages --out "$out"/squad.json
+echo "all done; the model is in $out/realm-mini"
