@@ -21,7 +21,7 @@ from pathlib import Path
 from realm.corpus.store import PassageStore
 from realm.errors import RealmError
 from realm.evaluation.alignment import title_agreement
-from realm.evaluation.bm25 import Bm25Retriever
+from realm.retrieval.bm25 import Bm25Retriever
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -18,7 +18,6 @@ from realm.checkpoint.checkpoints import find_checkpoint, load_model
 from realm.checkpoint.sources import check_vocabulary, run_of
 from realm.corpus.store import PassageStore
 from realm.errors import ConfigError, RealmError
-from realm.evaluation.bm25 import Bm25Retriever
 from realm.evaluation.metrics import bootstrap_interval, hits_at_k
 from realm.evaluation.overlap import THIRDS, gold_overlap, overlap_thirds
 from realm.evaluation.questions import read_questions
@@ -26,6 +25,7 @@ from realm.evaluation.recall import Finds, answer_ranks
 from realm.evaluation.zero_shot import open_zero_shot
 from realm.index.opening import open_snapshot
 from realm.records import Question
+from realm.retrieval.bm25 import Bm25Retriever
 from realm.retrieval.dense import DenseRetriever
 
 BASELINES = ("bm25", "minilm")

@@ -17,7 +17,9 @@ from realm.index.opening import open_snapshot
 from realm.index.snapshot import Snapshot
 from realm.model.realm import Budget, span_logits
 from realm.records import Answer, AnsweredQuestion, Passage, Progress
+from realm.retrieval.bm25 import Bm25Retriever, open_lexical
 from realm.retrieval.dense import DenseRetriever, Retriever
+from realm.retrieval.hybrid import HybridRetriever
 from realm.retrieval.reading import span_inputs
 from realm.storage import MANIFEST, read_json
 
@@ -56,12 +58,13 @@ class Answerer:
         self.lengths = lengths or AnsweringLengths()
         self.model_name = name
         self.model_fingerprint = fingerprint
-        self.retriever: Retriever = DenseRetriever(
+        self.dense = DenseRetriever(
             model.need_towers().query.eval(),
             snapshot,
             store.tokenizer,
             question_wordpieces=self.lengths.question,
         )
+        self.retriever: Retriever = self.dense
 
     @classmethod
     def load(
@@ -92,7 +95,7 @@ class Answerer:
         store = PassageStore.open(passages or passages_of(run))
         manifest = read_json(checkpoint / MANIFEST)
         settings = manifest["settings"]
-        return cls(
+        answerer = cls(
             model,
             store,
             open_snapshot(run, model, store, progress=progress),
@@ -104,6 +107,16 @@ class Answerer:
             name=run.name,
             fingerprint=str(manifest["fingerprint"]),
         )
+        if settings.get("retriever") == "hybrid":
+            answerer.use_hybrid(
+                open_lexical(run, store, progress=progress),
+                lexical_weight=float(settings["lexical_weight"]),
+            )
+        return answerer
+
+    def use_hybrid(self, lexical: Bm25Retriever, *, lexical_weight: float) -> None:
+        """Retrieve by the sum of the dense score and BM25's from now on."""
+        self.retriever = HybridRetriever(self.dense, lexical, lexical_weight=lexical_weight)
 
     @property
     def corpus_fingerprint(self) -> str:

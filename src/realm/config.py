@@ -373,13 +373,34 @@ class FinetuneConfig(TrainConfig):
     batch_size: int = Field(default=16, ge=1)
     """Questions per step (released: 1)."""
     retriever_rate: float = Field(default=1.0, ge=0)
-    """Learning rate of Embed_input relative to the reader's; Embed_doc stays fixed."""
+    """Learning rate of Embed_input relative to the reader's (0: it stands still, and there is no
+    early loss); Embed_doc stays fixed."""
+    retriever: Literal["dense", "hybrid"] = "dense"
+    """Who finds the passages, in training and in answering: dense (paper), or hybrid: the best by
+    the sum of the dense score and BM25's."""
+    lexical_weight: float = Field(default=1.0, gt=0)
+    """What BM25's score counts in that sum."""
+    gold_passages: bool = False
+    """Where a question names its gold passage (`passage_id`), only that one is right, for reader
+    and retriever, and the reader always reads it. False: whatever holds an answer (paper)."""
+    draw_from: int | None = Field(default=None, ge=2)
+    """In training, read one passage that is right and others drawn at random from so many best,
+    of those that hold no answer (None: the best `num_passages` as they are; paper)."""
+    null_passage: bool = False
+    """The reader also reads the null passage, whose one span means "no answer in what was read"."""
+    null_rate: float = Field(default=0.0, ge=0, lt=1)
+    """Share of training questions from which the right passages are withheld, so that the null
+    passage is right; only with `null_passage` and `draw_from`."""
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=5e-5)
     """Released: 1e-5 with batch 1."""
 
     @model_validator(mode="after")
     def _possible(self) -> "FinetuneConfig":
         _check_room(self.joint_wordpieces, "question_wordpieces", self.question_wordpieces)
+        if self.null_rate and not (self.null_passage and self.draw_from):
+            raise ValueError(
+                f"null_rate={self.null_rate} needs null_passage=true and draw_from, e.g. 20"
+            )
         return self
 
 

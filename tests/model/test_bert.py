@@ -2,10 +2,18 @@
 
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
-from realm.model.bert import bert_settings, build_bert, hidden_states, set_dropout
+from realm.model.bert import (
+    PLAIN,
+    bert_settings,
+    build_bert,
+    hidden_states,
+    set_attention,
+    set_dropout,
+)
 from realm.model.inputs import pad
 
 SEQUENCES = [([2, 7, 8, 9, 3], [0, 0, 0, 1, 1]), ([2, 7, 3], [0, 0, 0])]
@@ -26,6 +34,23 @@ def test_attention_is_the_fused_one(bert_shape: dict[str, Any]) -> None:
     assert build_bert(bert_shape).config._attn_implementation == "sdpa"
 
 
+def test_plain_attention_is_the_fused_one_in_another_order(bert_shape: dict[str, Any]) -> None:
+    """For training on a CPU; padding is left out there, too, and the gradient is the same."""
+    results: list[list[torch.Tensor]] = []
+    bert = build_bert(bert_shape).train()
+    inputs = pad(SEQUENCES, 0)
+    for device in (torch.device("cuda"), torch.device("cpu")):
+        set_attention(bert, device)
+        bert.zero_grad()
+        hidden = hidden_states(bert, inputs)[inputs.token_is_real]
+        hidden.square().sum().backward()
+        gradients = [p.grad.clone() for p in bert.parameters() if p.grad is not None]
+        results.append([hidden.detach(), *gradients])
+    assert bert.config._attn_implementation == PLAIN
+    for fused, plain in zip(*results, strict=True):
+        torch.testing.assert_close(plain, fused, rtol=1e-4, atol=1e-4)
+
+
 def test_dropout_is_off_unless_it_is_set_and_in_training(bert_shape: dict[str, Any]) -> None:
     bert = build_bert(bert_shape)
     inputs = pad(SEQUENCES, 0)
@@ -37,9 +62,11 @@ def test_dropout_is_off_unless_it_is_set_and_in_training(bert_shape: dict[str, A
         torch.testing.assert_close(hidden_states(bert.eval(), inputs), plain)
 
 
-def test_set_dropout_reaches_the_attention(bert_shape: dict[str, Any]) -> None:
-    """Attention weights are dropped inside the fused kernel, by the rate of a module."""
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_set_dropout_reaches_the_attention(bert_shape: dict[str, Any], device: str) -> None:
+    """Attention weights are dropped inside either kernel, by the rate of a module."""
     bert = build_bert(bert_shape).train()
+    set_attention(bert, torch.device(device))
     inputs = pad(SEQUENCES, 0)
     set_dropout(bert, 0.5)
     for name, part in bert.named_modules():

@@ -2,6 +2,7 @@
 
 from realm.corpus.store import PassageStore
 from realm.retrieval.reading import span_inputs
+from realm.retrieval.retriever import NULL_ROW
 from realm.tokenizer import WordpieceTokenizer
 
 
@@ -33,3 +34,12 @@ def test_a_question_that_leaves_no_room_has_an_empty_passage(
     (item,) = span_inputs(store, question, [0], 16)
     assert item.last < item.first
     assert len(item.ids) == 16
+
+
+def test_the_null_passage_is_empty_and_its_span_is_the_last_separator(
+    store: PassageStore, tokenizer: WordpieceTokenizer
+) -> None:
+    question = tokenizer.encode("where was Fermat born?").ids
+    _, item = span_inputs(store, question, [0, NULL_ROW], 64)
+    assert item.ids == [tokenizer.cls_id, *question, tokenizer.sep_id, tokenizer.sep_id]
+    assert item.first == item.last == len(item.ids) - 1

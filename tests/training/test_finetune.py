@@ -1,31 +1,38 @@
 """Open-QA fine-tuning (section 4, ORQA): what learns, what stands still, and the gradient."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from realm.answering import Answerer
 from realm.checkpoint.checkpoints import Model, load_model, save_checkpoint, tower_hash
 from realm.checkpoint.pretrained import load_pretrained
 from realm.checkpoint.sources import passages_of
 from realm.config import EncoderConfig, FinetuneConfig, IndexConfig, OptimizerConfig
 from realm.corpus.store import PassageStore
-from realm.errors import ConfigError, CorpusError
+from realm.errors import ArtifactError, ConfigError, CorpusError
 from realm.index.builder import EmbedderVersion, build_index
 from realm.index.snapshot import Snapshot
 from realm.model.likelihood import correct_log_likelihood
 from realm.model.realm import span_logits
 from realm.records import Question
+from realm.retrieval.bm25 import Bm25Retriever
 from realm.retrieval.matching import holds_answer
 from realm.retrieval.reading import span_inputs
+from realm.retrieval.retriever import NULL_ROW
 from realm.storage import fingerprint
 from realm.tokenizer import WordpieceTokenizer
 from realm.training.finetune import finetune
 from realm.training.finetune_job import FinetuneJob
+from realm.training.mixing import QuestionSet
 from realm.training.runlog import read_metrics
+from realm.training.supervision import correct_spans, judge, rows_to_read
 
 MakeJob = Callable[..., FinetuneJob]
 
@@ -82,10 +89,15 @@ def snapshot(
 
 @pytest.fixture
 def make_job(tuned: Path, store: PassageStore, snapshot: Snapshot) -> MakeJob:
-    def make(questions: Sequence[Question] = QUESTIONS, **changed: Any) -> FinetuneJob:
+    def make(
+        questions: Sequence[Question] = QUESTIONS,
+        lexical: Bm25Retriever | None = None,
+        **changed: Any,
+    ) -> FinetuneJob:
         model = load_model(tuned)
         parts = model.need_towers(), model.need_reader()
-        return FinetuneJob(questions, store, snapshot, *parts, config(**changed))
+        sets = [QuestionSet(questions=questions)]
+        return FinetuneJob(sets, store, snapshot, *parts, config(**changed), lexical=lexical)
 
     return make
 
@@ -150,10 +162,10 @@ def test_the_gradient_sent_back_in_two_parts_is_that_of_one_graph(
     found = gradients(job)
 
     plain = make_job([*QUESTIONS, BY_PATTERN, NOWHERE], batch_size=5)
-    questions = plain.train_questions
-    vectors = plain.retriever.embed([q.question for q in questions])
-    _, rows = plain.retriever.snapshot.search(vectors, 8)
-    scores = torch.einsum("qd,qkd->qk", vectors, plain.retriever.snapshot.exact[rows])
+    questions = plain.mixture.questions
+    vectors = plain.dense.embed([q.question for q in questions])
+    _, rows = plain.dense.snapshot.search(vectors, 8)
+    scores = torch.einsum("qd,qkd->qk", vectors, plain.dense.snapshot.exact[rows])
     losses: list[Tensor] = []
     for number, question in enumerate(questions):
         read = rows[number, :3]
@@ -165,7 +177,7 @@ def test_the_gradient_sent_back_in_two_parts_is_that_of_one_graph(
                 span_logits(plain.reader, inputs, plain.budget), scores[number, :3], strict=True
             )
         ]
-        correct = plain.correct_spans(question, read, logits)
+        correct = correct_spans(store, question, read.tolist(), logits)
         flat = torch.cat([part.reshape(-1) for part in logits])
         losses.append(-correct_log_likelihood(flat[None], correct[None])[0])
         holds = torch.from_numpy(holds_answer(store, rows[number].tolist(), question))
@@ -201,16 +213,15 @@ def test_patterns_serve_as_answers(make_job: MakeJob, store: PassageStore) -> No
     assert measured["loss_reader"] > 0
     rows = torch.arange(len(store))
     logits = [torch.zeros(len(store.wordpieces(row)), 10) for row in rows.tolist()]
-    correct = job.correct_spans(BY_PATTERN, rows, logits)
+    correct = correct_spans(store, BY_PATTERN, rows.tolist(), logits)
     assert int(correct.sum()) == sum(store.text(row).count(" 19") for row in rows.tolist())
 
 
-def test_every_mention_of_every_answer_is_correct(make_job: MakeJob, store: PassageStore) -> None:
-    job = make_job(max_answer_wordpieces=10)
+def test_every_mention_of_every_answer_is_correct(store: PassageStore) -> None:
     for question in QUESTIONS:
         for row in range(len(store)):
             pieces = store.wordpieces(row).tolist()
-            marks = job.correct_spans(question, torch.tensor([row]), [torch.zeros(len(pieces), 10)])
+            marks = correct_spans(store, question, [row], [torch.zeros(len(pieces), 10)])
             found = {
                 store.tokenizer.decode(pieces[int(first) : int(first + width) + 1])
                 for first, width in marks.reshape(len(pieces), 10).nonzero()
@@ -219,12 +230,10 @@ def test_every_mention_of_every_answer_is_correct(make_job: MakeJob, store: Pass
             assert found == {answer for answer in wanted if answer in store.text(row).lower()}
 
 
-def test_answers_longer_than_the_reader_answers_are_left_out(
-    make_job: MakeJob, store: PassageStore
-) -> None:
+def test_answers_longer_than_the_reader_answers_are_left_out(store: PassageStore) -> None:
     row = next(row for row in range(len(store)) if "the hills of Welan" in store.text(row))
     size = len(store.wordpieces(row))
-    marks = make_job().correct_spans(QUESTIONS[2], torch.tensor([row]), [torch.zeros(size, 2)])
+    marks = correct_spans(store, QUESTIONS[2], [row], [torch.zeros(size, 2)])
     assert int(marks.sum()) == store.text(row).count("Welan")
 
 
@@ -256,7 +265,7 @@ def test_held_out_questions_are_measured_and_never_trained_on(make_job: MakeJob)
         for number in range(40)
     ]
     job = make_job(many, held_out=0.25, batch_size=8)
-    trained, held = ({q.id for q in part} for part in (job.train_questions, job.eval_questions))
+    trained, held = ({q.id for q in part} for part in (job.mixture.questions, job.eval_questions))
     assert held
     assert not trained & held
     assert trained | held == {q.id for q in many}
@@ -267,7 +276,7 @@ def test_held_out_questions_are_measured_and_never_trained_on(make_job: MakeJob)
 
 def test_where_every_question_would_be_held_out_all_are_trained_on(make_job: MakeJob) -> None:
     job = make_job(held_out=1 - 1e-9)
-    assert list(job.train_questions) == QUESTIONS
+    assert list(job.mixture.questions) == QUESTIONS
     assert job.eval_questions == []
     assert job.evaluate(0) == {}
 
@@ -311,3 +320,132 @@ def test_a_model_of_another_vocabulary_is_refused(
             encoder=tmp_path / "encoder",
             config=config(),
         )
+
+
+def test_with_everything_on_the_gradient_is_still_that_of_one_graph(
+    make_job: MakeJob, store: PassageStore
+) -> None:
+    """Gold passages, hybrid retrieval, drawn passages, the null passage: both losses, one tower."""
+    settings: dict[str, Any] = {
+        "batch_size": 3,
+        "draw_from": 6,
+        "gold_passages": True,
+        "null_passage": True,
+        "retriever": "hybrid",
+        "lexical_weight": 0.5,
+    }
+    gold = [replace(question, passage_id=f"a{n}") for n, question in enumerate(QUESTIONS)]
+    lexical = Bm25Retriever.open(store)
+    job = make_job(gold, lexical=lexical, **settings)
+    loss = job.step(0)["loss"]
+    found = gradients(job)
+
+    plain = make_job(gold, lexical=lexical, **settings)
+    hybrid = plain.hybrid
+    assert hybrid is not None
+    losses: list[Tensor] = []
+    for number in plain.mixture.at(0, 3):
+        question = plain.mixture.questions[number]
+        vectors = plain.dense.embed([question.question])
+        rows, words = hybrid.search([question.question], vectors, 8)
+        scores = (vectors @ plain.dense.snapshot.exact[rows[0]].T)[0] + words[0]
+        judged = judge(store, question, rows[0].tolist(), gold_passages=True)
+        assert judged.gold
+        right = torch.from_numpy(judged.is_right)
+        losses.append(-correct_log_likelihood(scores[None], right[None])[0])
+        draw = np.random.default_rng([plain.config.seed, 0, number])
+        read = rows_to_read(judged, plain.config, draw)
+        assert read[0] in judged.gold
+        prior = vectors @ plain.dense.snapshot.exact[torch.tensor(read)].T
+        prior = (prior[0] + hybrid.weigh(question.question, torch.tensor(read))).log_softmax(dim=0)
+        ids = store.tokenizer.encode(question.question).ids
+        inputs = span_inputs(store, ids, [*read, NULL_ROW], plain.config.joint_wordpieces)
+        *parts, null = span_logits(plain.reader, inputs, plain.budget)
+        logits = [*(part + p for part, p in zip(parts, prior, strict=True)), null]
+        correct = correct_spans(store, question, [*read, NULL_ROW], logits, gold=judged.gold)
+        flat = torch.cat([part.reshape(-1) for part in logits])
+        losses.append(-correct_log_likelihood(flat[None], correct[None])[0])
+    total = torch.stack(losses).sum() / 3
+    total.backward()
+    assert loss == pytest.approx(float(total.detach()), rel=1e-5)
+    for value, other in zip(found, gradients(plain), strict=True):
+        torch.testing.assert_close(value, other, rtol=1e-3, atol=1e-5)
+
+
+def test_a_retriever_that_does_not_learn_costs_no_early_loss(make_job: MakeJob) -> None:
+    job = make_job(retriever_rate=0.0)
+    measured = job.step(0)
+    assert measured["loss_early"] == 0.0
+    assert measured["loss_reader"] > 0.0
+    assert list(job.trained()) == ["reader"]
+    assert all(p.grad is None for p in job.towers.query.parameters())
+
+
+def test_the_reader_learns_that_nothing_was_found(
+    store: PassageStore, start: dict[str, Path], tmp_path: Path
+) -> None:
+    settings = config(
+        steps=30,
+        num_passages=2,
+        draw_from=8,
+        null_passage=True,
+        null_rate=0.3,
+        optimizer=OptimizerConfig(learning_rate=1e-2, warmup_steps=3),
+    )
+    run = tmp_path / "run"
+    finetune(
+        [*QUESTIONS, NOWHERE],
+        store,
+        run,
+        run=start["embedder"],
+        encoder=start["encoder"],
+        config=settings,
+    )
+    reader = load_model(run).need_reader()
+    assert reader.reads_null
+    lines = read_metrics(run)
+    assert sum(line["loss_reader"] for line in lines[-5:]) < 0.5 * sum(
+        line["loss_reader"] for line in lines[:5]
+    )
+
+
+def test_several_sets_are_part_of_what_a_run_is(
+    store: PassageStore, start: dict[str, Path], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+
+    def tune(*also: QuestionSet) -> None:
+        finetune(
+            QUESTIONS,
+            store,
+            run,
+            run=start["embedder"],
+            encoder=start["encoder"],
+            also=also,
+            config=config(steps=1),
+        )
+
+    tune(QuestionSet(questions=[BY_PATTERN], weight=2.0))
+    tune(QuestionSet(questions=[BY_PATTERN], weight=2.0))
+    with pytest.raises(ArtifactError, match="other"):
+        tune(QuestionSet(questions=[BY_PATTERN], weight=3.0))
+
+
+def test_a_run_answers_with_the_retriever_that_its_reader_was_trained_with(
+    store: PassageStore, start: dict[str, Path], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    finetune(
+        QUESTIONS,
+        store,
+        run,
+        run=start["embedder"],
+        encoder=start["encoder"],
+        config=config(steps=2, retriever="hybrid", lexical_weight=50.0),
+    )
+    answerer = Answerer.load(run)
+    assert answerer.retriever.name == "hybrid"
+    asked = QUESTIONS[1].question
+    words, _ = answerer.retriever.lexical.retrieve([asked], 3)[0]  # type: ignore[attr-defined]
+    assert list(answerer.answer([asked], num_passages=3)[0].read_rows) == words
+    assert answerer.dense.retrieve([asked], 3)[0][0] != words

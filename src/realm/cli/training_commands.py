@@ -317,6 +317,14 @@ def finetune(
     passages: PassagesArgument,
     model: Annotated[Path, typer.Option(help="Run to start from, from realm pretrain (or ict).")],
     out: Out,
+    *,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="More questions: FILE, or FILE:WEIGHT, whose questions are asked WEIGHT times "
+            "while those of QUESTIONS are asked once. May be repeated."
+        ),
+    ] = None,
     encoder: Annotated[
         Path | None, typer.Option(help="Run to take the encoder from (mlm), if --model is of ict.")
     ] = None,
@@ -345,7 +353,9 @@ def finetune(
     from realm.evaluation.questions import read_questions
     from realm.torchrun import started_ranks
     from realm.training.finetune import finetune as train_reader
+    from realm.training.mixing import QuestionSet
 
+    more = [_weighted(named) for named in also or []]
     with (
         started_ranks() as ranks,
         display.progress(
@@ -357,6 +367,9 @@ def finetune(
             PassageStore.open(passages),
             out,
             run=model,
+            also=[
+                QuestionSet(questions=read_questions(path), weight=weight) for path, weight in more
+            ],
             encoder=encoder,
             config=settings,
             rebuild=rebuild,
@@ -366,6 +379,19 @@ def finetune(
             ranks=ranks,
         )
     _tell(report, quiet, 'realm ask "..." --model', out)
+
+
+def _weighted(named: str) -> tuple[Path, float]:
+    """Return the file and the weight of `--also FILE:WEIGHT`."""
+    name, colon, weight = named.rpartition(":")
+    if not colon or Path(named).is_file():
+        return Path(named), 1.0
+    try:
+        return Path(name), float(weight)
+    except ValueError:
+        raise ConfigError(
+            f"--also {named}: found the weight {weight!r}, expected a number, as in nq.jsonl:0.5"
+        ) from None
 
 
 def _tell(report: "TrainReport", quiet: bool, *next_command: str | Path) -> None:

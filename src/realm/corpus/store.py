@@ -178,6 +178,17 @@ class PassageStore:
             )
         return row
 
+    def rows_of_article(self, article_id: str) -> Sequence[int]:
+        """Return the rows of an article's passages; none where there is no such article."""
+        return self._article_rows.get(article_id, ())
+
+    @cached_property
+    def _article_rows(self) -> dict[str, list[int]]:
+        rows: dict[str, list[int]] = {}
+        for row in range(len(self)):
+            rows.setdefault(self.article_id(row), []).append(row)
+        return rows
+
     @cached_property
     def _rows(self) -> dict[str, int]:
         ids = (shard.ids.get(at) for shard in self._shards for at in range(shard.batch.num_rows))

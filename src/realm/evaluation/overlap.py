@@ -11,8 +11,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from realm.errors import CorpusError
-from realm.evaluation.bm25 import words
 from realm.records import Question
+from realm.retrieval.bm25 import words
 
 THIRDS = ("least", "middle", "most")
 _FUNCTION_WORDS = frozenset(

@@ -20,6 +20,9 @@ class Reader(nn.Module):
     h(span) = LayerNorm(ReLU(W_start BERT_start + W_end BERT_end)), score = w . h + b, with
     `span_hidden` units and eps 1e-3 as released. The retriever's inner product is added by the
     caller, before the softmax over the spans of all passages together.
+
+    With `reads_null` it also learned what to say of the null passage, [CLS] question [SEP] [SEP],
+    whose one span, the last [SEP], stands for "no answer in what was read".
     """
 
     def __init__(
@@ -29,9 +32,11 @@ class Reader(nn.Module):
         span_hidden: int,
         max_answer_wordpieces: int,
         norm_eps: float = NORM_EPS,
+        reads_null: bool = False,
     ) -> None:
         super().__init__()
         self.bert = bert
+        self.reads_null = reads_null
         self.max_answer_wordpieces = max_answer_wordpieces
         self.span_hidden = span_hidden
         self.projection = nn.Linear(int(bert.config.hidden_size), 2 * span_hidden)
@@ -49,6 +54,7 @@ class Reader(nn.Module):
             "span_hidden": self.span_hidden,
             "max_answer_wordpieces": self.max_answer_wordpieces,
             "norm_eps": self.norm.eps,
+            "reads_null": self.reads_null,
         }
 
     def forward(
@@ -85,4 +91,5 @@ def build_reader(settings: dict[str, Any]) -> Reader:
         span_hidden=int(settings["span_hidden"]),
         max_answer_wordpieces=int(settings["max_answer_wordpieces"]),
         norm_eps=float(settings.get("norm_eps", NORM_EPS)),
+        reads_null=bool(settings.get("reads_null", False)),
     )

@@ -20,9 +20,11 @@ from realm.model.embedder import Embedder
 from realm.model.reader import Reader
 from realm.ranks import ALONE, Ranks
 from realm.records import Progress, Question
+from realm.retrieval.bm25 import open_lexical
 from realm.storage import MANIFEST, Request, fingerprint_of, read_json
 from realm.training.finetune_job import FinetuneJob
 from realm.training.loop import OnMetrics, check_ranks, train
+from realm.training.mixing import QuestionSet
 
 
 def finetune(  # noqa: PLR0913 - each is one input of the stage
@@ -32,6 +34,7 @@ def finetune(  # noqa: PLR0913 - each is one input of the stage
     *,
     run: Path,
     config: FinetuneConfig,
+    also: Sequence[QuestionSet] = (),
     encoder: Path | None = None,
     rebuild: bool = False,
     on_metrics: OnMetrics | None = None,
@@ -48,6 +51,7 @@ def finetune(  # noqa: PLR0913 - each is one input of the stage
         run: run or checkpoint with an embedder (from `pretrain` or `ict`); its encoder is what
             the reader starts from.
         config: settings.
+        also: more questions, each set with a weight.
         encoder: another run to take the encoder from, where `run` has none.
         rebuild: replace a run made from other inputs.
         on_metrics: called at logged steps.
@@ -64,13 +68,13 @@ def finetune(  # noqa: PLR0913 - each is one input of the stage
     if not questions:
         raise CorpusError("found no training questions; expected at least one")
     sources = [find_checkpoint(path) for path in (run, encoder) if path is not None]
-    asked = [[q.question, q.answers, q.answer_patterns] for q in questions]
+    sets = [QuestionSet(questions=questions), *also]
     request = Request(
         kind="run",
         settings={"stage": "finetune", **config.identity()},
         inputs={
             "passages": store.fingerprint,
-            "questions": fingerprint_of(asked),
+            "questions": _fingerprint(sets, config),
             "start": fingerprint_of([read_json(s / MANIFEST)["fingerprint"] for s in sources]),
         },
     )
@@ -94,7 +98,8 @@ def finetune(  # noqa: PLR0913 - each is one input of the stage
                 start_run(out, request)
                 write_sources(out, store)
             snapshot = _snapshot(out, run, towers.passage, store, config, progress)
-        job = FinetuneJob(questions, store, snapshot, towers, reader, config, ranks)
+            lexical = open_lexical(out, store) if config.retriever == "hybrid" else None
+        job = FinetuneJob(sets, store, snapshot, towers, reader, config, ranks, lexical=lexical)
         return train(
             job,
             out,
@@ -135,6 +140,7 @@ def _new_reader(source: Model, config: FinetuneConfig) -> Reader:
     A start without an encoder (a fine-tuned or imported one) goes on with the reader that it has.
     """
     if source.encoder is None and source.reader is not None:
+        source.reader.reads_null = config.null_passage
         return source.reader
     encoder = source.need_encoder()
     bert = build_bert(encoder.settings["bert"])
@@ -143,4 +149,20 @@ def _new_reader(source: Model, config: FinetuneConfig) -> Reader:
         bert,
         span_hidden=config.span_hidden,
         max_answer_wordpieces=config.max_answer_wordpieces,
+        reads_null=config.null_passage,
     )
+
+
+def _fingerprint(sets: Sequence[QuestionSet], config: FinetuneConfig) -> str:
+    """Return the hash of what is asked, and of what counts as right."""
+    asked = [
+        [
+            [q.question, q.answers, q.answer_patterns]
+            + ([q.passage_id] if config.gold_passages else [])
+            for q in one.questions
+        ]
+        for one in sets
+    ]
+    if len(sets) == 1:
+        return fingerprint_of(asked[0])
+    return fingerprint_of([asked, [one.weight for one in sets]])

@@ -1,14 +1,16 @@
 """One step of Open-QA fine-tuning: the losses of a batch of questions, and their gradients.
 
 Loss of a question = reader + early retriever loss, each -log of the probability of everything
-correct. Reader: all spans of the passages read, their logits raised by the passage's score.
+correct. Reader: all spans of the passages read, their logits raised by the passage's log p(z|x).
 Retriever: the passages of a wide beam, right when they hold an answer.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from realm.checkpoint.checkpoints import Model
@@ -23,13 +25,18 @@ from realm.model.reader import Reader
 from realm.model.realm import Budget, SpanInput, span_logits
 from realm.ranks import ALONE, Ranks
 from realm.records import Question
+from realm.retrieval.bm25 import Bm25Retriever
 from realm.retrieval.dense import DenseRetriever
-from realm.retrieval.matching import answer_spans, holds_answer, wordpiece_spans
+from realm.retrieval.hybrid import HybridRetriever
 from realm.retrieval.reading import span_inputs
+from realm.retrieval.retriever import NULL_ROW
+from realm.training.mixing import Mixture, QuestionSet
 from realm.training.packing import pack
-from realm.training.sampling import batch_at, is_held_out, sample
+from realm.training.sampling import is_held_out, sample
+from realm.training.supervision import Judged, correct_spans, judge, rows_to_read
 
 NUM_EVAL = 128
+RECALL_AT = 5
 
 
 class FinetuneJob:
@@ -37,33 +44,52 @@ class FinetuneJob:
 
     def __init__(
         self,
-        questions: Sequence[Question],
+        sets: Sequence[QuestionSet],
         store: PassageStore,
         snapshot: Snapshot,
         towers: Towers,
         reader: Reader,
         config: FinetuneConfig,
         ranks: Ranks = ALONE,
+        *,
+        lexical: Bm25Retriever | None = None,
     ) -> None:
         self.store = store
         self.ranks = ranks
         self.towers = towers
         self.reader = reader
         self.config = config
-        self.retriever = DenseRetriever(
+        self.dense = DenseRetriever(
             towers.query,
             snapshot,
             store.tokenizer,
             question_wordpieces=config.question_wordpieces,
             batch_tokens=config.batch_tokens,
         )
+        self.hybrid = (
+            HybridRetriever(self.dense, lexical, lexical_weight=config.lexical_weight)
+            if lexical is not None
+            else None
+        )
         self.budget = Budget(pad_id=store.tokenizer.pad_id, batch_tokens=config.batch_tokens)
-        held = [q for q in questions if is_held_out(q.question, config.held_out)]
-        self.train_questions = [
-            q for q in questions if not is_held_out(q.question, config.held_out)
+        held = [
+            question
+            for one in sets
+            for question in one.questions
+            if is_held_out(question.question, config.held_out)
         ]
-        if not self.train_questions:
-            self.train_questions, held = held, []
+        kept = [
+            QuestionSet(
+                questions=[
+                    q for q in one.questions if not is_held_out(q.question, config.held_out)
+                ],
+                weight=one.weight,
+            )
+            for one in sets
+        ]
+        if not any(one.questions for one in kept):
+            kept, held = list(sets), []
+        self.mixture = Mixture(kept, seed=config.seed)
         self.eval_questions = [held[i] for i in sample(range(len(held)), NUM_EVAL, config.seed)]
         towers.passage.requires_grad_(requires_grad=False)
 
@@ -72,12 +98,17 @@ class FinetuneJob:
         """Both towers and the reader."""
         return Model(tokenizer=self.store.tokenizer, towers=self.towers, reader=self.reader)
 
+    @property
+    def retriever_learns(self) -> bool:
+        """Whether Embed_input is trained."""
+        return self.config.retriever_rate > 0
+
     def trained(self) -> Mapping[str, tuple[nn.Module, float]]:
         """Return the question tower and the reader; Embed_doc stays as the index has it."""
-        return {
-            "embedder": (self.towers.query, self.config.retriever_rate),
-            "reader": (self.reader, 1.0),
-        }
+        reader: dict[str, tuple[nn.Module, float]] = {"reader": (self.reader, 1.0)}
+        if not self.retriever_learns:
+            return reader
+        return {"embedder": (self.towers.query, self.config.retriever_rate), **reader}
 
     def before_step(self, step: int) -> Mapping[str, float]:  # noqa: ARG002
         """Return nothing: the index stands still."""
@@ -85,14 +116,15 @@ class FinetuneJob:
 
     def step(self, step: int) -> Mapping[str, float]:
         """Run one batch of questions."""
-        numbers = batch_at(
-            step,
-            num_items=len(self.train_questions),
-            batch_size=self.config.batch_size,
-            seed=self.config.seed,
-        )
-        mine = [self.train_questions[n] for n in self.ranks.share(numbers)]
-        measured = self._run(mine, learn=True, share=len(mine) / len(numbers)) if mine else {}
+        numbers = self.mixture.at(step, self.config.batch_size)
+        mine = self.ranks.share(numbers)
+        measured: dict[str, float] = {}
+        if mine:
+            measured = self._run(
+                [self.mixture.questions[number] for number in mine],
+                draws=[np.random.default_rng([self.config.seed, step, n]) for n in mine],
+                share=len(mine) / len(numbers),
+            )
         if not self.ranks.are_several:
             return measured
         parts = self.ranks.gather_values((len(mine), measured))
@@ -109,7 +141,7 @@ class FinetuneJob:
             self.eval_questions[first : first + size]
             for first in range(0, len(self.eval_questions), size)
         ]
-        measured = [(len(batch), self._run(batch, learn=False)) for batch in batches]
+        measured = [(len(batch), self._run(batch)) for batch in batches]
         return {f"eval/{name}": value for name, value in _mean(measured).items()}
 
     def state(self) -> Mapping[str, Any]:
@@ -120,77 +152,153 @@ class FinetuneJob:
         """Nothing to put back."""
 
     def _run(
-        self, questions: Sequence[Question], *, learn: bool, share: float = 1.0
+        self,
+        questions: Sequence[Question],
+        *,
+        draws: Sequence[np.random.Generator] = (),
+        share: float = 1.0,
     ) -> dict[str, float]:
-        """Retrieve, read, and (with `learn`) leave gradients; return the questions' numbers.
+        """Retrieve, read, and in training leave gradients; return the questions' numbers.
 
         Args:
             questions: this rank's.
-            learn: whether to leave gradients.
-            share: by what they are multiplied: this rank's share of the questions.
+            draws: of each question, in training; none: measure only.
+            share: by what gradients are multiplied: this rank's share of the questions.
         """
-        with autocast_to(self.config.autocast, device_of(self.towers)):
-            vectors = self.retriever.embed([q.question for q in questions]).float()
-        beam = min(self.config.retriever_beam, len(self.store))
-        _, found = self.retriever.snapshot.search(vectors, beam)
-        beam_scores = torch.einsum("qd,qkd->qk", vectors, self.retriever.snapshot.exact[found])
-        is_right = torch.stack(
-            [
-                torch.from_numpy(holds_answer(self.store, rows.tolist(), question))
-                for rows, question in zip(found, questions, strict=True)
-            ]
-        )
-        early = correct_log_likelihood(beam_scores, is_right)
-        num_read = min(self.config.num_passages, beam)
-        inputs = [
-            span_inputs(
-                self.store,
-                pieces.ids[: self.config.question_wordpieces - 2],
-                rows[:num_read].tolist(),
-                self.config.joint_wordpieces,
-            )
-            for pieces, rows in zip(
-                self.store.tokenizer.encode_batch([q.question for q in questions]),
-                found,
-                strict=True,
-            )
+        texts = [question.question for question in questions]
+        with (
+            autocast_to(self.config.autocast, device_of(self.towers)),
+            torch.set_grad_enabled(bool(draws) and self.retriever_learns),
+        ):
+            vectors = self.dense.embed(texts).float()
+        found, lexical = self._search(texts, vectors)
+        judged = [
+            judge(self.store, question, rows.tolist(), gold_passages=self.config.gold_passages)
+            for question, rows in zip(questions, found, strict=True)
         ]
-        # The early loss and the scores inside the reader's loss share the question vectors: the
-        # reader's groups are run one by one against detached scores, whose gradient is then sent
-        # back through the tower once.
-        scores = beam_scores[:, :num_read].detach().requires_grad_(learn)
-        count = len(questions)
+        num_read = min(self.config.num_passages, found.shape[1])
+        read = [
+            rows_to_read(one, self.config, draws[number]) if draws else one.rows[:num_read]
+            for number, one in enumerate(judged)
+        ]
+        early_loss = self._early_loss(vectors, found, lexical, judged)
+        read_scores = self._scores(texts, vectors, read)
+        measured, gradient = self._read(
+            questions, read, judged, read_scores.detach(), learn=bool(draws), share=share
+        )
+        if draws and self.retriever_learns:
+            # Both losses share the question vectors: the reader's groups were run one by one
+            # against detached scores, whose gradient now goes back through the tower once.
+            torch.autograd.backward([early_loss, read_scores], [torch.tensor(share), gradient])
+        is_right = torch.from_numpy(np.stack([one.is_right for one in judged]))
+        rank = torch.where(is_right.any(dim=-1), is_right.int().argmax(dim=-1), found.shape[1])
+        return {
+            "loss": measured["loss_reader"] + float(early_loss.detach()),
+            "loss_early": float(early_loss.detach()),
+            **measured,
+            "recall_at_1": float((rank < 1).float().mean()),
+            "recall_at_5": float((rank < RECALL_AT).float().mean()),
+        }
+
+    def _search(
+        self, texts: Sequence[str], vectors: Float[Tensor, "questions dim"]
+    ) -> tuple[Int[Tensor, "questions beam"], Float[Tensor, "questions beam"]]:
+        """Return (rows, BM25's part of their scores) of the beam, best first."""
+        wide = self.config.retriever_beam if self.retriever_learns else RECALL_AT
+        wide = max(wide, self.config.num_passages, self.config.draw_from or 0)
+        beam = min(wide, len(self.store))
+        if self.hybrid is not None:
+            return self.hybrid.search(texts, vectors, beam)
+        _, rows = self.dense.snapshot.search(vectors.detach(), beam)
+        return rows, torch.zeros(rows.shape)
+
+    def _early_loss(
+        self,
+        vectors: Float[Tensor, "questions dim"],
+        found: Int[Tensor, "questions beam"],
+        lexical: Float[Tensor, "questions beam"],
+        judged: Sequence[Judged],
+    ) -> Float[Tensor, ""]:
+        if not self.retriever_learns:
+            return torch.zeros(())
+        scores = torch.einsum("qd,qkd->qk", vectors, self.dense.snapshot.exact[found]) + lexical
+        is_right = torch.from_numpy(np.stack([one.is_right for one in judged]))
+        return -correct_log_likelihood(scores, is_right).mean()
+
+    def _scores(
+        self,
+        texts: Sequence[str],
+        vectors: Float[Tensor, "questions dim"],
+        read: Sequence[Sequence[int]],
+    ) -> Float[Tensor, "questions read"]:
+        """Return the scores of the passages read; 0 where a question reads fewer."""
+        width = max(len(rows) for rows in read)
+        padded = torch.tensor([[*rows, *[0] * (width - len(rows))] for rows in read])
+        scores = torch.einsum("qd,qkd->qk", vectors, self.dense.snapshot.exact[padded])
+        if self.hybrid is None:
+            return scores
+        return scores + torch.stack(
+            [self.hybrid.weigh(text, rows) for text, rows in zip(texts, padded, strict=True)]
+        )
+
+    def _read(
+        self,
+        questions: Sequence[Question],
+        read: Sequence[Sequence[int]],
+        judged: Sequence[Judged],
+        scores: Float[Tensor, "questions read"],
+        *,
+        learn: bool,
+        share: float,
+    ) -> tuple[dict[str, float], Float[Tensor, "questions read"]]:
+        """Run the reader; return its numbers, and the gradient of `share` times its loss.
+
+        Args:
+            questions: asked.
+            read: rows of the passages that each reads.
+            judged: what is right.
+            scores: of the passages read.
+            learn: leave gradients.
+            share: see `_run`.
+        """
+        scores.requires_grad_(learn)
+        also = [NULL_ROW] if self.config.null_passage else []
+        limit = self.config.question_wordpieces - 2
+        pieces = self.store.tokenizer.encode_batch([question.question for question in questions])
+        inputs = [
+            span_inputs(self.store, one.ids[:limit], [*rows, *also], self.config.joint_wordpieces)
+            for one, rows in zip(pieces, read, strict=True)
+        ]
         total = torch.zeros(())
         hits = readable = tokens = 0
         for group in self._groups(inputs):
             log_likelihoods: list[Tensor] = []
-            for number, logits in self._group_logits(group, inputs, scores):
-                correct = self.correct_spans(questions[number], found[number, :num_read], logits)
+            priors = [scores[number, : len(read[number])] for number in group]
+            for number, logits in self._group_logits(group, inputs, priors):
+                correct = correct_spans(
+                    self.store,
+                    questions[number],
+                    [*read[number], *also],
+                    logits,
+                    gold=judged[number].gold,
+                )
                 flat = torch.cat([part.reshape(-1) for part in logits])[None]
                 log_likelihoods.append(correct_log_likelihood(flat, correct[None])[0])
                 hits += int(correct[int(flat.argmax())])
-                readable += int(correct.any())
+                spans = correct[: -logits[-1].numel()] if also else correct
+                readable += int(spans.any())
                 tokens += sum(len(item.ids) for item in inputs[number])
-            part = -torch.stack(log_likelihoods).sum() / count
+            part = -torch.stack(log_likelihoods).sum() / len(questions)
             if learn:
                 (share * part).backward()
             total += part.detach()
-        early_loss = -early.sum() / count
-        if learn:
-            torch.autograd.backward(
-                [early_loss, beam_scores], [torch.tensor(share), _padded(scores.grad, beam)]
-            )
-        rank = torch.where(is_right.any(dim=-1), is_right.int().argmax(dim=-1), beam)
-        return {
-            "loss": float(total + early_loss.detach()),
+        measured = {
             "loss_reader": float(total),
-            "loss_early": float(early_loss.detach()),
-            "span_accuracy": hits / count,
-            "readable": readable / count,
-            "recall_at_1": float((rank < 1).float().mean()),
-            "recall_at_5": float((rank < 5).float().mean()),
+            "span_accuracy": hits / len(questions),
+            "readable": readable / len(questions),
             "tokens": float(tokens),
         }
+        return measured, torch.zeros_like(scores) if scores.grad is None else scores.grad
 
     def _groups(self, inputs: Sequence[Sequence[SpanInput]]) -> list[list[int]]:
         """Split the questions so that one backward pass holds about `batch_tokens`."""
@@ -200,34 +308,25 @@ class FinetuneJob:
         return [[order[place] for place in group] for group in groups]
 
     def _group_logits(
-        self, group: Sequence[int], inputs: Sequence[Sequence[SpanInput]], scores: Tensor
+        self,
+        group: Sequence[int],
+        inputs: Sequence[Sequence[SpanInput]],
+        scores: Sequence[Float[Tensor, " _"]],
     ) -> list[tuple[int, list[Tensor]]]:
-        """Return, per question, each passage's span logits with the passage's score added."""
+        """Return, per question, each passage's span logits with log p(z|x) added.
+
+        The null passage, which has no score, is left as the reader sees it.
+        """
         flat = [item for number in group for item in inputs[number]]
         with autocast_to(self.config.autocast, device_of(self.reader)):
             logits = iter(span_logits(self.reader, flat, self.budget))
-        return [
-            (
-                number,
-                [next(logits) + scores[number, place] for place in range(len(inputs[number]))],
-            )
-            for number in group
-        ]
-
-    def correct_spans(self, question: Question, rows: Tensor, logits: Sequence[Tensor]) -> Tensor:
-        """Return which of the flattened spans are answers."""
-        marks: list[Tensor] = []
-        for row, part in zip(rows.tolist(), logits, strict=True):
-            mark = torch.zeros(part.shape, dtype=torch.bool)
-            text = self.store.text(row)
-            spans = answer_spans(text, question)
-            if spans:
-                offsets = self.store.tokenizer.encode(text).offsets
-                for first, last in wordpiece_spans(spans, offsets):
-                    if last < part.shape[0] and last - first < part.shape[1]:
-                        mark[first, last - first] = True
-            marks.append(mark.reshape(-1))
-        return torch.cat(marks)
+        answered: list[tuple[int, list[Tensor]]] = []
+        for number, score in zip(group, scores, strict=True):
+            prior = score.log_softmax(dim=0)
+            parts = [next(logits) for _ in inputs[number]]
+            answered.append((number, [part + add for part, add in zip(parts, prior, strict=False)]))
+            answered[-1][1].extend(parts[len(prior) :])
+        return answered
 
 
 def _mean(parts: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
@@ -238,10 +337,3 @@ def _mean(parts: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
         for name in parts[0][1]
         if name != "tokens"
     }
-
-
-def _padded(gradient: Tensor | None, width: int) -> Tensor:
-    """Return the scores' gradient with zeros for the passages that were not read."""
-    if gradient is None:
-        raise AssertionError("scores were not used")
-    return nn.functional.pad(gradient, (0, width - gradient.shape[1]))

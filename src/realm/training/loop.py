@@ -29,7 +29,7 @@ from realm.checkpoint.run_folder import TrainReport, resume_point, start_run
 from realm.config import TrainConfig
 from realm.device import choose_device
 from realm.errors import ConfigError
-from realm.model.bert import set_dropout
+from realm.model.bert import set_attention, set_dropout
 from realm.ranks import ALONE, Ranks
 from realm.storage import MANIFEST, Request, read_json, write_json
 from realm.training.memory import limit_kernel_cache, return_free_memory
@@ -125,6 +125,7 @@ def train(
         torch.set_num_threads(config.threads)
     for part in job.model.modules.values():
         part.to(choose_device(config.device))
+        set_attention(part, choose_device(config.device))
     optimizer = build_optimizer(job.trained(), config.optimizer)
     first = 0
     if (found := resume_point(run, ranks)) is not None:

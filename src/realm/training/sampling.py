@@ -17,12 +17,18 @@ def batch_at(step: int, *, num_items: int, batch_size: int, seed: int) -> list[i
 
     A batch may span two passes; an item drawn by both is taken once, so the batch is shorter.
     """
-    first = step * batch_size
-    chosen: dict[int, None] = {}
-    for position in range(first, first + batch_size):
+    slots = slots_at(step, num_items=num_items, batch_size=batch_size, seed=seed)
+    return list(dict.fromkeys(item for _, item in slots))
+
+
+def slots_at(step: int, *, num_items: int, batch_size: int, seed: int) -> list[tuple[int, int]]:
+    """Return (pass, item) of every place of one step's batch."""
+    chosen: list[tuple[int, int]] = []
+    for position in range(step * batch_size, (step + 1) * batch_size):
         epoch, place = divmod(position, num_items)
-        chosen[int(_permutation(epoch, num_items=num_items, seed=seed)[place])] = None
-    return list(chosen)
+        item = _permutation(epoch, num_items=num_items, seed=seed)[place]
+        chosen.append((epoch, int(item)))
+    return chosen
 
 
 def is_held_out(key: str, share: float) -> bool:

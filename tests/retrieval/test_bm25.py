@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from realm.errors import ArtifactError, ConfigError, CorpusError
-from realm.evaluation.bm25 import Bm25Retriever
 from realm.records import Passage
+from realm.retrieval.bm25 import Bm25Retriever
 
 ARTICLES = [
     ("Emma", "A novel by Jane Austen about youthful hubris."),
@@ -164,5 +164,5 @@ def test_impossible_settings_are_told(k1: float, b: float) -> None:
 
 def test_without_the_library_the_install_command_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bm25s", None)
-    with pytest.raises(ConfigError, match=r"pip install 'realm-lm\[bm25\]'"):
+    with pytest.raises(ConfigError, match=r"pip install bm25s"):
         Bm25Retriever.open(FakePassages())

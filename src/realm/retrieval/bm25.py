@@ -1,4 +1,4 @@
-"""The lexical baseline: BM25 over passages with the library bm25s, cached on disk."""
+"""The lexical retriever: BM25 over passages with the library bm25s, cached on disk."""
 
 import re
 import shutil
@@ -100,11 +100,26 @@ class Bm25Retriever:
         """
         return [self._retrieve(question, k) for question in questions]
 
-    def _retrieve(self, question: str, k: int) -> tuple[list[int], list[float]]:
+    def scores(self, question: str) -> NDArray[np.float32]:
+        """Return the score of every row; 0 where it shares no word with the question."""
         tokens = self._index.get_tokens_ids(words(question))
-        if not tokens or k < 1:
-            return [], []
-        return _top(self._index.get_scores_from_ids(tokens), k)
+        if not tokens:
+            return np.zeros(self._index.scores["num_docs"], dtype=np.float32)
+        return self._index.get_scores_from_ids(tokens)
+
+    def best(self, scores: NDArray[np.float32], k: int) -> tuple[list[int], list[float]]:
+        """Return (rows, scores) of the k best that share a word, as `retrieve` does."""
+        return _top(scores, k) if k > 0 else ([], [])
+
+    def _retrieve(self, question: str, k: int) -> tuple[list[int], list[float]]:
+        return self.best(self.scores(question), k)
+
+
+def open_lexical(
+    run: Path, passages: StoredPassages, *, progress: Progress | None = None
+) -> Bm25Retriever:
+    """Return BM25 over these passages, kept in a run's folder."""
+    return Bm25Retriever.open(passages, cache=run / "bm25", progress=progress)
 
 
 def _import_bm25s() -> ModuleType:
@@ -112,7 +127,7 @@ def _import_bm25s() -> ModuleType:
         return import_module("bm25s")
     except ImportError:
         raise ConfigError(
-            "BM25 needs the library bm25s, which is not installed: pip install 'realm-lm[bm25]'"
+            "BM25 needs the library bm25s, which is not installed: pip install bm25s"
         ) from None
 
 
