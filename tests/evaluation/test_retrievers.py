@@ -14,8 +14,9 @@ from realm.errors import ConfigError
 from realm.evaluation import retrievers
 from realm.evaluation.retrievers import RETRIEVERS, use_retriever
 from realm.index.opening import find_snapshot
-from realm.retrieval.bm25 import Bm25Retriever
+from realm.retrieval.bm25 import Bm25Retriever, open_lexical
 from realm.retrieval.dense import DenseRetriever
+from realm.retrieval.hybrid import HybridRetriever
 from realm.tokenizer import WordpieceTokenizer
 
 Make = Callable[..., Any]
@@ -43,12 +44,26 @@ def write_run(folder: Path, model: Model) -> Path:
 
 def test_the_runs_own_stays_as_it_is(answerer: Answerer, tmp_path: Path) -> None:
     own = answerer.retriever
+    for choice in ("own", "dense"):
+        assert use_retriever(answerer, choice, run=tmp_path) == "dense"
+        assert answerer.retriever is own
+
+
+def test_a_run_of_both_can_be_asked_for_either(answerer: Answerer, tmp_path: Path) -> None:
+    """A run that was fine-tuned with BM25 beside its embedder keeps the weight it learned with."""
+    answerer.use_hybrid(open_lexical(tmp_path, answerer.store), lexical_weight=0.25)
+    own = answerer.retriever
+    for choice in ("own", "hybrid"):
+        assert use_retriever(answerer, choice, run=tmp_path) == "hybrid"
+        assert answerer.retriever is own
     assert use_retriever(answerer, "dense", run=tmp_path) == "dense"
-    assert answerer.retriever is own
+    assert answerer.retriever is answerer.dense
+    assert use_retriever(answerer, "hybrid", run=tmp_path) == "hybrid"
+    assert isinstance(answerer.retriever, HybridRetriever)
+    assert answerer.retriever.lexical_weight == 1.0  # the default: this one was not trained so
 
 
 def test_a_baseline_keeps_its_index_in_the_run(answerer: Answerer, tmp_path: Path) -> None:
-    pytest.importorskip("bm25s")
     assert use_retriever(answerer, "bm25", run=tmp_path) == "bm25"
     assert isinstance(answerer.retriever, Bm25Retriever)
     assert [path.name for path in tmp_path.iterdir() if path.name == "bm25"] == ["bm25"]
@@ -58,6 +73,7 @@ def test_minilm_is_opened_on_the_same_device(
     answerer: Answerer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = answerer.retriever
+    own.name = "minilm"
 
     def opened(store: PassageStore, *, cache: Path, device: str, progress: object) -> Any:
         assert (store, cache, device, progress) == (

@@ -33,7 +33,7 @@ def calibrate(
             metavar="NAME|RUN",
             help="Who finds the passages when the run is asked later: as for evaluate.",
         ),
-    ] = "dense",
+    ] = "own",
     device: options.Device = "auto",
     as_json: options.AsJson = False,
     config: options.Config = None,

@@ -41,11 +41,12 @@ def evaluate(
         str,
         typer.Option(
             metavar="NAME|RUN",
-            help="Who finds the passages: the run itself (dense), a baseline under the same reader "
-            "(bm25, minilm), or the folder of another run, e.g. of realm ict. closed-book: no "
-            "passages and no reader, the encoder fills in what it knows by heart.",
+            help="Who finds the passages: the run itself, as it was trained (own), its embedder "
+            "with BM25 or without (hybrid, dense), a baseline under the same reader (bm25, "
+            "minilm), or the folder of another run, e.g. of realm ict. closed-book: no passages "
+            "and no reader, the encoder fills in what it knows by heart.",
         ),
-    ] = "dense",
+    ] = "own",
     encoder: Annotated[
         Path | None,
         typer.Option(help="Run whose encoder answers closed-book, where --model has none."),

@@ -8,13 +8,15 @@ from realm.answering import Answerer
 from realm.checkpoint.checkpoints import find_checkpoint, load_model
 from realm.checkpoint.sources import check_vocabulary, run_of
 from realm.classifying import ClaimClassifier
+from realm.config import FinetuneConfig
 from realm.device import AUTO, choose_device
 from realm.errors import ConfigError
 from realm.evaluation.zero_shot import open_zero_shot
 from realm.index.opening import open_snapshot
 from realm.records import Progress
-from realm.retrieval.bm25 import Bm25Retriever
+from realm.retrieval.bm25 import Bm25Retriever, open_lexical
 from realm.retrieval.dense import DenseRetriever, Retriever
+from realm.retrieval.hybrid import HybridRetriever
 from realm.storage import MANIFEST, read_json
 
 
@@ -33,10 +35,19 @@ def _own(under: _Under) -> Retriever:
     return under.answerer.retriever
 
 
-def _bm25(under: _Under) -> Retriever:
-    return Bm25Retriever.open(
-        under.answerer.store, cache=under.run / "bm25", progress=under.progress
-    )
+def _dense(under: _Under) -> Retriever:
+    return under.answerer.dense
+
+
+def _hybrid(under: _Under) -> Retriever:
+    if isinstance(under.answerer.retriever, HybridRetriever):
+        return under.answerer.retriever  # with the weight that it was trained with
+    weight = FinetuneConfig().lexical_weight
+    return HybridRetriever(under.answerer.dense, _bm25(under), lexical_weight=weight)
+
+
+def _bm25(under: _Under) -> Bm25Retriever:
+    return open_lexical(under.run, under.answerer.store, progress=under.progress)
 
 
 def _minilm(under: _Under) -> Retriever:
@@ -49,7 +60,9 @@ def _minilm(under: _Under) -> Retriever:
 
 
 RETRIEVERS: Mapping[str, Callable[[_Under], Retriever]] = {
-    "dense": _own,
+    "own": _own,
+    "dense": _dense,
+    "hybrid": _hybrid,
     "bm25": _bm25,
     "minilm": _minilm,
 }
@@ -80,8 +93,8 @@ def use_retriever(
     """Put a retriever under the answerer's reader; return its name, for the report.
 
     A run's scores are added to the reader's logits, as the reader learned it: whatever the run,
-    they are log-probabilities of passages but for a constant. Those of bm25 and minilm are on
-    another scale, so that the reader decides alone.
+    they are log-probabilities of passages but for a constant. So is the sum that hybrid adds.
+    Scores of bm25 and minilm alone are on another scale: the reader decides.
 
     Args:
         answerer: its `retriever` is replaced.
@@ -98,10 +111,10 @@ def use_retriever(
         ArtifactError: the run is damaged.
     """
     check_retriever(choice)
-    under = _Under(answerer=answerer, run=run, device=device, progress=progress)
+    under = _Under(answerer=answerer, run=run_of(run), device=device, progress=progress)
     if (named := RETRIEVERS.get(choice)) is not None:
         answerer.retriever = named(under)
-        return choice
+        return answerer.retriever.name
     answerer.retriever, name = _of_run(Path(choice), under)
     return name
 
