@@ -125,5 +125,3 @@ def test_what_does_not_fit_together_is_refused(
     assert "there is no setting 'span_hidden'" in told
     empty = call("ask", "", "--model", claims / "run").message
     assert "no word that the model knows in the claim" in empty
-    told = call("export", claims / "run", "--to", "hf-realm", "--out", tmp_path / "x").message
-    assert "has no reader" in told
