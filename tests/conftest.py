@@ -408,3 +408,27 @@ def make_snapshot(store: "PassageStore", tmp_path: Path) -> MakeModel:
         )
 
     return make
+
+
+@pytest.fixture
+def make_packed(
+    tokenizer: "WordpieceTokenizer", make_towers: MakeModel, make_reader: MakeModel, tmp_path: Path
+) -> MakeModel:
+    """Write a model as `realm pack` does: what ships, but tiny and untrained."""
+    from realm.checkpoint.checkpoints import Model, save_checkpoint
+    from realm.exchange.packing import pack_run
+
+    def make(*, seed: int = 0, name: str = "packed", **told: object) -> Path:
+        towers, reader = make_towers(share=False, seed=seed), make_reader(widths=5, seed=seed)
+        settings = {
+            "question_wordpieces": 64,
+            "joint_wordpieces": 128,
+            "defaults": {"split": {"max_wordpieces": 40}},
+            **told,
+        }
+        whole = tmp_path / f"{name}-whole"
+        model = Model(tokenizer=tokenizer, towers=towers, reader=reader)
+        save_checkpoint(whole, model, settings=settings, inputs={})
+        return pack_run(whole, tmp_path / name).folder
+
+    return make

@@ -2,7 +2,8 @@
 
 import itertools
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import realm.model.reader
 from realm.answering import Answerer, AnsweringLengths, answered_as_json
+from realm.checkpoint.calibration import Calibration, save_calibration
 from realm.checkpoint.checkpoints import Model, checkpoint_folder, save_checkpoint, tower_hash
 from realm.checkpoint.sources import write_sources
 from realm.config import IndexConfig
@@ -19,7 +22,9 @@ from realm.corpus.store import PassageStore
 from realm.errors import AnsweringError, ArtifactError, ConfigError, CorpusError
 from realm.index.builder import EmbedderVersion, build_index
 from realm.index.snapshot import snapshot_folder
-from realm.model.realm import Budget, span_logits
+from realm.model.confidence import Calibrator
+from realm.model.reader import Reader
+from realm.model.realm import Budget, SpanInput, span_logits
 from realm.retrieval.reading import span_inputs
 from realm.tokenizer import SPECIAL_TOKENS, WordpieceTokenizer
 
@@ -353,11 +358,193 @@ def test_answers_as_json_say_where_they_stand(
     (answered,) = answerer.answer(QUESTIONS[:1])
     found = json.loads(json.dumps(answered_as_json(answered)))
     assert found["question"] == QUESTIONS[0]
+    assert found["answer"] == answered.answers[0].text
+    assert (found["calibrated"], found["min_probability"]) == (False, 0)
+    assert found["evidence"]["probability"] == answered.answers[0].probability
     for item, answer in zip(found["answers"], answered.answers, strict=True):
         passage = item["passage"]
         text = texts[passage["article_id"]]
         assert text[item["start"] : item["end"]] == item["text"] == answer.text
         assert text[passage["start"] : passage["end"]] == passage["text"]
-        assert item["probability"] == answer.probability
+        assert item["probability"] == item["raw_probability"] == answer.probability
         assert passage["id"] == answer.passage.id
         assert passage["probability"] == answer.passage_probability
+
+
+# how sure it is
+
+
+def calibrated(answerer: Answerer, probability: float, threshold: float = 0.0) -> Answerer:
+    """Say the same probability of every best answer."""
+    odds = math.log(probability / (1 - probability))
+    calibrator = Calibrator(names=(), means=(), scales=(), weights=(), bias=odds)
+    answerer.calibration = Calibration(
+        model_fingerprint="",
+        retriever="dense",
+        num_passages=3,
+        calibrator=calibrator,
+        min_probability=threshold,
+    )
+    return answerer
+
+
+def test_evidence_is_what_the_answers_were_ranked_by(
+    answerer: Answerer, model: Model, store: PassageStore
+) -> None:
+    (answered,) = answerer.answer(QUESTIONS[:1], num_passages=3)
+    evidence = answered.evidence
+    assert evidence
+    (rows, scores), *_ = answerer.retriever.retrieve(QUESTIONS[:1], 3)
+    best, second = answered.answers[:2]
+    assert evidence.probability == best.probability
+    assert evidence.margin == pytest.approx(best.probability - second.probability)
+    assert evidence.score == scores[0]
+    assert evidence.score_gap == pytest.approx(scores[0] - (scores[1] + scores[2]) / 2)
+    ids = store.tokenizer.encode(QUESTIONS[0]).ids
+    with torch.no_grad():
+        logits = span_logits(
+            model.need_reader(),
+            span_inputs(store, ids, rows, LENGTHS.joint),
+            Budget(pad_id=0, batch_tokens=512),
+        )
+    assert evidence.best_logit == pytest.approx(max(float(part.max()) for part in logits))
+    first = store.tokenizer.encode(f"{store[rows[0]].title} {store[rows[0]].text}").ids
+    assert evidence.overlap == pytest.approx(len(set(ids) & set(first)) / len(set(ids)))
+    assert evidence.agreement in {0, 1 / 3, 2 / 3, 1}
+
+
+def test_a_calibrated_run_says_how_often_it_is_right(answerer: Answerer) -> None:
+    (raw,) = answerer.answer(QUESTIONS[:1])
+    assert not raw.is_calibrated
+    (told,) = calibrated(answerer, 0.8).answer(QUESTIONS[:1])
+    assert told.is_calibrated
+    assert told.answers[0].probability == pytest.approx(0.8)
+    assert [one.text for one in told.answers] == [one.text for one in raw.answers]
+    assert [one.raw_probability for one in told.answers] == [o.probability for o in raw.answers]
+    chances = [one.probability for one in told.answers]
+    assert chances == sorted(chances, reverse=True)
+    assert sum(chances) <= 1 + 1e-6
+    assert chances[1] / chances[2] == pytest.approx(
+        raw.answers[1].probability / raw.answers[2].probability
+    )
+
+
+def test_below_the_threshold_there_is_no_answer_but_a_best_guess(answerer: Answerer) -> None:
+    calibrated(answerer, 0.3, threshold=0.4)
+    (told,) = answerer.answer(QUESTIONS[:1])
+    assert told.is_refused
+    assert told.best is None
+    assert told.answers
+    assert answered_as_json(told)["answer"] is None
+    assert len(answered_as_json(told)["answers"]) == 5
+    for threshold, is_refused in ((0.0, False), (0.2, False), (0.31, True)):
+        (told,) = answerer.answer(QUESTIONS[:1], min_probability=threshold)
+        assert told.is_refused == is_refused
+        assert told.min_probability == threshold
+
+
+def test_a_calibration_of_another_model_or_retriever_does_not_speak(answerer: Answerer) -> None:
+    assert answerer.why_uncalibrated == "it has not been calibrated"
+    calibrated(answerer, 0.3, threshold=0.4)
+    assert answerer.why_uncalibrated is None
+    answerer.model_fingerprint = "feed"
+    assert "another model" in (answerer.why_uncalibrated or "")
+    (told,) = answerer.answer(QUESTIONS[:1])
+    assert not told.is_refused
+    assert told.answers[0].probability == told.answers[0].raw_probability
+
+
+def test_a_run_brings_its_calibration_along(run: Path) -> None:
+    assert Answerer.load(run).calibration is None
+    fingerprint = Answerer.load(run).model_fingerprint
+    made = Calibration(
+        model_fingerprint=fingerprint,
+        retriever="dense",
+        num_passages=5,
+        calibrator=Calibrator(names=(), means=(), scales=(), weights=(), bias=-20.0),
+        min_probability=0.5,
+    )
+    save_calibration(run, made)
+    for folder in (run, checkpoint_folder(run, 3)):
+        answerer = Answerer.load(folder)
+        assert answerer.calibration == made
+        assert answerer.answer(QUESTIONS[:1])[0].is_refused
+    (run / "calibration.json").write_text("{")
+    with pytest.raises(ArtifactError, match=r"calibration\.json"):
+        Answerer.load(run)
+
+
+def test_the_null_passage_takes_part_in_the_softmax_of_all_spans(
+    answerer: Answerer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (before,) = answerer.answer(QUESTIONS[:1])
+    answerer.reader.reads_null = True
+    null = 40.0
+
+    def with_null(reader: Reader, inputs: Sequence[SpanInput], budget: Budget) -> list[Any]:
+        *found, last = span_logits(reader, inputs, budget)
+        assert last.shape == (1, 5)
+        assert torch.isfinite(last).sum() == 1  # of the null passage's one span
+        return [*found, torch.full_like(last, null)]
+
+    monkeypatch.setattr("realm.answering.span_logits", with_null)
+    (after,) = answerer.answer(QUESTIONS[:1])
+    assert after.evidence
+    assert after.evidence.p_null == pytest.approx(1.0, abs=1e-3)
+    assert after.answers[0].probability < 1e-3 * before.answers[0].probability
+    assert after.answers[0].text == before.answers[0].text
+    assert after.read_rows == before.read_rows
+    null = 500.0
+    (nothing,) = answerer.answer(QUESTIONS[:1])
+    assert nothing.is_refused
+    assert nothing.evidence is None
+
+
+def test_another_retriever_under_the_same_reader_leaves_the_answerer_as_it_is(
+    answerer: Answerer,
+) -> None:
+    class First:
+        name = "first"
+        score_weight = 0.0
+
+        def retrieve(self, questions: Sequence[str], k: int) -> list[tuple[list[int], list[float]]]:
+            return [(list(range(k)), [0.0] * k) for _ in questions]
+
+    other = answerer.with_retriever(First())
+    assert other.answer(QUESTIONS[:1], num_passages=2)[0].read_rows == (0, 1)
+    assert answerer.retriever.name == "dense"
+
+
+# in 16 bits
+
+
+def test_reading_in_16_bits_moves_answers_little(
+    answerer: Answerer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.dtype] = []
+    hidden = realm.model.reader.hidden_states
+
+    def look(*told: Any) -> torch.Tensor:
+        seen.append(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None)
+        return hidden(*told)
+
+    monkeypatch.setattr(realm.model.reader, "hidden_states", look)
+    exact = answerer.answer(QUESTIONS, num_answers=200)
+    answerer.autocast = "bfloat16"
+    rounded = answerer.answer(QUESTIONS, num_answers=200)
+    assert set(seen) == {None, torch.bfloat16}
+    for one, other in zip(exact, rounded, strict=True):
+        assert one.read_rows == other.read_rows
+        expected = {answer.text.casefold(): answer.probability for answer in one.answers}
+        best = other.answers[0]
+        assert abs(best.probability - expected[best.text.casefold()]) < 0.1
+
+
+@pytest.mark.parametrize("is_quick", [True, False])
+def test_16_bits_are_chosen_where_they_are_quicker(
+    run: Path, monkeypatch: pytest.MonkeyPatch, *, is_quick: bool
+) -> None:
+    monkeypatch.setattr("realm.answering.has_quick_bfloat16", lambda _: is_quick)
+    assert Answerer.load(run).autocast == "none"
+    expected = "bfloat16" if is_quick else "none"
+    assert Answerer.load(run, autocast="auto").autocast == expected

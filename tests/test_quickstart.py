@@ -6,13 +6,13 @@ import io
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from realm import encyclopedia, quickstart
+from realm import encyclopedia, mini, quickstart
 from realm.checkpoint.folders import MINILM_PACKAGE
 from realm.cli import quickstart_display
 from realm.cli.main import run
@@ -133,6 +133,39 @@ def test_it_ends_with_what_changed_evidence_and_what_comes_next(stopped: Path, s
     assert measured.keys() == {"before", "after"}
     assert {"recall@5", "exact_match", "f1"} <= measured["after"].keys()
     assert (stopped / "report.json").is_file()
+
+
+def test_without_the_weights_that_ship_asking_files_is_left_out_with_a_line(
+    stopped: Path,
+    shown: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert "A folder of files, asked at once" in shown
+    monkeypatch.setattr(mini, "HERE", tmp_path)
+    quickstart_display.show_own_files(Quickstart(stopped))
+    assert "left out: this installation came without the weights" in capsys.readouterr().out
+
+
+def test_with_the_weights_a_folder_of_the_encyclopedia_is_asked(
+    shown: str,
+    stopped: Path,
+    make_packed: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert shown
+    make_packed(name="realm-mini")
+    monkeypatch.setattr(mini, "HERE", tmp_path)
+    quickstart_display.show_own_files(Quickstart(stopped))
+    told = capsys.readouterr().out
+    question = Quickstart(stopped).test_questions[0].question
+    assert f'realm ask "{question}" --docs {stopped / "files"}' in told
+    assert re.search(r"  1\. .*  p=\d.\d+   [\w-]+\.md:\d+ ", told)
+    files = sorted(path.name for path in (stopped / "files").iterdir())
+    assert "1755-lisbon-earthquake.md" in files
 
 
 def test_the_page_on_corpus_swap_can_be_followed(

@@ -11,9 +11,12 @@ import pytest
 import torch
 
 from realm.aligning import Aligner, align
+from realm.answering import Answerer
+from realm.checkpoint.calibration import Calibration, save_calibration
 from realm.checkpoint.checkpoints import Model, checkpoint_folder, save_checkpoint
 from realm.checkpoint.sources import write_sources
 from realm.corpus.store import PassageStore
+from realm.model.confidence import Calibrator
 from realm.predicting import Predictor
 from realm.tokenizer import WordpieceTokenizer
 
@@ -118,6 +121,41 @@ def test_an_alignment_is_compared_with_bm25(
     assert told == (tmp_path / "table.md").read_text()
     assert "all 6 sentences" in told
     assert "| BM25, whole sentence | " in told
+
+
+def test_abstention_asks_every_question_with_and_without_its_passages(
+    tokenizer: WordpieceTokenizer,
+    store: PassageStore,
+    make_towers: Make,
+    make_reader: Make,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run, out = tmp_path / "qa", tmp_path / "found.json"
+    model = Model(tokenizer=tokenizer, towers=make_towers(share=False), reader=make_reader())
+    settings = {"question_wordpieces": 24, "joint_wordpieces": 96}
+    save_checkpoint(checkpoint_folder(run, 3), model, settings=settings, inputs={})
+    write_sources(run, store)
+    calibration = Calibration(
+        model_fingerprint=Answerer.load(run).model_fingerprint,
+        retriever="dense",
+        num_passages=5,
+        calibrator=Calibrator(names=(), means=(), scales=(), weights=(), bias=-1.0),
+        min_probability=0.5,
+    )
+    save_calibration(run, calibration)
+    file = questions(tmp_path / "questions.jsonl")
+    arguments = [str(file), "--model", str(run), "--limit", "4", "--out", str(out)]
+    assert script("abstention").main(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("dense, 4 questions")
+    assert lines[2] == "| | raw | calibrated |"
+    assert '| "no answer", % of all | | 100.0 |' in lines
+    assert lines[-1] == "| ... of those without their passages | | 100.0 |"
+    found = json.loads(out.read_text())
+    assert len(found["cases"]) == 4
+    assert found["told"]["is_calibrated"]
+    assert script("abstention").main([str(tmp_path / "none"), "--model", str(run)]) == 2
 
 
 def test_articles_of_shared_titles_are_kept(

@@ -1,31 +1,40 @@
 """Questions -> answers with evidence: retrieve, read, rank, and say where the words stand."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
+from realm.cache import cache_folder
+from realm.checkpoint.calibration import Calibration, load_calibration
 from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model
 from realm.checkpoint.sources import check_vocabulary, passages_of, run_of
 from realm.corpus.store import PassageStore
-from realm.device import AUTO, choose_device
-from realm.errors import AnsweringError
+from realm.device import AUTO, choose_device, device_of, has_quick_bfloat16
+from realm.index.builder import autocast_to
 from realm.index.opening import open_snapshot
 from realm.index.snapshot import Snapshot
+from realm.mini import NAME, default_model
+from realm.model.confidence import scale_factor
+from realm.model.evidence import measure_evidence
 from realm.model.realm import Budget, span_logits
-from realm.records import Answer, AnsweredQuestion, Passage, Progress
+from realm.records import Answer, AnsweredQuestion, Evidence, Progress
 from realm.retrieval.bm25 import Bm25Retriever, open_lexical
 from realm.retrieval.dense import DenseRetriever, Retriever
+from realm.retrieval.gathering import gather
 from realm.retrieval.hybrid import HybridRetriever
-from realm.retrieval.reading import span_inputs
+from realm.retrieval.reading import question_ids, span_inputs
+from realm.retrieval.retriever import NULL_ROW
 from realm.storage import MANIFEST, read_json
 
 NUM_SPANS = 200
 """Most probable spans of a question that are summed by string."""
 BATCH_TOKENS = 4_096
+OpenIndex = Callable[[Model, PassageStore], Snapshot]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +59,7 @@ class Answerer:
         lengths: AnsweringLengths | None = None,
         name: str = "realm",
         fingerprint: str = "",
+        calibration: Calibration | None = None,
     ) -> None:
         snapshot.check_passages(store.fingerprint)
         check_vocabulary(model, store)
@@ -58,6 +68,7 @@ class Answerer:
         self.lengths = lengths or AnsweringLengths()
         self.model_name = name
         self.model_fingerprint = fingerprint
+        self.calibration = calibration
         self.dense = DenseRetriever(
             model.need_towers().query.eval(),
             snapshot,
@@ -65,40 +76,56 @@ class Answerer:
             question_wordpieces=self.lengths.question,
         )
         self.retriever: Retriever = self.dense
+        self.autocast: Literal["bfloat16", "none"] = "none"
+        """Of the reader's matrix products."""
 
     @classmethod
     def load(
         cls,
-        run: Path,
+        run: Path | None = None,
         *,
         passages: Path | None = None,
         device: str = AUTO,
         progress: Progress | None = None,
+        autocast: Literal["auto", "bfloat16", "none"] = "none",
+        kept_in: Path | None = None,
+        open_index: OpenIndex | None = None,
     ) -> "Answerer":
         """Open a fine-tuned run.
 
         Args:
-            run: from `realm finetune`; or one of its checkpoints.
+            run: from `realm finetune`; or one of its checkpoints; None: realm-mini, which ships
+                in the package and answers from `passages`.
             passages: answer from these instead of the passages it was trained with; they are
-                embedded on first use and kept beside the run.
+                embedded on first use and kept beside the run (realm-mini: in the user's cache).
             device: where the model runs: auto, cpu, cuda, cuda:NUMBER.
             progress: called while other passages are embedded.
+            autocast: whether the reader's matrix products are in 16 bits, which moves answers as
+                little as packing does; auto: where that is quicker.
+            kept_in: folder for what is made of other passages, instead of the run's own.
+            open_index: returns the passages' index, where it is made in another way.
 
         Raises:
-            ArtifactError: a folder is missing or damaged.
+            ArtifactError: a folder or `calibration.json` is missing or damaged.
             ConfigError: the run has no reader, or another vocabulary than the passages.
         """
+        if run is None:
+            run, kept_in = default_model(), kept_in or cache_folder() / NAME
         checkpoint = find_checkpoint(run)
-        model = load_model(checkpoint).to(choose_device(device))
+        calibration = load_calibration(run)
+        where = choose_device(device)
+        model = load_model(checkpoint, quick=True).to(where)
         model.need_reader()
         run = run_of(run)
         store = PassageStore.open(passages or passages_of(run))
         manifest = read_json(checkpoint / MANIFEST)
         settings = manifest["settings"]
+        if open_index is None:
+            open_index = partial(open_snapshot, run, kept_in=kept_in, progress=progress)
         answerer = cls(
             model,
             store,
-            open_snapshot(run, model, store, progress=progress),
+            open_index(model, store),
             lengths=AnsweringLengths(
                 question=int(settings["question_wordpieces"]),
                 joint=int(settings["joint_wordpieces"]),
@@ -106,10 +133,14 @@ class Answerer:
             ),
             name=run.name,
             fingerprint=str(manifest["fingerprint"]),
+            calibration=calibration,
         )
+        if autocast == "auto":
+            autocast = "bfloat16" if has_quick_bfloat16(where) else "none"
+        answerer.autocast = autocast
         if settings.get("retriever") == "hybrid":
             answerer.use_hybrid(
-                open_lexical(run, store, progress=progress),
+                open_lexical(kept_in or run, store, progress=progress),
                 lexical_weight=float(settings["lexical_weight"]),
             )
         return answerer
@@ -117,6 +148,21 @@ class Answerer:
     def use_hybrid(self, lexical: Bm25Retriever, *, lexical_weight: float) -> None:
         """Retrieve by the sum of the dense score and BM25's from now on."""
         self.retriever = HybridRetriever(self.dense, lexical, lexical_weight=lexical_weight)
+
+    def with_retriever(self, retriever: Retriever) -> "Answerer":
+        """Return the same reader over what another retriever finds in the same passages."""
+        other = copy(self)
+        other.retriever = retriever
+        return other
+
+    @property
+    def why_uncalibrated(self) -> str | None:
+        """Why its probabilities are the reader's own; None: they are calibrated."""
+        if self.calibration is None:
+            return "it has not been calibrated"
+        return self.calibration.mismatch(
+            model_fingerprint=self.model_fingerprint, retriever=self.retriever.name
+        )
 
     @property
     def corpus_fingerprint(self) -> str:
@@ -130,8 +176,12 @@ class Answerer:
         num_passages: int | None = None,
         num_retrieved: int | None = None,
         num_answers: int = 5,
+        min_probability: float | None = None,
     ) -> list[AnsweredQuestion]:
         """Return the answers to each question, best first.
+
+        Those of a calibrated run carry the chance that the best one is right; the p(y|x) of the
+        others are scaled by one factor, so that none passes the best and the sum stays within 1.
 
         Args:
             questions: one or many; many are faster together.
@@ -139,10 +189,15 @@ class Answerer:
                 was published with.
             num_retrieved: passages to retrieve, at least `num_passages` (for recall).
             num_answers: distinct strings to return.
+            min_probability: below it the best answer is not to be said (`is_refused`); None: the
+                calibration's threshold, or 0 where the run has none.
 
         Raises:
             AnsweringError: an empty question, or one longer than the model reads.
         """
+        calibration = None if self.why_uncalibrated else self.calibration
+        if min_probability is None:
+            min_probability = calibration.min_probability if calibration else 0.0
         pieces = [self._check(question) for question in questions]
         if not pieces:
             return []
@@ -152,98 +207,88 @@ class Answerer:
         answered: list[AnsweredQuestion] = []
         for question, ids, (rows, scores) in zip(questions, pieces, retrieved, strict=True):
             read = rows[:num_passages]
-            answers = self._read(ids, read, scores[:num_passages], num_answers)
+            answers, evidence = self._read(ids, read, scores[:num_passages], num_answers)
+            if calibration is not None and evidence is not None and answers:
+                answers = _calibrated(answers, calibration.calibrator.probability(evidence))
             answered.append(
                 AnsweredQuestion(
                     question=question,
                     answers=answers,
                     passage_rows=tuple(rows),
                     read_rows=tuple(read),
+                    evidence=evidence,
+                    is_calibrated=calibration is not None,
+                    min_probability=min_probability,
                 )
             )
         return answered
 
     def _check(self, question: str) -> list[int]:
         """Return the question's wordpieces."""
-        ids = self.store.tokenizer.encode(question).ids
-        if not set(ids) - {self.store.tokenizer.unk_id}:
-            raise AnsweringError(
-                f"found no word that the model knows in the question {question[:80]!r}; "
-                "expected some words"
-            )
-        limit = self.lengths.question - 2
-        if len(ids) > limit:
-            raise AnsweringError(
-                f"the question has {len(ids)} wordpieces ({len(question):,} characters), expected "
-                f"at most {limit}; shorten it"
-            )
-        return ids
+        return question_ids(self.store.tokenizer, question, self.lengths.question)
 
     @torch.inference_mode()
     def _read(
         self, question_ids: list[int], rows: list[int], scores: list[float], num_answers: int
-    ) -> tuple[Answer, ...]:
-        """Return the most probable strings among the passages read."""
+    ) -> tuple[tuple[Answer, ...], Evidence | None]:
+        """Return the most probable strings among the passages read, and what speaks for the best.
+
+        All from one softmax: the spans of all passages, and the null passage of a reader that
+        learned it, which has no score.
+        """
         if not rows:
-            return ()
-        inputs = span_inputs(self.store, question_ids, rows, self.lengths.joint)
+            return (), None
+        also = [NULL_ROW] if self.reader.reads_null else []
+        inputs = span_inputs(self.store, question_ids, [*rows, *also], self.lengths.joint)
         budget = Budget(pad_id=self.store.tokenizer.pad_id, batch_tokens=BATCH_TOKENS)
         weighted = torch.tensor(scores) * self.retriever.score_weight
-        logits = [
-            part + score
-            for part, score in zip(span_logits(self.reader, inputs, budget), weighted, strict=True)
-        ]
-        flat = torch.cat([part.reshape(-1) for part in logits])
+        with autocast_to(self.autocast, device_of(self.reader)):
+            logits = span_logits(self.reader, inputs, budget)
+        null = logits.pop()[0, :1] if also else torch.empty(0)
+        flat = torch.cat(
+            [(part + score).reshape(-1) for part, score in zip(logits, weighted, strict=True)]
+        )
         if not torch.isfinite(flat).any():
-            return ()
-        best = flat.softmax(dim=0).topk(min(NUM_SPANS, len(flat)))
-        sizes = [part.numel() for part in logits]
-        return self._gather(best, sizes, rows, weighted.softmax(dim=0), num_answers)
+            return (), None
+        probabilities = torch.cat([flat, null]).softmax(dim=0)
+        best = probabilities[: len(flat)].topk(min(NUM_SPANS, len(flat)))
+        gathered = gather(
+            self.store,
+            rows,
+            best.values.tolist(),
+            best.indices.tolist(),
+            sizes=[part.numel() for part in logits],
+            widths=self.reader.max_answer_wordpieces,
+        )
+        if not gathered.totals:  # the null passage leaves nothing to any span
+            return (), None
+        evidence = measure_evidence(
+            gathered.totals,
+            gathered.best_of_passage,
+            num_read=len(rows),
+            best_logit=max(float(part.max()) for part in logits if part.numel()),
+            scores=scores,
+            overlap=self._overlap(question_ids, rows[0]),
+            p_null=float(probabilities[-1]) if also else None,
+        )
+        return gathered.answers(weighted.softmax(dim=0), num_answers), evidence
 
-    def _gather(
-        self,
-        best: "torch.return_types.topk",
-        sizes: list[int],
-        rows: list[int],
-        p_passages: Tensor,
-        num_answers: int,
-    ) -> tuple[Answer, ...]:
-        """Sum spans with the same string, keep each string's best place."""
-        widths = self.reader.max_answer_wordpieces
-        bounds = torch.tensor(sizes).cumsum(dim=0)
-        passages: dict[int, tuple[Passage, list[tuple[int, int]]]] = {}
-        totals: dict[str, float] = {}
-        places: dict[str, tuple[float, int, int, int]] = {}
-        for probability, index in zip(best.values.tolist(), best.indices.tolist(), strict=True):
-            if probability <= 0.0:
-                break
-            number = int(torch.searchsorted(bounds, index, right=True))
-            first, width = divmod(index - int(bounds[number]) + sizes[number], widths)
-            if number not in passages:
-                passage = self.store[rows[number]]
-                passages[number] = passage, self.store.tokenizer.encode(passage.text).offsets
-            passage, offsets = passages[number]
-            start, end = offsets[first][0], offsets[first + width][1]
-            key = passage.text[start:end].casefold()
-            totals[key] = totals.get(key, 0.0) + probability
-            if key not in places:
-                places[key] = probability, number, start, end
-        ranked = sorted(totals, key=lambda key: -totals[key])[:num_answers]
-        answers: list[Answer] = []
-        for key in ranked:
-            _, number, start, end = places[key]
-            passage = passages[number][0]
-            answers.append(
-                Answer(
-                    text=passage.text[start:end],
-                    probability=min(1.0, totals[key]),
-                    start=passage.start + start,
-                    end=passage.start + end,
-                    passage=passage,
-                    passage_probability=float(p_passages[number]),
-                )
-            )
-        return tuple(answers)
+    def _overlap(self, question_ids: list[int], row: int) -> float:
+        """Return the share of the question's wordpieces that stand in a passage or its title."""
+        asked = set(question_ids)
+        held = asked.intersection(self.store.wordpieces(row).tolist())
+        held |= asked.intersection(self.store.tokenizer.encode(self.store.title(row)).ids)
+        return len(held) / len(asked)
+
+
+def _calibrated(answers: tuple[Answer, ...], probability: float) -> tuple[Answer, ...]:
+    """Return the answers with the best one's calibrated probability, the others scaled beside."""
+    best, *others = answers
+    factor = scale_factor(best.probability, probability)
+    return (
+        replace(best, probability=probability),
+        *(replace(one, probability=min(probability, one.probability * factor)) for one in others),
+    )
 
 
 def _num_passages(settings: dict[str, Any]) -> int:
@@ -255,15 +300,24 @@ def _num_passages(settings: dict[str, Any]) -> int:
 def answered_as_json(answered: AnsweredQuestion) -> dict[str, Any]:
     """Return what `realm ask --json` prints.
 
+    `answer` is what to say, null where that is "no answer": the best of `answers` is less probable
+    than `min_probability`. `probability` is the calibrated one where `calibrated` says so;
+    `raw_probability` is the reader's own. `evidence` is what the calibration looks at.
+
     `start` and `end` are character offsets into the article's text; the passage's own `start`
     makes its text consistent with them: text[start - passage.start:end - passage.start].
     """
     return {
         "question": answered.question,
+        "answer": answered.best.text if answered.best else None,
+        "min_probability": answered.min_probability,
+        "calibrated": answered.is_calibrated,
+        "evidence": asdict(answered.evidence) if answered.evidence else None,
         "answers": [
             {
                 "text": answer.text,
                 "probability": answer.probability,
+                "raw_probability": answer.raw_probability,
                 "start": answer.start,
                 "end": answer.end,
                 "passage": {

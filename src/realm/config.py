@@ -12,7 +12,7 @@ from realm.errors import ConfigError
 C = TypeVar("C", bound="Config")
 SECTIONS = (
     *("split", "mask", "ict", "mlm", "index", "approximate"),
-    *("pretrain", "finetune", "evaluate"),
+    *("pretrain", "finetune", "classify", "evaluate", "calibrate"),
 )
 """Tables that a settings file may have, one for each stage."""
 
@@ -375,6 +375,13 @@ class FinetuneConfig(TrainConfig):
     retriever_rate: float = Field(default=1.0, ge=0)
     """Learning rate of Embed_input relative to the reader's (0: it stands still, and there is no
     early loss); Embed_doc stays fixed."""
+    objective: Literal["marginal", "emdr2", "pdist"] = "marginal"
+    """How the reader teaches the retriever, beside the early loss: by the gradient of its own loss,
+    which sums over passages (paper); or by how probable the answer is with each passage alone, as
+    in EMDR2 or by Atlas's perplexity distillation, while that gradient is stopped."""
+    pdist_temperature: float = Field(default=1.0, gt=0)
+    """Of the distribution over passages that pdist aims at; 1 is the posterior under a uniform
+    prior."""
     retriever: Literal["dense", "hybrid"] = "dense"
     """Who finds the passages, in training and in answering: dense (paper), or hybrid: the best by
     the sum of the dense score and BM25's."""
@@ -404,6 +411,28 @@ class FinetuneConfig(TrainConfig):
         return self
 
 
+class ClassifyConfig(TrainConfig):
+    """Fine-tuning on claims: `realm finetune --task classify` (released: FEVER)."""
+
+    num_passages: int = Field(default=5, ge=1)
+    """Passages the classifier reads for each claim."""
+    question_wordpieces: int = Field(default=64, ge=8, le=512)
+    """Longest claim with [CLS] and [SEP]; training cuts longer ones, answering refuses them."""
+    joint_wordpieces: int = Field(default=352, ge=16, le=512)
+    """Longest input of the classifier: claim, then passage."""
+    batch_size: int = Field(default=16, ge=1)
+    """Claims per step (released: 1)."""
+    retriever_rate: float = Field(default=1.0, ge=0)
+    """Learning rate of Embed_input relative to the classifier's; Embed_doc stays fixed."""
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=5e-5)
+    """Released: 1e-5 with batch 1."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> "ClassifyConfig":
+        _check_room(self.joint_wordpieces, "question_wordpieces", self.question_wordpieces)
+        return self
+
+
 class EvaluateConfig(Config):
     """How answers are measured."""
 
@@ -428,6 +457,26 @@ class EvaluateConfig(Config):
     max_answer_tokens: int | None = Field(default=None, ge=1)
     """Gold answers of more words are dropped, and questions left without any (NQ-open: 5, which
     its files have done already; None: keep all)."""
+
+
+class CalibrateConfig(Config):
+    """How probabilities are calibrated, and when "no answer" is said."""
+
+    num_passages: int | None = Field(default=None, ge=1)
+    """Passages read for each question (None: 5, or what an imported model says)."""
+    batch_size: int = Field(default=16, ge=1)
+    """Questions answered together."""
+    removed_share: float = Field(default=0.5, gt=0, le=1)
+    """Share of the questions that are answered a second time, without the passages that hold an
+    answer."""
+    refuse: float = Field(default=0.75, gt=0, lt=1)
+    """Share of those that the default threshold must refuse."""
+    l2: float = Field(default=1.0, gt=0)
+    """Penalty on the squared weights of the standardised evidence."""
+    seed: int = 0
+    """Decides the sample of `limit`, and which questions are answered twice."""
+    limit: int | None = Field(default=None, ge=1)
+    """Only a random sample of so many questions (None: all)."""
 
 
 def load_config(

@@ -48,6 +48,17 @@ def choose_device(name: str = AUTO) -> torch.device:
     return device
 
 
+def has_quick_bfloat16(device: torch.device) -> bool:
+    """Return whether matrix products in 16 bits are quicker there than in 32.
+
+    So they are on GPUs and on processors with instructions for them (AVX-512 BF16, AMX).
+    """
+    if device.type != "cpu":
+        return True
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in names)
+
+
 def device_of(module: nn.Module) -> torch.device:
     """Return where a module's parameters are."""
     return next(module.parameters()).device

@@ -100,6 +100,46 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A sentence with its label: true or false, yes or no, supported or refuted, ..."""
+
+    id: str
+    claim: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelEvidence:
+    """One label of a claim, with the passage that speaks most for it."""
+
+    label: str
+    probability: float
+    """p(label|x): over all passages that were read."""
+    passage: Passage
+    """The one with the largest p(z|x) p(label|z,x)."""
+    passage_probability: float
+    """p(z|x) over the passages that were read."""
+    label_probability: float
+    """p(label|z,x): what this passage alone says."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassifiedClaim:
+    """What a classifier says to one claim."""
+
+    claim: str
+    labels: tuple[LabelEvidence, ...]
+    """All of them, the most probable one first."""
+    read_rows: tuple[int, ...] = ()
+    """The rows that the classifier read, best first."""
+
+    @property
+    def label(self) -> str:
+        """The most probable one."""
+        return self.labels[0].label
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """One answer with its evidence.
 
@@ -108,7 +148,8 @@ class Answer:
 
     text: str
     probability: float
-    """p(y|x): summed over all passages and spans with the same string."""
+    """p(y|x): summed over all passages and spans with the same string. With a calibrated run the
+    chance that the best answer is right, and for the others their p(y|x), scaled to fit."""
     start: int
     """First character in the article's text."""
     end: int
@@ -116,6 +157,30 @@ class Answer:
     """The passage that holds the most probable mention of this string."""
     passage_probability: float
     """p(z|x) over the passages that were read."""
+    raw_probability: float | None = None
+    """p(y|x) as the reader has it, calibrated run or not; None: not told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What speaks for the best answer to a question being right: the calibrator's input."""
+
+    probability: float
+    """p(y|x) of the best string, summed over all passages and spans read, not calibrated."""
+    margin: float
+    """How much more that is than the second string's, 0 to 1."""
+    best_logit: float
+    """The reader's largest logit of a span, without the retriever's score."""
+    score: float
+    """The retriever's score of the first passage, on the retriever's own scale."""
+    score_gap: float
+    """How much more that is than the mean score of passages 2 to 5; 0 where there are none."""
+    agreement: float
+    """Share of the passages read whose own best span is the best string."""
+    overlap: float
+    """Share of the question's wordpieces that stand in the first passage or its title."""
+    p_null: float | None = None
+    """The reader's probability that no passage read holds an answer; None: it has no such logit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +194,22 @@ class AnsweredQuestion:
     """Every retrieved row, best first (as many as were asked for, read or not)."""
     read_rows: tuple[int, ...] = ()
     """The rows that the reader read."""
+    evidence: Evidence | None = None
+    """For the best answer; None when nothing was found."""
+    is_calibrated: bool = False
+    """Whether `probability` of the answers is calibrated."""
+    min_probability: float = 0.0
+    """Below it the best answer is not said."""
+
+    @property
+    def best(self) -> Answer | None:
+        """The answer to say; None: "no answer"."""
+        return None if self.is_refused else self.answers[0]
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether "no answer" is said: nothing found, or nothing probable enough."""
+        return not self.answers or self.answers[0].probability < self.min_probability
 
 
 Split = Literal["train", "test"]

@@ -21,7 +21,7 @@ Run = Callable[..., Any]
 World = Any
 
 STAGES = ("split", "mask", "ict", "mlm", "index", "pretrain", "finetune")
-VERBS = (*STAGES, "evaluate", "ask", "explain", "align", "quickstart")
+VERBS = (*STAGES, "evaluate", "calibrate", "ask", "explain", "align", "quickstart")
 QUESTION = "Who was born in Bado?"
 CLOZE = "The painter was born in [MASK] near the river."
 COLOUR = re.compile(r"\x1b\[[\d;]*(?:3[0-8]|4[0-8]|9\d)[\d;]*m")
@@ -178,11 +178,13 @@ def test_ask_prints_answers_whose_offsets_are_true(world: World, call: Run) -> N
     assert result.err == ""
     told = json.loads(result.out)
     texts = {article["id"]: article["text"] for article in world.articles()}
-    assert told.keys() == {"question", "answers"}
+    keys = {"question", "answer", "min_probability", "calibrated", "evidence", "answers"}
+    assert told.keys() == keys
     assert told["question"] == QUESTION
     assert 1 <= len(told["answers"]) <= 4
     for answer in told["answers"]:
-        assert answer.keys() == {"text", "probability", "start", "end", "passage"}
+        keys = {"text", "probability", "raw_probability", "start", "end", "passage"}
+        assert answer.keys() == keys
         passage = answer["passage"]
         keys = {"id", "article_id", "title", "text", "start", "end", "probability"}
         assert passage.keys() == keys

@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -518,3 +519,43 @@ def test_thirds_compare_what_all_of_them_have() -> None:
     )
     assert [set(third.metrics) for third in report.thirds.values()] == [{"recall@1"}] * 3
     assert report.table()
+
+
+class Refusing(FakeAnswerer):
+    """A calibrated run that says nothing less probable than 0.4; the best answers have 0.5."""
+
+    def answer(
+        self, questions: Sequence[str], *, num_passages: int, num_retrieved: int
+    ) -> list[AnsweredQuestion]:
+        told = super().answer(questions, num_passages=num_passages, num_retrieved=num_retrieved)
+        return [
+            replace(one, is_calibrated=True, min_probability=0.6 if "shy" in one.question else 0.4)
+            for one in told
+        ]
+
+
+def test_a_guess_that_was_kept_back_is_judged_and_counted_as_refused() -> None:
+    table: Table = {
+        "who": (["Jane Austen"], [1]),
+        "shy": (["in 1815"], [2]),
+        "none": ([], []),
+    }
+    asked = [asking("shy", "in 1815"), asking("who", "Jane Austen"), asking("none", "x")]
+    config = configure(num_passages=2, recall_at=(1,))
+    report = evaluate(Refusing(table), FakePassages(), asked, config=config, split_name="dev")
+    assert [record.refused for record in report.records] == [True, False, True]
+    assert report.metrics["exact_match"].mean == pytest.approx(2 / 3)
+    assert report.abstention is not None
+    assert report.abstention.is_calibrated
+    assert report.abstention.min_probability == 0.4  # of the last one answered
+
+
+def test_without_a_calibration_only_what_found_nothing_is_refused() -> None:
+    report = run(
+        {"who": (["Jane Austen"], [1]), "none": ([], [])},
+        [asking("who", "Jane Austen"), asking("none", "x")],
+    )
+    assert report.abstention is not None
+    assert not report.abstention.is_calibrated
+    assert report.abstention.share_refused == 0.5
+    assert report.abstention.share_of_right_refused == 0

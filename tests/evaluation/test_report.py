@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from realm.errors import ArtifactError
+from realm.evaluation.abstention import measure_abstention
 from realm.evaluation.report import (
     Breakdown,
     Metric,
@@ -71,6 +72,7 @@ def test_the_json_names_model_corpus_split_settings_and_every_question() -> None
             "answer_was_read": True,
             "error": None,
             "overlap": None,
+            "refused": False,
             "train_overlap": None,
         }
     ]
@@ -95,6 +97,7 @@ def test_the_json_names_model_corpus_split_settings_and_every_question() -> None
         "median_seconds_per_question": 0.01234,
         "failures": {"AnsweringError": 2},
         "overlap_thirds": {},
+        "abstention": None,
         "breakdowns": {},
         "dropped": {},
         "training_sets": [],
@@ -150,6 +153,15 @@ def test_thirds_by_overlap_stand_side_by_side() -> None:
     third = report.as_json()["overlap_thirds"]["middle"]
     assert (third["low"], third["high"]) == (0.25, 0.5)
     assert third["metrics"]["recall@5"]["num_questions"] == 500
+
+
+def test_what_the_probabilities_are_worth_stands_below_the_metrics() -> None:
+    told = measure_abstention([0.9, 0.2], [True, False], min_probability=0.5, is_calibrated=True)
+    report = dataclasses.replace(REPORT, abstention=told)
+    lines = report.table().splitlines()
+    assert lines[10:12] == ["", "probabilities           calibrated"]
+    assert "no answer               50.0 (below 0.5)" in lines
+    assert report.as_json()["abstention"]["share_refused"] == 0.5
 
 
 def test_breakdowns_stand_below_one_another() -> None:

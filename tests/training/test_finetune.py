@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from realm.answering import Answerer
 from realm.checkpoint.checkpoints import Model, load_model, save_checkpoint, tower_hash
@@ -19,7 +20,12 @@ from realm.corpus.store import PassageStore
 from realm.errors import ArtifactError, ConfigError, CorpusError
 from realm.index.builder import EmbedderVersion, build_index
 from realm.index.snapshot import Snapshot
-from realm.model.likelihood import correct_log_likelihood
+from realm.model.likelihood import (
+    correct_log_likelihood,
+    emdr2_log_likelihood,
+    passage_log_likelihood,
+    pdist_loss,
+)
 from realm.model.realm import span_logits
 from realm.records import Question
 from realm.retrieval.bm25 import Bm25Retriever
@@ -152,12 +158,31 @@ def test_the_index_is_not_written_again(tuned: Path, make_job: MakeJob) -> None:
     assert fingerprint(tuned / "index") == before
 
 
-@pytest.mark.parametrize("batch_tokens", [64, 4_096])
+def in_one_graph(objective: str, scores: Tensor, logits: list[Tensor], correct: Tensor) -> Tensor:
+    """Return a question's loss by the equations."""
+    prior = (scores if objective == "marginal" else scores.detach()).log_softmax(dim=0)
+    flat = torch.cat([(part + one).reshape(-1) for part, one in zip(logits, prior, strict=True)])
+    reader = -correct_log_likelihood(flat[None], correct[None])[0]
+    if objective == "marginal":
+        return reader
+    parts = [part.reshape(-1) for part in logits]
+    spans = pad_sequence(parts, batch_first=True, padding_value=float("-inf"))[None]
+    marks = pad_sequence(list(correct.split([len(part) for part in parts])), batch_first=True)[None]
+    if objective == "emdr2":
+        return -emdr2_log_likelihood(scores[None], spans, marks)[0]
+    return reader + pdist_loss(scores[None], passage_log_likelihood(spans, marks))[0]
+
+
+@pytest.mark.parametrize(
+    ("batch_tokens", "objective"),
+    [(64, "marginal"), (4_096, "marginal"), (64, "emdr2"), (64, "pdist")],
+)
 def test_the_gradient_sent_back_in_two_parts_is_that_of_one_graph(
-    make_job: MakeJob, store: PassageStore, batch_tokens: int
+    make_job: MakeJob, store: PassageStore, batch_tokens: int, objective: str
 ) -> None:
     """Loss = reader + early retriever loss, the mean over the questions."""
-    job = make_job([*QUESTIONS, BY_PATTERN, NOWHERE], batch_size=5, batch_tokens=batch_tokens)
+    changed = {"batch_size": 5, "batch_tokens": batch_tokens, "objective": objective}
+    job = make_job([*QUESTIONS, BY_PATTERN, NOWHERE], **changed)
     loss = job.step(0)["loss"]
     found = gradients(job)
 
@@ -171,15 +196,9 @@ def test_the_gradient_sent_back_in_two_parts_is_that_of_one_graph(
         read = rows[number, :3]
         ids = store.tokenizer.encode(question.question).ids
         inputs = span_inputs(store, ids, read.tolist(), plain.config.joint_wordpieces)
-        logits = [
-            part + score
-            for part, score in zip(
-                span_logits(plain.reader, inputs, plain.budget), scores[number, :3], strict=True
-            )
-        ]
+        logits = span_logits(plain.reader, inputs, plain.budget)
         correct = correct_spans(store, question, read.tolist(), logits)
-        flat = torch.cat([part.reshape(-1) for part in logits])
-        losses.append(-correct_log_likelihood(flat[None], correct[None])[0])
+        losses.append(in_one_graph(objective, scores[number, :3], logits, correct))
         holds = torch.from_numpy(holds_answer(store, rows[number].tolist(), question))
         losses.append(-correct_log_likelihood(scores[number][None], holds[None])[0])
     total = torch.stack(losses).sum() / len(questions)

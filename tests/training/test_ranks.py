@@ -58,6 +58,10 @@ STAGES: dict[str, tuple[str, dict[str, Any]]] = {
         "finetune",
         {**SHARED, "num_passages": 3, "retriever_beam": 8, "span_hidden": 16},
     ),
+    "classify": (
+        "classify",  # Adam makes steps of rounding errors where a gradient is nothing: small ones
+        {**SHARED, "num_passages": 3, "optimizer": {"learning_rate": 1e-4, "warmup_steps": 2}},
+    ),
     "whole": ("pretrain", NOISY),
     "killed": ("pretrain", NOISY),
 }
@@ -67,12 +71,13 @@ from pathlib import Path
 import torch
 
 torch.set_num_threads(1)
-from realm.config import FinetuneConfig, IctConfig, MlmConfig, PretrainConfig
+from realm.config import ClassifyConfig, FinetuneConfig, IctConfig, MlmConfig, PretrainConfig
 from realm.corpus.store import PassageStore
 from realm.masking.store import ExampleStore
 from realm.torchrun import started_ranks
-from realm.records import Question
+from realm.records import Claim, Question
 from realm.retrieval.retriever import CandidateFinder
+from realm.training.classify import classify
 from realm.training.finetune import finetune
 from realm.training.ict import IctJob, ict
 from realm.training.mlm import mlm
@@ -118,6 +123,11 @@ with started_ranks() as ranks:
             config = PretrainConfig.model_validate(settings)
             start = {"embedder": embedder, "encoder": encoder}
             report = pretrain(examples, store, out / stage, config=config, ranks=ranks, **start)
+        elif kind == "classify":
+            config = ClassifyConfig.model_validate(settings)
+            start = {"run": embedder, "encoder": encoder}
+            claims = [Claim(id=q.id, claim=q.question, label=q.answers[0][:1]) for q in questions]
+            report = classify(claims, store, out / stage, config=config, ranks=ranks, **start)
         else:
             config = FinetuneConfig.model_validate(settings)
             start = {"run": embedder, "encoder": encoder}
@@ -152,7 +162,7 @@ def reports(folder: Path, rank: int, stage: str) -> list[dict[str, Any]]:
     return [told for line in lines if (told := json.loads(line))["stage"] == stage]
 
 
-ALIKE = ["ict", "unequal", "mlm", "pretrain", "live", "reranked", "finetune"]
+ALIKE = ["ict", "unequal", "mlm", "pretrain", "live", "reranked", "finetune", "classify"]
 
 
 @pytest.mark.parametrize("stage", [*ALIKE, "deeper"])

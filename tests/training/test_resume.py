@@ -14,6 +14,7 @@ import pytest
 from realm.checkpoint.checkpoints import find_checkpoint
 from realm.checkpoint.run_folder import TrainReport
 from realm.config import (
+    ClassifyConfig,
     EncoderConfig,
     FinetuneConfig,
     IctConfig,
@@ -24,7 +25,8 @@ from realm.config import (
 from realm.corpus.store import PassageStore
 from realm.errors import ArtifactError
 from realm.masking.store import ExampleStore
-from realm.records import Question
+from realm.records import Claim, Question
+from realm.training.classify import classify
 from realm.training.finetune import finetune
 from realm.training.ict import ict
 from realm.training.mlm import mlm
@@ -74,7 +76,7 @@ def pretrain_config(**changed: Any) -> PretrainConfig:
     )
 
 
-@pytest.fixture(params=["ict", "ict-bfloat16", "mlm", "pretrain", "finetune"])
+@pytest.fixture(params=["ict", "ict-bfloat16", "mlm", "pretrain", "finetune", "classify"])
 def stage(
     request: pytest.FixtureRequest,
     store: PassageStore,
@@ -107,6 +109,13 @@ def stage(
                 return pretrain(
                     examples, store, out, config=pretrain_config(**changed), **start, **more
                 )
+            case "classify":
+                claims = [
+                    Claim(id=q.id, claim=q.question, label=q.answers[0][:1]) for q in questions
+                ]
+                claim_config = ClassifyConfig(num_passages=3, **changed)
+                folders = {"run": start["embedder"], "encoder": start["encoder"]}
+                return classify(claims, store, out, config=claim_config, **folders, **more)
             case _:
                 config = FinetuneConfig(num_passages=3, retriever_beam=8, span_hidden=16, **changed)
                 folders = {"run": start["embedder"], "encoder": start["encoder"]}

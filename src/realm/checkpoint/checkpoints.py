@@ -1,7 +1,8 @@
 """A checkpoint: parameters, tokenizer, and everything that a resume needs, in one folder.
 
 step-1200/
-    model.safetensors     embedder.query.*, embedder.passage.* (if untied), encoder.*, reader.*
+    model.safetensors     embedder.query.*, embedder.passage.* (if untied), encoder.*, reader.*,
+                          classifier.* (packed.safetensors instead, in a packed model: packed.py)
     model.json            how to build those modules
     tokenizer.json
     training.safetensors  optimizer state (absent in an exported model)
@@ -22,9 +23,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from realm.checkpoint.packed import PACKED, read_packed
 from realm.checkpoint.pretrained import hash_tensors
 from realm.device import CPU
 from realm.errors import ArtifactError, ConfigError
+from realm.model.bert import QUICK
+from realm.model.classifier import Classifier, build_classifier
 from realm.model.embedder import Embedder, Towers, build_towers
 from realm.model.encoder import Encoder, build_encoder
 from realm.model.reader import Reader, build_reader
@@ -41,7 +45,9 @@ from realm.storage import (
 from realm.tokenizer import WordpieceTokenizer
 
 CHECKPOINTS = "checkpoints"
-MODEL_FILES = ("model.safetensors", "model.json", "tokenizer.json")
+WEIGHTS = "model.safetensors"
+TOKENIZER_FILE = "tokenizer.json"
+MODEL_FILES = (WEIGHTS, "model.json", TOKENIZER_FILE)
 TRAINING_FILES = ("training.safetensors", "training.json")
 
 
@@ -53,11 +59,17 @@ class Model:
     towers: Towers | None = None
     encoder: Encoder | None = None
     reader: Reader | None = None
+    classifier: Classifier | None = None
 
     @property
     def modules(self) -> dict[str, nn.Module]:
         """The parts that are there, by name."""
-        parts = {"embedder": self.towers, "encoder": self.encoder, "reader": self.reader}
+        parts = {
+            "embedder": self.towers,
+            "encoder": self.encoder,
+            "reader": self.reader,
+            "classifier": self.classifier,
+        }
         return {name: part for name, part in parts.items() if part is not None}
 
     def to(self, device: torch.device) -> "Model":
@@ -105,6 +117,19 @@ class Model:
             )
         return self.reader
 
+    def need_classifier(self) -> Classifier:
+        """Return the classifier of claims.
+
+        Raises:
+            ConfigError: the run has none.
+        """
+        if self.classifier is None:
+            raise ConfigError(
+                f"this run has no classifier ({self._told}); expected one made by "
+                "`realm finetune CLAIMS PASSAGES --task classify --model RUN --out CLAIMS_RUN`"
+            )
+        return self.classifier
+
     @property
     def _told(self) -> str:
         return f"found: {', '.join(self.modules) or 'nothing'}"
@@ -142,10 +167,10 @@ def save_checkpoint(
     """
     request = Request(kind="checkpoint", settings=settings, inputs=inputs)
     with publish(folder, request, replace=replace) as scratch:
-        _write(_flat_state(model), scratch / "model.safetensors")
-        described = {name: part.settings for name, part in model.modules.items()}
-        (scratch / "model.json").write_text(json.dumps(described, indent=2), encoding="utf-8")
-        model.tokenizer.save(scratch / "tokenizer.json")
+        _write(flat_state(model), scratch / WEIGHTS)
+        described = json.dumps(model_settings(model), indent=2)
+        (scratch / "model.json").write_text(described, encoding="utf-8")
+        model.tokenizer.save(scratch / TOKENIZER_FILE)
         if state is not None:
             tensors = {n: value.to(CPU).contiguous() for n, value in state.tensors.items()}
             _write(tensors, scratch / "training.safetensors")
@@ -156,22 +181,30 @@ def save_checkpoint(
         write_json(scratch / "extra.json", {"files": files})
 
 
-def load_model(folder: Path) -> Model:
+def load_model(folder: Path, *, quick: bool = False) -> Model:
     """Return the parts of a checkpoint, in evaluation mode.
 
     Args:
-        folder: a checkpoint, or a run folder (its newest checkpoint is taken).
+        folder: a checkpoint, a packed one too, or a run folder (its newest checkpoint is taken).
+        quick: for answering alone: without importing transformers, where that can be.
 
     Raises:
         ArtifactError: no checkpoint there, or a damaged one.
     """
     folder = find_checkpoint(folder)
-    _check_files(folder, MODEL_FILES)
+    is_packed = (folder / PACKED).is_file()
+    _check_files(folder, (PACKED, *MODEL_FILES[1:]) if is_packed else MODEL_FILES)
     described = read_json(folder / "model.json")
-    weights = _load(folder / "model.safetensors")
+    weights = read_packed(folder / PACKED) if is_packed else _load(folder / WEIGHTS)
     parts: dict[str, Any] = {}
-    builders = {"embedder": build_towers, "encoder": build_encoder, "reader": build_reader}
+    builders = {
+        "embedder": build_towers,
+        "encoder": build_encoder,
+        "reader": build_reader,
+        "classifier": build_classifier,
+    }
     for name, settings in described.items():
+        settings["bert"][QUICK] = quick
         part = builders[name](settings)
         own = {
             key.removeprefix(f"{name}."): value
@@ -181,7 +214,7 @@ def load_model(folder: Path) -> Model:
         if name == "embedder" and settings["share_towers"]:
             own |= {k.replace("query.", "passage.", 1): v for k, v in own.items()}
         try:
-            part.load_state_dict(own)
+            part.load_state_dict(own, assign=quick)
         except RuntimeError as error:
             raise ArtifactError(f"{folder} is damaged: {error}") from error
         parts["towers" if name == "embedder" else name] = part.eval()
@@ -251,7 +284,13 @@ def tower_hash(tower: Embedder) -> str:
     return hash_tensors(dict(tower.state_dict()))
 
 
-def _flat_state(model: Model) -> dict[str, Tensor]:
+def model_settings(model: Model) -> dict[str, Any]:
+    """Return what model.json says: how to build each part."""
+    return {name: part.settings for name, part in model.modules.items()}
+
+
+def flat_state(model: Model) -> dict[str, Tensor]:
+    """Return the parameters of all parts by name, in 32 bits; those of a shared tower once."""
     state: dict[str, Tensor] = {}
     for name, part in model.modules.items():
         for key, value in part.state_dict().items():

@@ -6,13 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import BertModel
 
 from realm.checkpoint.folders import pretrained_folder
 from realm.checkpoint.stored import StoredWeights
 from realm.config import EncoderConfig
 from realm.errors import ConfigError
-from realm.model.bert import KEPT_SETTINGS, build_bert
+from realm.model.bert import KEPT_SETTINGS, Bert, build_bert
 from realm.model.encoder import Encoder
 from realm.storage import fingerprint_of, read_json
 from realm.tokenizer import WordpieceTokenizer
@@ -30,7 +29,7 @@ class Pretrained:
     """State of the MLM head, empty when the checkpoint comes without one."""
     fingerprint: str
 
-    def build(self) -> BertModel:
+    def build(self) -> Bert:
         """Return a new BertModel with these weights."""
         bert = build_bert(self.settings)
         if self.weights:

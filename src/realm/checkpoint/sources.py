@@ -3,12 +3,14 @@
 import os
 from pathlib import Path
 
-from realm.checkpoint.checkpoints import CHECKPOINTS, Model
+from realm.checkpoint.checkpoints import CHECKPOINTS, Model, find_checkpoint
 from realm.corpus.store import PassageStore
 from realm.errors import ArtifactError, ConfigError
-from realm.storage import read_json, write_json
+from realm.storage import MANIFEST, read_json, write_json
 
 SOURCES = "sources.json"
+ANSWER = "answer"
+CLASSIFY = "classify"
 
 
 def write_sources(run: Path, store: PassageStore) -> None:
@@ -45,6 +47,16 @@ def check_vocabulary(model: Model, store: PassageStore) -> None:
             f"the passages in {store.folder} were cut with another tokenizer than the model's; "
             "run `realm split ... --tokenizer` with the folder of the model's checkpoint"
         )
+
+
+def task_of(run: Path) -> str:
+    """Return what a run, or checkpoint, is for: ANSWER questions or CLASSIFY claims.
+
+    Raises:
+        ArtifactError: there is no checkpoint.
+    """
+    settings = read_json(find_checkpoint(run) / MANIFEST).get("settings", {})
+    return str(settings.get("task", ANSWER))
 
 
 def run_of(folder: Path) -> Path:

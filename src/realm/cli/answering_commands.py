@@ -1,4 +1,4 @@
-"""realm ask, explain, quickstart."""
+"""realm explain, quickstart."""
 
 import json
 from dataclasses import asdict
@@ -11,46 +11,16 @@ from realm.cli import options
 from realm.errors import ConfigError
 
 PANEL = "Answers"
-Run = Annotated[Path, typer.Option("--model", help="Run that answers, from realm finetune.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
-    app.command("ask", rich_help_panel=PANEL)(ask)
     app.command("explain", rich_help_panel=PANEL)(explain)
 
 
 def register_quickstart(app: typer.Typer) -> None:
     """Add the verb that a stranger should see first."""
     app.command("quickstart", rich_help_panel="Start here")(quickstart)
-
-
-def ask(
-    question: Annotated[str, typer.Argument(help="A question in words.")],
-    model: Run,
-    passages: options.Passages = None,
-    num_answers: Annotated[int, typer.Option("--answers", min=1, help="Answers to show.")] = 3,
-    num_passages: Annotated[
-        int | None,
-        typer.Option("--read", min=1, help="Passages to read: 5, or what an imported model says."),
-    ] = None,
-    device: options.Device = "auto",
-    as_json: options.AsJson = False,
-) -> None:
-    """Answer a question with its evidence: the exact words, and where they stand.
-
-    Example: realm ask "Who discovered radium?" --model runs/qa
-    """
-    from realm.answering import Answerer, answered_as_json
-    from realm.cli import display
-
-    with display.progress("embedding", "passages") as advance:
-        answerer = Answerer.load(model, passages=passages, device=device, progress=advance)
-    answered = answerer.answer([question], num_passages=num_passages, num_answers=num_answers)[0]
-    if as_json:
-        typer.echo(json.dumps(answered_as_json(answered), ensure_ascii=False))
-    else:
-        display.show_answers(answered)
 
 
 def explain(

@@ -21,7 +21,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from realm.records import Answer, AnsweredQuestion, Skipped
+from realm.records import Answer, AnsweredQuestion, ClassifiedClaim, Skipped
 from realm.records import Progress as OnProgress
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ SHOWN_METRICS = {
     "eval/span_accuracy_null": "without retrieval",
     "eval/utility/marginal_minus_null": "utility",
     "eval/candidates_hold_span": "span in candidates",
+    "eval/accuracy": "accuracy",
     "eval/loss": "loss",
     "tokens_per_second": "tokens/s",
 }
@@ -141,20 +142,70 @@ def show_skipped(skipped: Skipped) -> None:
         err.print(f"  {count:>8,}  {escape(reason)}  [dim]{escape('; '.join(places))}[/]")
 
 
-def show_answers(answered: AnsweredQuestion) -> None:
-    """Print a question's answers with their evidence, the words highlighted in their context."""
+def show_answers(answered: AnsweredQuestion, places: Sequence[str] = ()) -> None:
+    """Print a question's answers with their evidence, the words highlighted in their context.
+
+    Args:
+        answered: the question with its answers.
+        places: of each answer in files, `file:line`, where it was asked of files.
+    """
     out.print(f"[bold]{escape(answered.question)}[/]")
     if not answered.answers:
-        out.print("  no answer found in the passages read")
+        out.print("  No answer in these passages.")
+    elif answered.is_refused:
+        guess = answered.answers[0]
+        out.print(
+            f"  No answer in these passages. Best guess: [bold]{escape(guess.text)}[/] "
+            f"(probability {guess.probability:.2f}, below {answered.min_probability:.2f}; "
+            "--min-probability 0 shows its evidence)"
+        )
+        return
     for number, answer in enumerate(answered.answers, 1):
+        title = escape(answer.passage.title or answer.passage.article_id)
+        place = (
+            f"[bold]{escape(places[number - 1])}[/] [dim]({title}, "
+            if places
+            else f"[dim]{title} ({escape(answer.passage.id)}, "
+            f"characters {answer.start}-{answer.end}, "
+        )
         out.print(
             f"  {number}. [bold green]{escape(answer.text)}[/]  p={answer.probability:.3f}   "
-            f"[dim]{escape(answer.passage.title or answer.passage.article_id)} "
-            f"({escape(answer.passage.id)}, characters {answer.start}-{answer.end}, "
-            f"p(z|x)={answer.passage_probability:.2f})[/]"
+            f"{place}p(z|x)={answer.passage_probability:.2f})[/]"
         )
         if number <= 2:
             out.print(evidence(answer))
+
+
+def note_uncalibrated(why: str | None) -> None:
+    """Say what a threshold is worth without a calibration; nothing where there is one.
+
+    Args:
+        why: `Answerer.why_uncalibrated`.
+    """
+    if why is not None:
+        err.print(
+            f"note: --min-probability looks at the reader's own probabilities, which do not say "
+            f"how often the model is right: {why}. Calibrate it: realm calibrate QUESTIONS "
+            "--model RUN",
+            markup=False,
+        )
+
+
+def show_labels(classified: ClassifiedClaim) -> None:
+    """Print a claim's labels, each with the passage that speaks most for it."""
+    out.print(f"[bold]{escape(classified.claim)}[/]")
+    for number, one in enumerate(classified.labels, 1):
+        passage = one.passage
+        out.print(
+            f"  {number}. [bold green]{escape(one.label)}[/]  p={one.probability:.3f}   "
+            f"[dim]{escape(passage.title or passage.article_id)} ({escape(passage.id)}, "
+            f"p(z|x)={one.passage_probability:.2f}, "
+            f"p({escape(one.label)}|z,x)={one.label_probability:.2f})[/]"
+        )
+        if number <= 2:
+            text = passage.text[: 2 * CONTEXT_CHARACTERS].replace("\n", " ")
+            cut = "..." if len(passage.text) > 2 * CONTEXT_CHARACTERS else ""
+            out.print(f"     [dim]{escape(text)}{cut}[/]")
 
 
 def show_explanation(explanation: "Explanation") -> None:

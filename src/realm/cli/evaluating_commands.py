@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from realm.cli import options
+from realm.cli import claim_commands, options
 from realm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -70,9 +70,25 @@ def evaluate(
 ) -> None:
     """Measure exact match, F1, answer recall and more, with 95 % intervals.
 
+    Of a run of claims (realm finetune --task classify): accuracy, precision and recall of each
+    label, and which label is taken for which.
+
     Example: realm evaluate questions.jsonl --model runs/qa --set limit=500
     Example: realm evaluate questions.jsonl --model runs/qa --retriever runs/ict --out ict.json
     """
+    if claim_commands.is_of_claims(model):
+        claim_commands.evaluate_on_claims(
+            questions,
+            model=model,
+            passages=passages,
+            retriever=retriever,
+            out=out,
+            device=device,
+            as_json=as_json,
+            config=config,
+            sets=sets,
+        )
+        return
     from realm.checkpoint.defaults import stage_defaults
     from realm.config import EvaluateConfig, load_config
 

@@ -36,6 +36,8 @@ def build_app() -> typer.Typer:
     from realm.cli import (
         aligning_commands,
         answering_commands,
+        asking_commands,
+        calibrating_commands,
         corpus_commands,
         evaluating_commands,
         exchange_commands,
@@ -58,7 +60,9 @@ def build_app() -> typer.Typer:
         corpus_commands,
         training_commands,
         status_commands,
+        asking_commands,
         answering_commands,
+        calibrating_commands,
         evaluating_commands,
         aligning_commands,
         exchange_commands,

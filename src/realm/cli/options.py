@@ -4,11 +4,14 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from realm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from realm import config
 
 Config = Annotated[
     Path | None,
@@ -41,6 +44,16 @@ Passages = Annotated[
         "--passages",
         help="Answer from these passages (realm split) instead of the run's own; they are "
         "embedded once.",
+    ),
+]
+MinProbability = Annotated[
+    float | None,
+    typer.Option(
+        "--min-probability",
+        min=0.0,
+        max=1.0,
+        help='Less probable answers become "no answer" (0: none does); without, the threshold of '
+        "the run's calibration.",
     ),
 ]
 
@@ -106,8 +119,14 @@ def settings_help(verb: str) -> str | None:
 
     from realm import config
 
-    told = ", ".join(_settings(getattr(config, f"{verb.capitalize()}Config")()))
+    told = _told(getattr(config, f"{verb.capitalize()}Config"))
+    if verb == "finetune":
+        told += f". With --task classify: {_told(config.ClassifyConfig)}"
     return escape(f"Settings and their defaults, for --set and --config: {told}")
+
+
+def _told(cls: "type[config.Config]") -> str:
+    return ", ".join(_settings(cls()))
 
 
 def _settings(settings: Any, prefix: str = "") -> list[str]:  # noqa: ANN401 - a table of any stage

@@ -4,10 +4,18 @@ import shutil
 import time
 from pathlib import Path
 
+from realm.asking import FolderAnswerer
 from realm.cli import display
+from realm.encyclopedia import write_texts
 from realm.errors import AnsweringError
+from realm.mini import has_default_model
 from realm.quickstart import Quickstart
 from realm.storage import MANIFEST, REQUEST, read_json, scratch_folder
+
+FILES = "files"
+"""Folder of a few articles as files, for `realm ask --docs`."""
+NUM_FILES = 60
+"""Test questions whose articles become files: several ask about the same one."""
 
 
 def run_quickstart(out: Path, *, rebuild: bool) -> None:
@@ -55,10 +63,12 @@ def show_results(quickstart: Quickstart) -> None:
         display.show_answers(answered)
     display.out.print("\n[bold]What retrieval does for one prediction[/] (the paper's Table 3)")
     display.show_explanation(quickstart.explanation())
+    show_own_files(quickstart)
     run = quickstart.runs["finetune"]
     display.out.print(
         "\n[bold]Go on[/]\n"
         f'  realm ask "Who wrote War and Peace?" --model {run}\n'
+        f'  realm ask "..." --docs YOUR_FOLDER    (.txt, .md and .jsonl files, no training)\n'
         f'  realm explain "The capital of France is [MASK]." --model '
         f"{quickstart.runs['pretrain']}\n"
         f"  realm split YOUR_FOLDER --out passages/    then    "
@@ -66,6 +76,23 @@ def show_results(quickstart: Quickstart) -> None:
         "  docs/tutorial.md trains on your own documents, stage by stage",
         markup=True,
     )
+
+
+def show_own_files(quickstart: Quickstart) -> None:
+    """Ask the model that ships about a folder of files: what needs no training at all."""
+    display.out.print("\n[bold]A folder of files, asked at once[/] (realm-mini, which ships)")
+    if not has_default_model():
+        display.out.print("  left out: this installation came without the weights of realm-mini")
+        return
+    folder = quickstart.out / FILES
+    asked = quickstart.test_questions[:NUM_FILES]
+    write_texts(folder, {question.passage_id or "" for question in asked})
+    question = asked[0].question
+    display.out.print(f'  realm ask "{question}" --docs {folder}', markup=False)
+    answerer = FolderAnswerer.open(folder, cache=quickstart.out / f"{FILES}-cache")
+    (answered,) = answerer.answer([question], num_answers=1)
+    places = [str(answerer.place(answer)) for answer in answered.answers]
+    display.show_answers(answered, places)
 
 
 def offer_to_ask(quickstart: Quickstart) -> None:

@@ -1,12 +1,13 @@
 """realm ict, mlm, index, pretrain, finetune."""
 
 import shlex
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from realm.cli import options
+from realm.cli import claim_commands, options
 from realm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,6 +23,13 @@ Init = Annotated[
         help="BERT to start from: minilm, a folder, a Hugging Face id, or scratch:LAYERSxWIDTH.",
     ),
 ]
+
+
+class Task(StrEnum):
+    """What a fine-tuned run does."""
+
+    answer = "answer"
+    classify = "classify"
 
 
 def register(app: typer.Typer) -> None:
@@ -318,6 +326,13 @@ def finetune(
     model: Annotated[Path, typer.Option(help="Run to start from, from realm pretrain (or ict).")],
     out: Out,
     *,
+    task: Annotated[
+        Task,
+        typer.Option(
+            help="answer questions, or classify claims; then QUESTIONS holds claims: "
+            '{"claim": "...", "label": "..."} a line.'
+        ),
+    ] = Task.answer,
     also: Annotated[
         list[str] | None,
         typer.Option(
@@ -334,10 +349,36 @@ def finetune(
     quiet: options.Quiet = False,
     tensorboard: options.TensorBoard = False,
 ) -> None:
-    """Fine-tune for open-domain question answering: the reader and the question tower learn.
+    r"""Fine-tune for open-domain question answering: the reader and the question tower learn.
 
     Example: realm finetune questions.jsonl passages/ --model runs/pretrain --out runs/qa
+
+    With --task classify a classifier learns in place of the reader; its settings are those of
+    the table classify.
+
+    Example: realm finetune claims.jsonl passages/ --task classify --model runs/pretrain \
+    --out runs/claims
     """
+    if task is Task.classify:
+        if also:
+            raise ConfigError(
+                f"found --also {also[0]} with --task classify, expected it with questions only; "
+                "put all claims into one file"
+            )
+        report = claim_commands.finetune_on_claims(
+            questions,
+            passages,
+            out,
+            model=model,
+            encoder=encoder,
+            config=config,
+            sets=sets,
+            rebuild=rebuild,
+            quiet=quiet,
+            tensorboard=tensorboard,
+        )
+        _tell(report, quiet, 'realm ask "..." --model', out)
+        return
     from realm.checkpoint.defaults import stage_defaults
     from realm.config import FinetuneConfig, load_config
 

@@ -159,11 +159,12 @@ def _read_jsonl(path: Path, reading: Reading) -> Iterator[Found]:
             reading.malformed(
                 TOO_LONG, place, found=f"more than {TEXT_LIMIT:,} bytes", expected="one article"
             )
-        elif line.strip() and (article := _parse_line(line, place, stem, reading)):
+        elif line.strip() and (article := parse_line(line, place, f"{stem}-{number}", reading)):
             yield Found(article, place)
 
 
-def _parse_line(line: bytes, place: Place, stem: str, reading: Reading) -> Article | None:
+def parse_line(line: bytes, place: Place, default_id: str, reading: Reading) -> Article | None:
+    """Return the article in a line of JSON, or None (counted)."""
     expected = 'one object such as {"id": "1", "title": "April", "text": "April is ..."}'
     try:
         value: object = json.loads(line.decode())
@@ -177,7 +178,7 @@ def _parse_line(line: bytes, place: Place, stem: str, reading: Reading) -> Artic
     if not isinstance(value, dict):
         reading.malformed(BAD_TYPE, place, found=shown(value), expected=expected)
         return None
-    return to_record(cast("dict[str, Any]", value), place, f"{stem}-{place.line}", reading)
+    return to_record(cast("dict[str, Any]", value), place, default_id, reading)
 
 
 def _read_folder(folder: Path, reading: Reading) -> Iterator[Found]:
@@ -209,11 +210,11 @@ def _read_text(path: Path, name: str, reading: Reading) -> Iterator[Found]:
         found = f"byte {data[error.start]:#04x}"
         reading.malformed(BAD_UTF8, place, found=found, expected="UTF-8 text")
         return
-    title = _heading(text) if path.suffix.lower() == ".md" else ""
+    title = heading_of(text) if path.suffix.lower() == ".md" else ""
     yield Found(Article(id=name, title=title or path.stem, text=text), Place(name, 1))
 
 
-def _heading(text: str) -> str:
+def heading_of(text: str) -> str:
     """Return the first markdown heading outside fenced code, or ''."""
     is_code = False
     for line in text.splitlines():

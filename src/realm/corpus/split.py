@@ -3,7 +3,7 @@
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -149,6 +149,55 @@ def store_whole(
         )
         num_shards = _write_shards(tasks, tokenizer, num_processes, progress)
         return _finish(scratch, num_shards, Skipped())
+
+
+def store_found(
+    found: Iterator[Found],
+    out: Path,
+    *,
+    inputs: Mapping[str, str],
+    skipped: Skipped,
+    finish: Callable[[Path, SplitReport], None],
+    config: SplitConfig,
+    tokenizer: WordpieceTokenizer,
+    progress: Progress | None = None,
+) -> SplitReport:
+    """Split articles that come from elsewhere, and publish their passages with what `finish` adds.
+
+    Args:
+        found: read once, also where a killed call is resumed.
+        out: The passages folder; must not exist.
+        inputs: Fingerprints of what they come from.
+        skipped: Filled while they are read.
+        finish: Called with the unpublished folder, all passages in it, and the report; whatever
+            it raises gives the folder up.
+        config: How to cut.
+        tokenizer: Measures and fills the passages; saved in the folder.
+        progress: Called with the number of articles split so far, and 0.
+
+    Raises:
+        CorpusError: what `finish` raises; nothing is published.
+        ArtifactError: `out` cannot be written.
+    """
+    request = Request(
+        kind="passages",
+        settings=config.as_dict(),
+        inputs={**inputs, "tokenizer": tokenizer.fingerprint},
+    )
+    with publish(out, request, resume=True) as scratch:
+        tokenizer.save(scratch / TOKENIZER)
+        tasks = (
+            Task(folder=scratch, number=number, articles=some, config=config)
+            for number, some in enumerate(_group(found))
+        )
+        num_shards = split_here(tasks, tokenizer, progress)
+        report = _finish(scratch, num_shards, skipped)
+        try:
+            finish(scratch, report)
+        except CorpusError:
+            shutil.rmtree(scratch)  # nothing in it to go on from
+            raise
+    return report
 
 
 def _write_shards(

@@ -6,6 +6,8 @@ masked sentence of one article can be filled in by retrieving another: what REAL
 README.md describes the files. They need no network, no other file and no parser but json.
 """
 
+import json
+from collections.abc import Collection
 from pathlib import Path
 
 from realm.records import Split
@@ -28,3 +30,18 @@ def questions_file(split: Split) -> Path:
         split: "train" to learn from, "test" to measure on.
     """
     return _HERE / f"questions.{split}.jsonl"
+
+
+def write_texts(folder: Path, article_ids: Collection[str]) -> None:
+    """Write some articles as a folder of markdown files, as somebody might keep their own notes.
+
+    Args:
+        folder: made where it is not there; a file that stands there is written again.
+        article_ids: of the articles; those that there are not are left out.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for line in articles_file().read_text(encoding="utf-8").splitlines():
+        article = json.loads(line)
+        if article["id"] in article_ids:
+            text = f"# {article['title']}\n\n{article['text']}\n"
+            (folder / f"{article['id']}.md").write_text(text, encoding="utf-8")

@@ -10,6 +10,7 @@ import numpy as np
 
 from realm.config import EvaluateConfig
 from realm.errors import AnsweringError, ArtifactError, ConfigError, CorpusError, RealmError
+from realm.evaluation.abstention import Abstention, measure_abstention
 from realm.evaluation.breakdown import breakdowns
 from realm.evaluation.judging import Passages, Replied, judge
 from realm.evaluation.measuring import Depths, measure, thirds
@@ -17,7 +18,7 @@ from realm.evaluation.metrics import NORMALIZERS
 from realm.evaluation.questions import keep_short_answers, questions_fingerprint
 from realm.evaluation.report import QuestionRecord, Report
 from realm.evaluation.train_overlap import TrainOverlap
-from realm.records import Progress, Question, Skipped
+from realm.records import AnsweredQuestion, Progress, Question, Skipped
 
 
 @runtime_checkable
@@ -71,7 +72,8 @@ def evaluate(
     recall@k: an answer stands in one of the first k passages. reader_oracle@n: in one of the n
     passages that were read. mean_reciprocal_rank: over the passages retrieved, which are as many
     as the largest k. Each k and n is at most the corpus. A question on which the answerer raises
-    a RealmError counts as wrong everywhere and among the report's failures.
+    a RealmError counts as wrong everywhere and among the report's failures. All of these judge the
+    best guess, whether it was said or kept back as too improbable; `abstention` tells them apart.
 
     Args:
         answerer: answers in batches of `config.batch_size`.
@@ -100,6 +102,7 @@ def evaluate(
     failures = Skipped()
     records: list[QuestionRecord] = []
     seconds: list[float] = []
+    said: Replied | None = None
     for start in range(0, len(asked), config.batch_size):
         batch = asked[start : start + config.batch_size]
         for question, reply in zip(batch, _ask(answerer, batch, depths), strict=True):
@@ -109,6 +112,7 @@ def evaluate(
             seen = train_overlap.split_of(question) if train_overlap else None
             records.append(replace(judged, overlap=overlap(question), train_overlap=seen))
             seconds.append(reply.seconds)
+            said = reply.answered or said
         if progress is not None:
             progress(len(records), len(asked))
     if failures.total == len(records):
@@ -133,6 +137,7 @@ def evaluate(
         median_seconds_per_question=median(seconds),
         records=tuple(records),
         failures=failures.counts,
+        abstention=_abstention(records, said),
         dropped=dropped.counts,
         training_sets=tuple(asdict(one) for one in train_overlap.sets) if train_overlap else (),
     )
@@ -207,3 +212,16 @@ def _ask(answerer: Answerer, batch: Sequence[Question], depths: Depths) -> list[
         return [_Reply(None, error, time.perf_counter() - start)]
     seconds = (time.perf_counter() - start) / len(batch)
     return [_Reply(one, None, seconds) for one in answered]
+
+
+def _abstention(records: Sequence[QuestionRecord], said: Replied | None) -> Abstention | None:
+    """Return what the probabilities are worth; one of the answers tells the threshold."""
+    if said is None:
+        return None
+    told = said if isinstance(said, AnsweredQuestion) else None  # closed-book: no threshold
+    return measure_abstention(
+        [record.probability for record in records],
+        [record.right for record in records],
+        min_probability=told.min_probability if told else 0.0,
+        is_calibrated=told is not None and told.is_calibrated,
+    )

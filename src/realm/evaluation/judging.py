@@ -102,6 +102,7 @@ def judge(
         rank=rank,
         answer_was_read=answer_was_read,
         error=f"{type(error).__name__}: {error}" if error else None,
+        refused=answered.is_refused if isinstance(answered, AnsweredQuestion) else not best,
     )
 
 

@@ -1,18 +1,16 @@
 """JSON lines -> questions: NQ-open, WebQuestions, CuratedTREC, SQuAD-open and your own."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 from realm.errors import CorpusError
+from realm.evaluation.json_lines import read_objects, whole
 from realm.evaluation.metrics import compile_pattern
 from realm.records import Question, Skipped
 from realm.storage import fingerprint_of
 
-_LINE_LIMIT = 1 << 20
-"""Bytes of the longest line that can be a question."""
 _EXAMPLE = '{"question": "who wrote Emma", "answers": ["Jane Austen"]}'
 
 
@@ -29,24 +27,10 @@ def read_questions(path: Path) -> list[Question]:
     Raises:
         CorpusError: the file is missing, damaged or empty, or a line is no question.
     """
-    from realm.corpus.streams import read_blocks, read_lines  # slow import, only to read
-
-    if not path.is_file():
-        raise CorpusError(f"found no file {path}, expected questions as JSON lines")
-    questions: list[Question] = []
-    for number, line in read_lines(read_blocks(path), _LINE_LIMIT):
-        place = f"{path}:{number}"
-        if line is None:
-            raise CorpusError(
-                f"{place}: found a line of more than {_LINE_LIMIT:,} bytes, expected one question "
-                f"a line like {_EXAMPLE}"
-            )
-        text = _decode(line, place)
-        if text.strip():
-            questions.append(_parse(text, place, default_id=f"line-{number}"))
-    if not questions:
-        raise CorpusError(f"{path}: found no line, expected one question a line like {_EXAMPLE}")
-    return questions
+    return [
+        _parse(line, f"{path}:{number}", default_id=f"line-{number}")
+        for number, line in read_objects(path, noun="question", example=_EXAMPLE)
+    ]
 
 
 def questions_fingerprint(questions: Iterable[Question]) -> str:
@@ -80,28 +64,7 @@ def keep_short_answers(
     return kept, dropped
 
 
-def _decode(line: bytes, place: str) -> str:
-    try:
-        return line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise CorpusError(
-            f"{place}: found a byte that is not UTF-8 (0x{line[error.start]:02x} at byte "
-            f"{error.start}), expected UTF-8 text; convert the file"
-        ) from None
-
-
-def _parse(text: str, place: str, *, default_id: str) -> Question:
-    try:
-        value: object = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise CorpusError(
-            f"{place}: found no JSON ({error}), expected a line like {_EXAMPLE}"
-        ) from None
-    if not isinstance(value, dict):
-        raise CorpusError(
-            f"{place}: found a JSON {type(value).__name__}, expected an object like {_EXAMPLE}"
-        )
-    line = cast("dict[str, Any]", value)
+def _parse(line: Mapping[str, Any], place: str, *, default_id: str) -> Question:
     question = line.get("question")
     if not isinstance(question, str) or not question.strip():
         found = f"{question!r} as" if "question" in line else f"keys {sorted(line)} and no"
@@ -120,11 +83,11 @@ def _parse(text: str, place: str, *, default_id: str) -> Question:
             )
     passage_id = line.get("passage_id")
     return Question(
-        id=_whole(str(line.get("id", default_id)), place),
-        question=_whole(question.strip(), place),
+        id=whole(str(line.get("id", default_id)), place),
+        question=whole(question.strip(), place),
         answers=answers,
         answer_patterns=patterns,
-        passage_id=None if passage_id is None else _whole(str(passage_id), place),
+        passage_id=None if passage_id is None else whole(str(passage_id), place),
     )
 
 
@@ -140,16 +103,5 @@ def _texts(line: Mapping[str, Any], key: str, place: str) -> tuple[str, ...]:
             raise CorpusError(
                 f"{place}: found {entry!r} in {key}, expected strings that are not empty"
             )
-        kept[_whole(entry, place)] = None
+        kept[whole(entry, place)] = None
     return tuple(kept)
-
-
-def _whole(text: str, place: str) -> str:
-    """Return `text` if it can be written as UTF-8: JSON escapes may hold half a character."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise CorpusError(
-            f"{place}: found half a surrogate pair in {text!r}, expected whole characters"
-        ) from None
-    return text

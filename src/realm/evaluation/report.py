@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from realm.errors import ArtifactError
+from realm.evaluation.abstention import Abstention
 from realm.evaluation.metrics import Interval
 from realm.storage import FORMAT_VERSION, write_json
 
@@ -50,7 +51,7 @@ class QuestionRecord:
     prediction: str
     """The best answer; empty when there was none."""
     probability: float
-    """p(y|x) of the prediction, 0 when there was none."""
+    """Of the prediction, calibrated where the run is; 0 when there was none."""
     right: bool
     """Exact match or regex match."""
     exact_match: bool | None
@@ -66,6 +67,8 @@ class QuestionRecord:
     """Why there is no answer: the kind of the error and its message."""
     overlap: float | None = None
     """Share of the question's content words that stand in its gold passage; None: not known."""
+    refused: bool = False
+    """Whether "no answer" was said: the prediction is then a guess that was kept back."""
     train_overlap: str | None = None
     """What the training set holds of it: question, answer only, none; None: not compared."""
 
@@ -112,6 +115,8 @@ class Report:
     """Questions that ended in an error, by kind of error; they count as wrong."""
     thirds: Mapping[str, OverlapThird] = field(default_factory=dict[str, OverlapThird])
     """least, middle, most: how the overlap with the gold passage decides; empty: not known."""
+    abstention: Abstention | None = None
+    """What the probabilities are worth, and what was refused."""
     breakdowns: Mapping[str, Breakdown] = field(default_factory=dict[str, Breakdown])
     """question_word, train_overlap, gold_rank: which questions come out right."""
     dropped: Mapping[str, int] = field(default_factory=dict[str, int])
@@ -144,6 +149,7 @@ class Report:
             "median_seconds_per_question": self.median_seconds_per_question,
             "failures": dict(self.failures),
             "overlap_thirds": {name: asdict(third) for name, third in self.thirds.items()},
+            "abstention": self.abstention.as_json() if self.abstention else None,
             "breakdowns": {name: asdict(one) for name, one in self.breakdowns.items()},
             "questions": [asdict(record) for record in self.records],
         }
@@ -171,6 +177,8 @@ class Report:
         for title, groups in parts.items():
             lines += ["", f"{title:<{width}}   mean  95 % interval  questions"]
             lines += [f"{name:<{width}}  {_cells(metric)}" for name, metric in groups.items()]
+        if self.abstention is not None:
+            lines += ["", *self.abstention.lines(width)]
         return "\n".join([*lines, *self._thirds(width)])
 
     def _thirds(self, width: int) -> list[str]:
@@ -207,7 +215,16 @@ def _cells(metric: Metric) -> str:
     return f"{100 * metric.mean:5.1f}  {interval:>13}  {metric.num_questions:>9,}"
 
 
-def write_report(report: Report, path: Path) -> None:
+@runtime_checkable
+class Writable(Protocol):
+    """A report of any kind."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report as plain JSON values."""
+        ...
+
+
+def write_report(report: Writable, path: Path) -> None:
     """Write the report as JSON, whole or not at all; the folder is made where it is missing.
 
     Raises:

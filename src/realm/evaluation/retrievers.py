@@ -7,6 +7,7 @@ from pathlib import Path
 from realm.answering import Answerer
 from realm.checkpoint.checkpoints import find_checkpoint, load_model
 from realm.checkpoint.sources import check_vocabulary, run_of
+from realm.classifying import ClaimClassifier
 from realm.config import FinetuneConfig
 from realm.device import AUTO, choose_device
 from realm.errors import ConfigError
@@ -23,7 +24,7 @@ from realm.storage import MANIFEST, read_json
 class _Under:
     """What a retriever is put under."""
 
-    answerer: Answerer
+    answerer: Answerer | ClaimClassifier
     run: Path
     """The answerer's; what a baseline builds is kept there."""
     device: str
@@ -82,7 +83,7 @@ def check_retriever(choice: str) -> None:
 
 
 def use_retriever(
-    answerer: Answerer,
+    answerer: Answerer | ClaimClassifier,
     choice: str,
     *,
     run: Path,
@@ -130,7 +131,7 @@ def _of_run(folder: Path, under: _Under) -> tuple[Retriever, str]:
         tower,
         open_snapshot(run, model, store, progress=under.progress),
         store.tokenizer,
-        question_wordpieces=under.answerer.lengths.question,
+        question_wordpieces=under.answerer.dense.question_wordpieces,
         name=run.name,
     )
     return (

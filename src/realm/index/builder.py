@@ -40,6 +40,8 @@ from realm.storage import (
 )
 
 POLL_SECONDS = 0.2
+KnownVectors = Callable[[Sequence[int]], tuple[list[int], Float[Tensor, "known dim"]]]
+"""Rows -> (places among them whose vectors are known, those vectors)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +61,7 @@ def build_index(
     config: IndexConfig,
     rebuild: bool = False,
     share: tuple[int, int] = (0, 1),
+    known: KnownVectors | None = None,
     progress: Progress | None = None,
 ) -> Snapshot:
     """Publish the snapshot of a passage store under one embedder, and open it.
@@ -74,6 +77,7 @@ def build_index(
         config: lengths, shards, dtype.
         rebuild: replace a snapshot made from something else.
         share: (number of this process, processes), where several build: each begins elsewhere.
+        known: returns vectors that need not be computed.
         progress: called with (passages embedded, passages), those of other processes included;
             also while this one waits for them.
 
@@ -91,7 +95,7 @@ def build_index(
         return Snapshot.open(out)
     was_training = tower.training
     tower.eval()
-    embed = PassageEmbedder(tower, store, config)
+    embed = PassageEmbedder(tower, store, config, known)
     try:
         _build_together(embed, out, request, replace=rebuild, share=share, progress=progress)
     finally:
@@ -131,11 +135,16 @@ class PassageEmbedder:
     """Embed_doc of passages by their rows, without gradients."""
 
     def __init__(
-        self, tower: Embedder | MeanEmbedder, store: PassageStore, config: IndexConfig
+        self,
+        tower: Embedder | MeanEmbedder,
+        store: PassageStore,
+        config: IndexConfig,
+        known: KnownVectors | None = None,
     ) -> None:
         self.tower = tower
         self.store = store
         self.config = config
+        self.known = known
 
     def __call__(
         self, rows: Sequence[int], on_group: Callable[[int], None] | None = None
@@ -146,27 +155,45 @@ class PassageEmbedder:
             rows: of the passage store, in any order.
             on_group: called with the number of passages just embedded.
         """
+        exact = torch.empty((len(rows), self.tower.dim))
+        if self.known is None:
+            self._embed(rows, range(len(rows)), exact, on_group)
+            return exact
+        places, exact[places] = self.known(rows)
+        if on_group:
+            on_group(len(places))
+        have = set(places)
+        rest = [place for place in range(len(rows)) if place not in have]
+        self._embed(rows, rest, exact, on_group)
+        return exact
+
+    def _embed(
+        self,
+        rows: Sequence[int],
+        places: Sequence[int],
+        exact: Float[Tensor, "rows dim"],
+        on_group: Callable[[int], None] | None,
+    ) -> None:
+        """Write the embeddings of the rows at some places."""
         store, tokenizer = self.store, self.store.tokenizer
         longest = min(self.config.passage_wordpieces, self.tower.max_length)
 
         def sequence(number: int) -> TokenSequence:
-            row = rows[number]
+            row = rows[places[number]]
             title, body = store.title_wordpieces(row), store.wordpieces(row)
             return tokenizer.passage_input(title.tolist(), body.tolist(), longest)
 
-        exact = torch.empty((len(rows), self.tower.dim))
         for group, vectors in embed_sequences(
             self.tower,
-            store.lengths(rows).clip(max=longest).tolist(),
+            store.lengths([rows[place] for place in places]).clip(max=longest).tolist(),
             sequence,
             pad_id=tokenizer.pad_id,
             batch_tokens=self.config.batch_tokens,
             autocast=self.config.autocast,
         ):
-            exact[group] = vectors
+            exact[[places[number] for number in group]] = vectors
             if on_group:
                 on_group(len(group))
-        return exact
 
 
 def embed_sequences(

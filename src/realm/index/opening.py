@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from realm.checkpoint.checkpoints import Model, tower_hash
+from realm.checkpoint.sources import run_of
 from realm.config import IndexConfig
 from realm.corpus.store import PassageStore
 from realm.errors import ArtifactError
@@ -15,19 +16,65 @@ from realm.storage import EXTRA, MANIFEST, Request, open_folder, publish, remove
 
 
 def open_snapshot(
-    run: Path, model: Model, store: PassageStore, *, progress: Progress | None = None
+    run: Path,
+    model: Model,
+    store: PassageStore,
+    *,
+    kept_in: Path | None = None,
+    progress: Progress | None = None,
 ) -> Snapshot:
-    """Return the run's snapshot of these passages; other passages are embedded once and kept."""
+    """Return the run's snapshot of these passages; other passages are embedded once and kept.
+
+    Args:
+        run: what the model was loaded from.
+        model: with its towers.
+        store: the passages.
+        kept_in: folder for snapshots of other passages, where it is not the run's.
+        progress: called while they are embedded.
+    """
     tower = model.need_towers().passage
-    if (snapshot := find_snapshot(run, tower, store)) is not None:
+    if (snapshot := find_snapshot(kept_in or run, tower, store)) is not None:
         return snapshot
     return build_index(
         tower,
         store,
-        _kept(run, store),
+        _kept(kept_in or run, store),
         version=EmbedderVersion(model_hash=tower_hash(tower)),
         config=IndexConfig(),
         rebuild=True,  # kept ones that fit were found above
+        progress=progress,
+    )
+
+
+def standing_snapshot(
+    out: Path,
+    start: Path,
+    tower: Embedder,
+    store: PassageStore,
+    config: IndexConfig,
+    *,
+    progress: Progress | None = None,
+) -> Snapshot:
+    """Return the snapshot that a run trains with: its own, a copy of its start's, or a new one.
+
+    Args:
+        out: the run.
+        start: run or checkpoint that it starts from.
+        tower: Embed_doc, which stays as it is.
+        store: the passages.
+        config: of a new one.
+        progress: called while a new one is built.
+    """
+    if (own := find_snapshot(out, tower, store)) is not None:
+        return own
+    if (found := find_snapshot(run_of(start), tower, store)) is not None:
+        return adopt_snapshot(found, out)
+    return build_index(
+        tower,
+        store,
+        snapshot_folder(out, 0),
+        version=EmbedderVersion(model_hash=tower_hash(tower)),
+        config=config,
         progress=progress,
     )
 

@@ -2,16 +2,23 @@
 
 On a CPU, training uses `plain` attention instead: a training step of MiniLM is then 1.3 times as
 fast (`docs/log.md`, entry 23), as the backward pass of torch's fused kernel is slow there.
+
+For answering alone there is a twin that needs no import of transformers (`quick_bert.py`).
 """
 
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from transformers import AttentionInterface, BertConfig, BertModel
 
 from realm.model.inputs import Inputs
+from realm.model.quick_bert import ACTIVATIONS, QuickBert
+
+if TYPE_CHECKING:
+    from transformers import BertModel as Bert
+else:
+    Bert = nn.Module  # importing transformers takes longer than to answer a question
 
 KEPT_SETTINGS = (
     "vocab_size",
@@ -29,18 +36,27 @@ KEPT_SETTINGS = (
 PADDING_ROW = "pad_token_id"
 """Row of the wordpiece embeddings that starts at zero and never learns: BERT's own is 0, that of
 published REALM weights is 1, which is not their [PAD]. Kept only where it is not 0."""
+QUICK = "quick"
+"""In the settings of a BERT: build the twin, for answering alone, where it has all that is asked.
+No part of a model's settings on disk."""
 
 PLAIN = "realm_plain"
 """Name of `plain_attention` among transformers' attentions."""
 
 
-def build_bert(settings: dict[str, Any], *, dropout: float = 0.0) -> BertModel:
+def build_bert(settings: dict[str, Any], *, dropout: float = 0.0) -> Bert:
     """Return a BertModel with fresh parameters.
 
     Args:
-        settings: values of KEPT_SETTINGS; missing ones are BERT-base's.
+        settings: values of KEPT_SETTINGS; missing ones are BERT-base's. With QUICK the twin for
+            answering is built where it can be.
         dropout: of hidden states and attention, used in training mode only.
     """
+    if settings.get(QUICK) and _can_be_quick(settings):
+        kept = {name: settings[name] for name in (*KEPT_SETTINGS, PADDING_ROW) if name in settings}
+        return cast("Bert", QuickBert(kept))
+    from transformers import BertConfig, BertModel
+
     config = BertConfig(
         **{name: settings[name] for name in (*KEPT_SETTINGS, PADDING_ROW) if name in settings},
         hidden_dropout_prob=dropout,
@@ -50,7 +66,7 @@ def build_bert(settings: dict[str, Any], *, dropout: float = 0.0) -> BertModel:
     return BertModel(config)
 
 
-def bert_settings(bert: BertModel) -> dict[str, Any]:
+def bert_settings(bert: Bert) -> dict[str, Any]:
     """Return what `build_bert` needs to build an equal module."""
     kept: dict[str, Any] = {name: getattr(bert.config, name) for name in KEPT_SETTINGS}
     if bert.config.pad_token_id:
@@ -58,7 +74,7 @@ def bert_settings(bert: BertModel) -> dict[str, Any]:
     return kept
 
 
-def max_length(bert: BertModel) -> int:
+def max_length(bert: Bert) -> int:
     """Return how many wordpieces the position embeddings reach."""
     return int(bert.config.max_position_embeddings)
 
@@ -98,17 +114,17 @@ def plain_attention(
     return (weights.to(value.dtype) @ value).transpose(1, 2).contiguous(), None
 
 
-AttentionInterface.register(PLAIN, plain_attention)
-
-
 def set_attention(module: nn.Module, device: torch.device) -> None:
     """Give every BERT inside the attention that trains fastest on a device."""
+    from transformers import AttentionInterface, BertModel
+
+    AttentionInterface.register(PLAIN, plain_attention)
     for part in module.modules():
         if isinstance(part, BertModel):
             part.set_attn_implementation(PLAIN if device.type == "cpu" else "sdpa")
 
 
-def hidden_states(bert: BertModel, inputs: Inputs) -> Float[Tensor, "rows length width"]:
+def hidden_states(bert: Bert, inputs: Inputs) -> Float[Tensor, "rows length width"]:
     """Return the last layer's hidden states."""
     mask = inputs.token_is_real[:, None, None, :] if inputs.is_padded else None
     output = bert(
@@ -120,7 +136,7 @@ def hidden_states(bert: BertModel, inputs: Inputs) -> Float[Tensor, "rows length
     return cast("Tensor", output.last_hidden_state)
 
 
-def pooled(bert: BertModel, hidden: Float[Tensor, "rows length width"]) -> Tensor:
+def pooled(bert: Bert, hidden: Float[Tensor, "rows length width"]) -> Tensor:
     """Return BERT's pooled output: tanh of a dense layer on [CLS]."""
     pooler = cast("nn.Module", bert.pooler)
     return cast("Tensor", pooler(hidden))
@@ -135,3 +151,7 @@ def mean_over_tokens(hidden: Float[Tensor, "rows length width"], inputs: Inputs)
     """Return the mean hidden state over real wordpieces."""
     weights = inputs.token_is_real.to(torch.float32)[:, :, None]
     return (widened(hidden) * weights).sum(dim=1) / weights.sum(dim=1)
+
+
+def _can_be_quick(settings: dict[str, Any]) -> bool:
+    return settings.keys() >= set(KEPT_SETTINGS) and settings["hidden_act"] in ACTIVATIONS

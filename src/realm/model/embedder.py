@@ -8,10 +8,10 @@ from typing import Any, Literal, cast
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import BertModel
 
 from realm.device import CPU, device_of
 from realm.model.bert import (
+    Bert,
     bert_settings,
     build_bert,
     hidden_states,
@@ -38,7 +38,7 @@ class Embedder(nn.Module):
 
     def __init__(
         self,
-        bert: BertModel,
+        bert: Bert,
         *,
         projection_size: int,
         pooling: Pooling,
@@ -110,7 +110,7 @@ class MeanEmbedder(nn.Module):
     The zero-shot baseline (all-MiniLM); not part of REALM.
     """
 
-    def __init__(self, bert: BertModel) -> None:
+    def __init__(self, bert: Bert) -> None:
         super().__init__()
         self.bert = bert
 

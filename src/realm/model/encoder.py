@@ -5,10 +5,8 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import BertModel
-from transformers.activations import ACT2FN
 
-from realm.model.bert import bert_settings, build_bert, hidden_states, widened
+from realm.model.bert import Bert, bert_settings, build_bert, hidden_states, widened
 from realm.model.inputs import Inputs
 
 
@@ -24,6 +22,8 @@ class MlmHead(nn.Module):
         hidden_act: str = "gelu",
     ) -> None:
         super().__init__()
+        from transformers.activations import ACT2FN  # slow to import, and not for answering
+
         self.dense = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width, eps=layer_norm_eps)
         self.bias = nn.Parameter(torch.zeros(vocab_size))
@@ -40,7 +40,7 @@ class MlmHead(nn.Module):
 class Encoder(nn.Module):
     """p(y_j | z, x): reads [CLS] x [SEP] body of z [SEP], predicts the wordpiece at each [MASK]."""
 
-    def __init__(self, bert: BertModel) -> None:
+    def __init__(self, bert: Bert) -> None:
         super().__init__()
         self.bert = bert
         self.head = MlmHead(

@@ -5,9 +5,8 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from transformers import BertModel
 
-from realm.model.bert import bert_settings, build_bert, hidden_states, widened
+from realm.model.bert import Bert, bert_settings, build_bert, hidden_states, widened
 from realm.model.inputs import Inputs
 
 NORM_EPS = 1e-3
@@ -27,7 +26,7 @@ class Reader(nn.Module):
 
     def __init__(
         self,
-        bert: BertModel,
+        bert: Bert,
         *,
         span_hidden: int,
         max_answer_wordpieces: int,

@@ -5,18 +5,15 @@ from pathlib import Path
 
 import torch
 
-from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model, tower_hash
+from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model
 from realm.checkpoint.run_folder import TrainReport, open_run, resume_point, start_run
-from realm.checkpoint.sources import check_vocabulary, run_of, write_sources
+from realm.checkpoint.sources import check_vocabulary, write_sources
 from realm.config import FinetuneConfig, IndexConfig
 from realm.corpus.store import PassageStore
 from realm.device import choose_device
 from realm.errors import CorpusError
-from realm.index.builder import EmbedderVersion, build_index
-from realm.index.opening import adopt_snapshot, find_snapshot
-from realm.index.snapshot import Snapshot, snapshot_folder
+from realm.index.opening import standing_snapshot
 from realm.model.bert import build_bert
-from realm.model.embedder import Embedder
 from realm.model.reader import Reader
 from realm.ranks import ALONE, Ranks
 from realm.records import Progress, Question
@@ -97,7 +94,8 @@ def finetune(  # noqa: PLR0913 - each is one input of the stage
             if ranks.is_first:
                 start_run(out, request)
                 write_sources(out, store)
-            snapshot = _snapshot(out, run, towers.passage, store, config, progress)
+            index = IndexConfig(autocast=config.autocast)
+            snapshot = standing_snapshot(out, run, towers.passage, store, index, progress=progress)
             lexical = open_lexical(out, store) if config.retriever == "hybrid" else None
         job = FinetuneJob(sets, store, snapshot, towers, reader, config, ranks, lexical=lexical)
         return train(
@@ -109,29 +107,6 @@ def finetune(  # noqa: PLR0913 - each is one input of the stage
             tensorboard=tensorboard,
             ranks=ranks,
         )
-
-
-def _snapshot(
-    out: Path,
-    start: Path,
-    tower: Embedder,
-    store: PassageStore,
-    config: FinetuneConfig,
-    progress: Progress | None,
-) -> Snapshot:
-    """Return the run's snapshot: its own, a copy of the start's where that fits, or a new one."""
-    if (own := find_snapshot(out, tower, store)) is not None:
-        return own
-    if (found := find_snapshot(run_of(start), tower, store)) is not None:
-        return adopt_snapshot(found, out)
-    return build_index(
-        tower,
-        store,
-        snapshot_folder(out, 0),
-        version=EmbedderVersion(model_hash=tower_hash(tower)),
-        config=IndexConfig(autocast=config.autocast),
-        progress=progress,
-    )
 
 
 def _new_reader(source: Model, config: FinetuneConfig) -> Reader:

@@ -31,6 +31,7 @@ from realm.retrieval.hybrid import HybridRetriever
 from realm.retrieval.reading import span_inputs
 from realm.retrieval.retriever import NULL_ROW
 from realm.training.mixing import Mixture, QuestionSet
+from realm.training.objectives import QuestionLoss, prior_scores, question_loss
 from realm.training.packing import pack
 from realm.training.sampling import is_held_out, sample
 from realm.training.supervision import Judged, correct_spans, judge, rows_to_read
@@ -193,7 +194,9 @@ class FinetuneJob:
         is_right = torch.from_numpy(np.stack([one.is_right for one in judged]))
         rank = torch.where(is_right.any(dim=-1), is_right.int().argmax(dim=-1), found.shape[1])
         return {
-            "loss": measured["loss_reader"] + float(early_loss.detach()),
+            "loss": measured["loss_reader"]
+            + measured.get("loss_retriever", 0.0)
+            + float(early_loss.detach()),
             "loss_early": float(early_loss.detach()),
             **measured,
             "recall_at_1": float((rank < 1).float().mean()),
@@ -269,11 +272,13 @@ class FinetuneJob:
             span_inputs(self.store, one.ids[:limit], [*rows, *also], self.config.joint_wordpieces)
             for one, rows in zip(pieces, read, strict=True)
         ]
-        total = torch.zeros(())
+        total = torch.zeros(2)  # of the reader, and of what it teaches the retriever
         hits = readable = tokens = 0
         for group in self._groups(inputs):
-            log_likelihoods: list[Tensor] = []
-            priors = [scores[number, : len(read[number])] for number in group]
+            losses: list[QuestionLoss] = []
+            priors = [
+                prior_scores(scores[number, : len(read[number])], self.config) for number in group
+            ]
             for number, logits in self._group_logits(group, inputs, priors):
                 correct = correct_spans(
                     self.store,
@@ -282,18 +287,21 @@ class FinetuneJob:
                     logits,
                     gold=judged[number].gold,
                 )
-                flat = torch.cat([part.reshape(-1) for part in logits])[None]
-                log_likelihoods.append(correct_log_likelihood(flat, correct[None])[0])
+                scored = scores[number, : len(read[number])]
+                losses.append(question_loss(logits, correct, scored, self.config))
+                flat = torch.cat([part.reshape(-1) for part in logits])
                 hits += int(correct[int(flat.argmax())])
                 spans = correct[: -logits[-1].numel()] if also else correct
                 readable += int(spans.any())
                 tokens += sum(len(item.ids) for item in inputs[number])
-            part = -torch.stack(log_likelihoods).sum() / len(questions)
+            part = torch.stack([torch.stack(one) for one in losses]).sum(dim=0) / len(questions)
             if learn:
-                (share * part).backward()
+                (share * part.sum()).backward()
             total += part.detach()
+        taught = {} if self.config.objective == "marginal" else {"loss_retriever": float(total[1])}
         measured = {
-            "loss_reader": float(total),
+            "loss_reader": float(total[0]),
+            **taught,
             "span_accuracy": hits / len(questions),
             "readable": readable / len(questions),
             "tokens": float(tokens),

@@ -1,0 +1,166 @@
+"""realm ask."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from realm.cli import claim_commands, options
+from realm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from realm.answering import Answerer
+    from realm.asking import FolderAnswerer
+
+PANEL = "Answers"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("ask", rich_help_panel=PANEL)(ask)
+
+
+def ask(
+    question: Annotated[str, typer.Argument(help="A question in words.")],
+    docs: Annotated[
+        Path | None,
+        typer.Option(
+            "--docs",
+            help="Answer from the .txt, .md and .jsonl files in this folder, at any depth, or from "
+            "one such file; read and embedded once, and again when they change.",
+        ),
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model",
+            help="Run that answers, from realm finetune, or a packed one; without: realm-mini, "
+            "which ships in the package.",
+        ),
+    ] = None,
+    passages: options.Passages = None,
+    num_answers: Annotated[int, typer.Option("--answers", min=1, help="Answers to show.")] = 3,
+    num_passages: Annotated[
+        int | None,
+        typer.Option("--read", min=1, help="Passages to read: 5, or what an imported model says."),
+    ] = None,
+    min_probability: options.MinProbability = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            "--cache",
+            help="Keeps what is made of --docs; without: $REALM_CACHE, or the user's cache folder.",
+        ),
+    ] = None,
+    device: options.Device = "auto",
+    as_json: options.AsJson = False,
+) -> None:
+    """Answer a question with its evidence: the exact words, and where they stand.
+
+    A run of claims (realm finetune --task classify) says how probable each label is, and which
+    passage speaks most for it.
+
+    Example: realm ask "When does the library close?" --docs notes/
+    Example: realm ask "Who discovered radium?" --model runs/qa
+    """
+    _check_sources(docs, model, passages, cache)
+    if model is not None and claim_commands.is_of_claims(model):
+        _ask_claim(question, model, passages, docs, num_passages, device=device, as_json=as_json)
+        return
+    opened = (
+        _open_run(model, passages, device)
+        if docs is None
+        else _open_folder(docs, model, cache, device)
+    )
+    from realm.answering import Answerer, answered_as_json
+    from realm.asking import placed_as_json
+    from realm.cli import display
+
+    answerer = opened if isinstance(opened, Answerer) else opened.answerer
+    if min_probability:
+        display.note_uncalibrated(answerer.why_uncalibrated)
+    (answered,) = answerer.answer(
+        [question],
+        num_passages=num_passages,
+        num_answers=num_answers,
+        min_probability=min_probability,
+    )
+    if isinstance(opened, Answerer):
+        told, places = answered_as_json(answered), list[str]()
+    else:
+        told = placed_as_json(answered, opened)
+        places = [str(opened.place(answer)) for answer in answered.answers]
+    if as_json:
+        typer.echo(json.dumps(told, ensure_ascii=False))
+    else:
+        display.show_answers(answered, places)
+
+
+def _ask_claim(
+    claim: str,
+    model: Path,
+    passages: Path | None,
+    docs: Path | None,
+    num_passages: int | None,
+    *,
+    device: str,
+    as_json: bool,
+) -> None:
+    if docs is not None:
+        raise ConfigError(
+            f"{model} classifies claims, which it reads passages for: found --docs, expected "
+            "--passages FOLDER (from realm split), or the run's own"
+        )
+    claim_commands.ask_claim(
+        claim,
+        model=model,
+        passages=passages,
+        num_passages=num_passages,
+        device=device,
+        as_json=as_json,
+    )
+
+
+def _open_run(model: Path | None, passages: Path | None, device: str) -> "Answerer":
+    from realm.answering import Answerer
+    from realm.cli import display
+
+    with display.progress("embedding", "passages") as advance:
+        return Answerer.load(
+            model, passages=passages, device=device, progress=advance, autocast="auto"
+        )
+
+
+def _check_sources(
+    docs: Path | None, model: Path | None, passages: Path | None, cache: Path | None
+) -> None:
+    if docs is not None and passages is not None:
+        raise ConfigError(
+            "found --docs beside --passages, expected one of them: --docs reads files, --passages "
+            "takes what realm split made of them"
+        )
+    if docs is None and cache is not None:
+        raise ConfigError("found --cache without --docs, expected both: it keeps what --docs makes")
+    if docs is None and passages is None and model is None:
+        raise ConfigError(
+            "found nothing to answer from; expected --docs FOLDER (your own files), "
+            "--passages FOLDER (from realm split), or --model RUN (a run with its own passages)"
+        )
+
+
+def _open_folder(
+    docs: Path, model: Path | None, cache: Path | None, device: str
+) -> "FolderAnswerer":
+    from realm.asking import FolderAnswerer
+    from realm.cli import display
+
+    with (
+        display.progress("reading", "articles") as reading,
+        display.progress("embedding", "passages") as embedding,
+    ):
+        answerer = FolderAnswerer.open(
+            docs, model=model, cache=cache, device=device, reading=reading, embedding=embedding
+        )
+    display.show_skipped(answerer.skipped)
+    return answerer

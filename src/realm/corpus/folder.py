@@ -1,0 +1,222 @@
+"""A folder of somebody's own files -> articles, for answers that can be found again.
+
+Unlike `read_articles`, which reads a corpus, nothing here stops at a file that cannot be used:
+it is counted by reason. An article's id is the file's path in the folder, for a record of JSON
+lines with its own id (or its line) behind it; a text file's characters are the article's.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from realm.config import SplitConfig
+from realm.corpus.articles import JSONL, TEXT_FILES, heading_of, parse_line
+from realm.corpus.places import PlaceNotes
+from realm.corpus.reading import (
+    BAD_UTF8,
+    BINARY,
+    NOT_READ,
+    NUM_PLACES,
+    OTHER_IN_FOLDER,
+    TEXT_LIMIT,
+    TOO_LONG,
+    Found,
+    Place,
+    Reading,
+)
+from realm.corpus.shards import open_shard
+from realm.corpus.split import SplitReport, store_found
+from realm.corpus.streams import read_blocks, read_lines
+from realm.errors import CorpusError
+from realm.records import Article, Progress, Skipped
+from realm.storage import fingerprint_of
+from realm.tokenizer import WordpieceTokenizer
+
+READ = (
+    ".txt and .md files and JSON lines with id, title and text (.jsonl, also .gz, .bz2 or .zst), "
+    "in UTF-8, in a folder at any depth, or one such file"
+)
+HASHED_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextFile:
+    """A file of a folder."""
+
+    name: str
+    """Its path in the folder, with slashes; the file's own name where it was given itself."""
+    path: Path
+
+
+def list_files(docs: Path, skipped: Skipped) -> list[TextFile]:
+    """Return the files that are read, by name; hidden ones are passed over, others counted.
+
+    Args:
+        docs: a folder, or one file.
+        skipped: counts files of other kinds, and folders that cannot be opened.
+
+    Raises:
+        CorpusError: there is nothing at `docs`, or nothing in it that is read.
+    """
+    if docs.is_file():
+        if not _is_read(docs.name):
+            raise CorpusError(
+                f"{docs} is of no kind that is read; expected {READ}. `realm split` reads Parquet "
+                "and Wikipedia dumps; pass what it makes as --passages"
+            )
+        return [TextFile(name=docs.name, path=docs)]
+    if not docs.is_dir():
+        raise CorpusError(f"found no {docs}; expected {READ}")
+    found: list[TextFile] = []
+    for folder, inner, names in os.walk(docs, onerror=lambda e: _not_opened(docs, e, skipped)):
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        for file in (Path(folder, name) for name in names if not name.startswith(".")):
+            name = file.relative_to(docs).as_posix()
+            if _is_read(name) and file.is_file():
+                found.append(TextFile(name=name, path=file))
+            else:
+                skipped.add(OTHER_IN_FOLDER, str(Place(name, 1)))
+    if not found:
+        told = "".join(f" ({n:,} {why})" for why, n in skipped.counts.items())
+        raise CorpusError(f"found no text in {docs}{told}; expected {READ}")
+    return sorted(found, key=lambda file: file.name)
+
+
+def hash_files(files: list[TextFile]) -> dict[str, str]:
+    """Return the sha256 of each file's content by its name; of one that cannot be read, ''."""
+    return {file.name: _hash(file.path) for file in files}
+
+
+def read_files(files: list[TextFile], skipped: Skipped) -> Iterator[tuple[Found, bool]]:
+    """Yield (article, whether it is a text file) of files, one article at a time.
+
+    Args:
+        files: of `list_files`.
+        skipped: counts what is left out, by reason, with its place.
+    """
+    reading = Reading(drop_titles=(), on_error="skip", skipped=skipped)
+    for file in files:
+        is_text = not JSONL.search(file.name.lower())
+        read = _read_text if is_text else _read_records
+        try:
+            for found in read(file, reading):
+                if reading.admits(found):
+                    yield found, is_text
+        except CorpusError:  # it cannot be opened, or is damaged from here on
+            skipped.add(NOT_READ, str(Place(file.name, 1)))
+
+
+def split_files(
+    docs: Path,
+    files: list[TextFile],
+    out: Path,
+    *,
+    hashes: dict[str, str],
+    config: SplitConfig,
+    tokenizer: WordpieceTokenizer,
+    skipped: Skipped,
+    progress: Progress | None = None,
+) -> SplitReport:
+    """Publish the passages of files, and where each stands, as the folder `out`.
+
+    Args:
+        docs: what the user named.
+        files: of `list_files`.
+        out: must not exist.
+        hashes: of `hash_files`, taken before.
+        config: how to cut.
+        tokenizer: the model's.
+        skipped: counts what is left out.
+        progress: called with the number of articles split so far, and 0.
+
+    Raises:
+        CorpusError: no file holds text, or one changed meanwhile; nothing is published.
+        ArtifactError: `out` cannot be written.
+    """
+    notes = PlaceNotes()
+    skipped.keep = NUM_PLACES
+
+    def noted() -> Iterator[Found]:
+        for found, is_text in read_files(files, skipped):
+            notes.note(found, is_text=is_text)
+            yield found
+
+    def finish(scratch: Path, report: SplitReport) -> None:
+        if not report.num_passages:
+            told = ", ".join(f"{count:,} {reason}" for reason, count in skipped.counts.items())
+            raise CorpusError(f"found no text in {docs} (left out: {told}); expected {READ}")
+        if hash_files(files) != hashes:
+            raise CorpusError(f"files in {docs} changed while they were read; ask again")
+        batches = [open_shard(path)[0] for path in sorted(scratch.glob("passages-*.arrow"))]
+        notes.write(
+            scratch,
+            [value for batch in batches for value in batch.column("article_id").to_pylist()],
+            [value for batch in batches for value in batch.column("start").to_pylist()],
+        )
+
+    return store_found(
+        noted(),
+        out,
+        inputs={"files": fingerprint_of(hashes)},
+        skipped=skipped,
+        finish=finish,
+        config=config,
+        tokenizer=tokenizer,
+        progress=progress,
+    )
+
+
+def _is_read(name: str) -> bool:
+    return Path(name).suffix.lower() in TEXT_FILES or bool(JSONL.search(name.lower()))
+
+
+def _not_opened(docs: Path, error: OSError, skipped: Skipped) -> None:
+    name = Path(str(error.filename)).relative_to(docs).as_posix()
+    skipped.add(NOT_READ, str(Place(name, 1)))
+
+
+def _hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as stream:
+            while block := stream.read(HASHED_BYTES):
+                digest.update(block)
+    except OSError:
+        return ""
+    return digest.hexdigest()
+
+
+def _read_text(file: TextFile, reading: Reading) -> Iterator[Found]:
+    place = Place(file.name, 1)
+    parts: list[bytes] = []
+    size = 0
+    for block in read_blocks(file.path):
+        parts.append(block)
+        size += len(block)
+        if size > TEXT_LIMIT:
+            reading.skipped.add(TOO_LONG, str(place))
+            return
+    data = b"".join(parts)
+    if b"\0" in data:
+        reading.skipped.add(BINARY, str(place))
+        return
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        reading.skipped.add(BAD_UTF8, str(Place(file.name, line)))
+        return
+    title = heading_of(text) if file.path.suffix.lower() == ".md" else ""
+    yield Found(Article(id=file.name, title=title or file.path.stem, text=text), place)
+
+
+def _read_records(file: TextFile, reading: Reading) -> Iterator[Found]:
+    for number, line in read_lines(read_blocks(file.path), TEXT_LIMIT):
+        place = Place(file.name, number)
+        if line is None:
+            reading.skipped.add(TOO_LONG, str(place))
+        elif line.strip() and (article := parse_line(line, place, str(number), reading)):
+            named = Article(id=f"{file.name}/{article.id}", title=article.title, text=article.text)
+            yield Found(named, place)

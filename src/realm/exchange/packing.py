@@ -1,0 +1,110 @@
+"""A fine-tuned run -> a small folder that answers (`realm pack`): its weights in 8 bits.
+
+The file's format is `checkpoint/packed.py`'s, because `load_model` opens such a folder like any
+other checkpoint; what is left out of a run, and what is told about it, is decided here.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from realm.checkpoint.calibration import carry_calibration
+from realm.checkpoint.checkpoints import (
+    TOKENIZER_FILE,
+    Model,
+    find_checkpoint,
+    flat_state,
+    load_model,
+    model_settings,
+)
+from realm.checkpoint.packed import PACKED, write_packed
+from realm.checkpoint.sources import passages_of, run_of
+from realm.corpus.shards import read_manifest
+from realm.errors import ArtifactError
+from realm.storage import (
+    EXTRA,
+    MANIFEST,
+    Request,
+    fingerprint,
+    is_done,
+    publish,
+    read_json,
+    write_json,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackReport:
+    """What `pack_run` made, or found already made."""
+
+    folder: Path
+    size_bytes: int
+    """Of all files in it."""
+    source_bytes: int
+    """Of the weights that were packed, as the run has them."""
+    already_done: bool
+
+
+def pack_run(run: Path, out: Path, *, rebuild: bool = False) -> PackReport:
+    """Write the towers and the reader of a fine-tuned run in 8 bits, for `--model`.
+
+    No optimiser, no encoder, no index, no passages. The run's settings are told along, and how its
+    passages were cut, so that other texts are cut alike (`realm ask --docs`). A
+    calibration comes along.
+
+    Args:
+        run: from `realm finetune`; or one of its checkpoints.
+        out: folder to write.
+        rebuild: replace a packed model that stands there.
+
+    Raises:
+        ArtifactError: no checkpoint there, or `out` cannot be written or is something else.
+        ConfigError: the run has no embedder or no reader, or a parameter is no number.
+    """
+    checkpoint = find_checkpoint(run)
+    manifest = read_json(checkpoint / MANIFEST)
+    request = Request(
+        kind="checkpoint",
+        settings=_settings(manifest["settings"], run),
+        inputs={"checkpoint": str(manifest["fingerprint"])},
+    )
+    done = is_done(out, request, rebuild=rebuild)
+    if not done:
+        whole = load_model(checkpoint)
+        model = Model(
+            tokenizer=whole.tokenizer, towers=whole.need_towers(), reader=whole.need_reader()
+        )
+        with publish(out, request, replace=rebuild) as scratch:
+            _write(model, scratch)
+        packed = str(read_json(out / MANIFEST)["fingerprint"])
+        carry_calibration(checkpoint, out, model_fingerprint=packed)
+    return PackReport(
+        folder=out,
+        size_bytes=_size(out),
+        source_bytes=_size(checkpoint, "*model.safetensors"),
+        already_done=done,
+    )
+
+
+def _write(model: Model, scratch: Path) -> None:
+    write_packed(flat_state(model), scratch / PACKED)
+    described = json.dumps(model_settings(model), indent=2)
+    (scratch / "model.json").write_text(described, encoding="utf-8")
+    model.tokenizer.save(scratch / TOKENIZER_FILE)
+    names = (PACKED, "model.json", TOKENIZER_FILE)
+    write_json(scratch / EXTRA, {"files": {name: fingerprint(scratch / name) for name in names}})
+
+
+def _settings(settings: dict[str, Any], run: Path) -> dict[str, Any]:
+    try:
+        cut = read_manifest(passages_of(run_of(run))).config
+    except ArtifactError:  # the passages were left behind: other texts are cut by default
+        return {**settings, "weights": "int8"}
+    split = {"max_wordpieces": cut.max_wordpieces, "language": cut.language}
+    defaults = {**settings.get("defaults", {}), "split": split}
+    return {**settings, "weights": "int8", "defaults": defaults}
+
+
+def _size(folder: Path, pattern: str = "*") -> int:
+    return sum(file.stat().st_size for file in folder.glob(pattern) if file.is_file())

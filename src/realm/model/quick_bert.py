@@ -1,0 +1,157 @@
+"""BERT for answering: parameters and operations of transformers' BertModel, without that package.
+
+Importing transformers takes longer than to answer a question. What is trained runs on BertModel;
+this twin only ever runs forwards, and gives the same hidden states bit for bit (a test compares
+them). Its parameters start as whatever is in memory: they are to be loaded.
+"""
+
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+ACTIVATIONS = {"gelu": nn.functional.gelu, "relu": nn.functional.relu}
+"""Those that are here; a BERT with another one is transformers' own."""
+
+
+class QuickOutput(NamedTuple):
+    """What `QuickBert` returns, under the name that BertModel gives it."""
+
+    last_hidden_state: Float[Tensor, "rows length width"]
+
+
+class QuickBert(nn.Module):
+    """Reads like a BertModel in evaluation mode; its parameters have the same names."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(**{"pad_token_id": 0, **settings})
+        self.embeddings = _Embeddings(self.config)
+        self.encoder = nn.Module()
+        layers = [_Layer(self.config) for _ in range(self.config.num_hidden_layers)]
+        self.encoder.layer = nn.ModuleList(layers)
+        self.pooler = _Pooler(self.config.hidden_size)
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "rows length"],
+        token_type_ids: Int[Tensor, "rows length"],
+        attention_mask: Bool[Tensor, "rows 1 1 length"] | None = None,
+    ) -> QuickOutput:
+        """Return the last layer's hidden states.
+
+        Args:
+            input_ids: wordpieces.
+            token_type_ids: segments.
+            attention_mask: True where a wordpiece is real; None where all are.
+        """
+        hidden = self.embeddings(input_ids, token_type_ids)
+        for layer in self.encoder.layer:  # pyright: ignore[reportGeneralTypeIssues]
+            hidden = layer(hidden, attention_mask)
+        return QuickOutput(hidden)
+
+
+class _Linear(nn.Linear):
+    def reset_parameters(self) -> None:
+        """Leave them: drawing numbers takes longer than loading the real ones."""
+
+
+class _Embedding(nn.Embedding):
+    def reset_parameters(self) -> None:
+        """Leave them, see `_Linear`."""
+
+
+class _Embeddings(nn.Module):
+    def __init__(self, config: SimpleNamespace) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.word_embeddings = _Embedding(config.vocab_size, width)
+        self.position_embeddings = _Embedding(config.max_position_embeddings, width)
+        self.token_type_embeddings = _Embedding(config.type_vocab_size, width)
+        self.LayerNorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+
+    def forward(
+        self, ids: Int[Tensor, "rows length"], segments: Int[Tensor, "rows length"]
+    ) -> Float[Tensor, "rows length width"]:
+        summed = self.word_embeddings(ids) + self.token_type_embeddings(segments)
+        return self.LayerNorm(summed + self.position_embeddings.weight[: ids.shape[1]])
+
+
+class _Projected(nn.Module):
+    """What a layer adds to its input: projected, summed, normalised."""
+
+    def __init__(self, config: SimpleNamespace, width: int) -> None:
+        super().__init__()
+        self.dense = _Linear(width, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(
+        self, inner: Float[Tensor, "rows length inner"], hidden: Float[Tensor, "rows length width"]
+    ) -> Float[Tensor, "rows length width"]:
+        return self.LayerNorm(self.dense(inner) + hidden)
+
+
+class _SelfAttention(nn.Module):
+    def __init__(self, config: SimpleNamespace) -> None:
+        super().__init__()
+        self.num_heads = config.num_attention_heads
+        self.query = _Linear(config.hidden_size, config.hidden_size)
+        self.key = _Linear(config.hidden_size, config.hidden_size)
+        self.value = _Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self,
+        hidden: Float[Tensor, "rows length width"],
+        mask: Bool[Tensor, "rows 1 1 length"] | None,
+    ) -> Float[Tensor, "rows length width"]:
+        heads = [
+            part(hidden).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for part in (self.query, self.key, self.value)
+        ]
+        attended = nn.functional.scaled_dot_product_attention(*heads, attn_mask=mask)
+        return attended.transpose(1, 2).flatten(-2)
+
+
+class _Attention(nn.Module):
+    def __init__(self, config: SimpleNamespace) -> None:
+        super().__init__()
+        self.self = _SelfAttention(config)
+        self.output = _Projected(config, config.hidden_size)
+
+
+class _Intermediate(nn.Module):
+    def __init__(self, config: SimpleNamespace) -> None:
+        super().__init__()
+        self.dense = _Linear(config.hidden_size, config.intermediate_size)
+        self.activation = ACTIVATIONS[config.hidden_act]
+
+    def forward(
+        self, hidden: Float[Tensor, "rows length width"]
+    ) -> Float[Tensor, "rows length inner"]:
+        return self.activation(self.dense(hidden))
+
+
+class _Layer(nn.Module):
+    def __init__(self, config: SimpleNamespace) -> None:
+        super().__init__()
+        self.attention = _Attention(config)
+        self.intermediate = _Intermediate(config)
+        self.output = _Projected(config, config.intermediate_size)
+
+    def forward(
+        self,
+        hidden: Float[Tensor, "rows length width"],
+        mask: Bool[Tensor, "rows 1 1 length"] | None,
+    ) -> Float[Tensor, "rows length width"]:
+        attended = self.attention.output(self.attention.self(hidden, mask), hidden)
+        return self.output(self.intermediate(attended), attended)
+
+
+class _Pooler(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.dense = _Linear(width, width)
+
+    def forward(self, hidden: Float[Tensor, "rows length width"]) -> Float[Tensor, "rows width"]:
+        return self.dense(hidden[:, 0]).tanh()

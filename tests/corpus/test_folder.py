@@ -1,0 +1,207 @@
+"""Somebody's own files become passages of known file and line; nothing stops at a bad one."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from realm.config import SplitConfig
+from realm.corpus import reading
+from realm.corpus.folder import hash_files, list_files, read_files, split_files
+from realm.corpus.places import PLACES, Places
+from realm.corpus.store import PassageStore
+from realm.errors import ArtifactError, CorpusError
+from realm.records import Article, Skipped
+from realm.tokenizer import WordpieceTokenizer
+
+CONFIG = SplitConfig(max_wordpieces=24, drop_titles=())
+
+
+def read(docs: Path, skipped: Skipped | None = None) -> dict[str, Article]:
+    skipped = Skipped() if skipped is None else skipped
+    files = list_files(docs, skipped)
+    return {found.article.id: found.article for found, _ in read_files(files, skipped)}
+
+
+def split(
+    docs: Path, out: Path, tokenizer: WordpieceTokenizer, skipped: Skipped | None = None
+) -> PassageStore:
+    skipped = Skipped() if skipped is None else skipped
+    files = list_files(docs, skipped)
+    split_files(
+        docs,
+        files,
+        out,
+        hashes=hash_files(files),
+        config=CONFIG,
+        tokenizer=tokenizer,
+        skipped=skipped,
+    )
+    return PassageStore.open(out)
+
+
+@pytest.fixture
+def docs(tmp_path: Path) -> Path:
+    """A folder as people have them."""
+    folder = tmp_path / "notes"
+    (folder / "sub" / "deep").mkdir(parents=True)
+    (folder / ".git").mkdir()
+    (folder / ".git" / "hidden.txt").write_text("hidden")
+    (folder / ".hidden.md").write_text("hidden")
+    lines = ["```", "# code", "```", "# The town #", "", "Fermat was born.", "Euler was born."]
+    (folder / "town.md").write_text("\n".join(lines))
+    (folder / "sub" / "a.TXT").write_bytes(b"\xef\xbb\xbfThe house.\r\nThe street.\r\n")
+    records = [
+        json.dumps({"id": "x", "title": "Abel", "text": "A prize.\nA street."}),
+        "",
+        json.dumps({"text": "No id."}),
+    ]
+    (folder / "sub" / "deep" / "r.jsonl.gz").write_bytes(gzip.compress("\n".join(records).encode()))
+    return folder
+
+
+def test_files_at_any_depth_are_articles(docs: Path) -> None:
+    found = read(docs)
+    assert list(found) == [
+        "sub/a.TXT",
+        "sub/deep/r.jsonl.gz/x",
+        "sub/deep/r.jsonl.gz/3",
+        "town.md",
+    ]
+    assert found["town.md"].title == "The town"
+    assert found["town.md"].text == (docs / "town.md").read_text()
+    assert found["sub/a.TXT"] == Article(
+        id="sub/a.TXT", title="a", text="The house.\r\nThe street.\r\n"
+    )
+    assert found["sub/deep/r.jsonl.gz/x"].title == "Abel"
+
+
+def test_titles_of_a_corpus_to_leave_out_are_titles_like_others_here(docs: Path) -> None:
+    (docs / "list.md").write_text("# List of streets\nThe street.")
+    assert read(docs)["list.md"].title == "List of streets"
+
+
+def test_what_cannot_be_used_is_counted_by_reason(
+    docs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (docs / "photo.jpg").write_bytes(b"\xff\xd8")
+    (docs / "zero.txt").write_bytes(b"text\0text")
+    (docs / "latin.txt").write_bytes(b"one\ncaf\xe9")
+    (docs / "empty.md").write_text(" \n")
+    (docs / "long.txt").write_text("x" * 2_000)
+    (docs / "gone.txt").symlink_to(docs / "nowhere")
+    (docs / "cut.jsonl.gz").write_bytes(gzip.compress(b'{"text": "Lost."}\n' * 500)[:-20])
+    (docs / "bad.jsonl").write_text('{"text": 5}\n{"text":\n{"text": "Kept."}\n')
+    monkeypatch.setattr("realm.corpus.folder.TEXT_LIMIT", 1_000)
+    skipped = Skipped()
+    found = read(docs, skipped)
+    assert [name for name in found if not name.startswith(("sub", "cut"))] == [
+        "bad.jsonl/3",
+        "town.md",
+    ]
+    places = {reason: sorted(places) for reason, places in skipped.examples.items()}
+    assert places == {
+        reading.OTHER_IN_FOLDER: ["gone.txt:1", "photo.jpg:1"],
+        reading.BINARY: ["zero.txt:1"],
+        reading.BAD_UTF8: ["latin.txt:2"],
+        reading.NO_TEXT: ["empty.md:1"],
+        reading.TOO_LONG: ["long.txt:1"],
+        reading.NOT_READ: ["cut.jsonl.gz:1"],
+        reading.BAD_TYPE: ["bad.jsonl:1"],
+        reading.BAD_JSON: ["bad.jsonl:2"],
+    }
+
+
+def test_a_file_that_may_not_be_opened_is_counted(
+    docs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise CorpusError(f"{path} is unreadable")
+
+    monkeypatch.setattr("realm.corpus.folder.read_blocks", refuse)
+    skipped = Skipped()
+    assert read(docs, skipped) == {}
+    assert skipped.counts == {reading.NOT_READ: 3}
+
+
+def test_a_single_file_is_read_by_its_name(docs: Path) -> None:
+    assert list(read(docs / "sub" / "a.TXT")) == ["a.TXT"]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("gone", "found no .*gone; expected .txt and .md"),
+        ("a.parquet", "is of no kind that is read.*realm split"),
+        ("empty", "found no text in .*empty; expected .txt"),
+        ("photos", r"found no text in .*photos \(1 not a .txt, .md or .jsonl file\)"),
+    ],
+)
+def test_where_there_is_nothing_to_read_it_says_what_is_read(
+    tmp_path: Path, name: str, told: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"x")
+    (tmp_path / "a.parquet").write_bytes(b"x")
+    with pytest.raises(CorpusError, match=told):
+        list_files(tmp_path / name, Skipped())
+
+
+def test_every_word_of_a_passage_is_found_in_its_file_and_line(
+    docs: Path, tmp_path: Path, tokenizer: WordpieceTokenizer
+) -> None:
+    store = split(docs, tmp_path / "out", tokenizer)
+    places = Places.open(tmp_path / "out", num_passages=len(store))
+    seen: dict[str, set[int]] = {}
+    for passage in store:
+        for start, end in passage.sentences:
+            place = places.of(passage, passage.start + start)
+            seen.setdefault(place.file, set()).add(place.line)
+            if place.file.endswith(".gz"):
+                continue
+            lines = (docs / place.file).read_bytes().decode("utf-8-sig").split("\n")
+            first = passage.text[start:end].split("\n")[0].strip()
+            assert first in lines[place.line - 1]
+    assert seen["sub/a.TXT"] == {1, 2}
+    assert seen["sub/deep/r.jsonl.gz"] == {1, 3}
+    assert {6, 7} <= seen["town.md"]
+
+
+def test_places_of_other_passages_are_refused(
+    docs: Path, tmp_path: Path, tokenizer: WordpieceTokenizer
+) -> None:
+    store = split(docs, tmp_path / "out", tokenizer)
+    with pytest.raises(ArtifactError, match="is not about these passages"):
+        Places.open(tmp_path / "out", num_passages=len(store) + 1)
+    (tmp_path / "out" / PLACES).write_bytes(b"damaged")
+    with pytest.raises(ArtifactError, match="is missing or damaged"):
+        Places.open(tmp_path / "out", num_passages=len(store))
+
+
+def test_no_text_at_all_publishes_nothing(tmp_path: Path, tokenizer: WordpieceTokenizer) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.txt").write_text(" ")
+    with pytest.raises(CorpusError, match=r"found no text in .* \(left out: 1 no text\); expected"):
+        split(tmp_path / "docs", tmp_path / "out", tokenizer)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["docs"]
+
+
+def test_a_file_that_changes_while_it_is_read_publishes_nothing(
+    docs: Path, tmp_path: Path, tokenizer: WordpieceTokenizer
+) -> None:
+    files = list_files(docs, Skipped())
+    hashes = hash_files(files)
+    (docs / "town.md").write_text("Other words.")
+    with pytest.raises(CorpusError, match="changed while they were read; ask again"):
+        split_files(
+            docs,
+            files,
+            tmp_path / "out",
+            hashes=hashes,
+            config=CONFIG,
+            tokenizer=tokenizer,
+            skipped=Skipped(),
+        )
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,31 @@
+"""Spans with the same string are one answer."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from realm.retrieval.gathering import gather
+
+Make = Callable[..., Any]
+
+
+def test_equal_strings_are_summed_and_keep_their_best_place(make_store: Make) -> None:
+    store = make_store(
+        [
+            {"id": "a", "title": "", "text": "Fermat was born."},
+            {"id": "b", "title": "", "text": "the house where fermat lived"},
+        ]
+    )
+    widths, sizes = 2, [4 * 2, 5 * 2]
+    spans = [0, 8 + 3 * 2, 8 + 1 * 2 + 1, 2]  # Fermat; fermat; house where; was
+    found = gather(store, [0, 1], [0.4, 0.3, 0.2, 0.0], spans, sizes=sizes, widths=widths)
+    assert found.totals == {"fermat": pytest.approx(0.7), "house where": pytest.approx(0.2)}
+    assert found.best_of_passage == {0: "fermat", 1: "fermat"}
+    best, second = found.answers(torch.tensor([0.75, 0.25]), 5)
+    assert (best.text, best.passage.article_id, best.start) == ("Fermat", "a", 0)
+    assert best.probability == best.raw_probability == pytest.approx(0.7)
+    assert best.passage_probability == 0.75
+    assert (second.text, second.passage_probability) == ("house where", 0.25)
+    assert len(found.answers(torch.tensor([0.75, 0.25]), 1)) == 1
