@@ -6,10 +6,9 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import BertModel
 
 from realm.device import CPU, device_of
-from realm.model.bert import bert_settings, build_bert, hidden_states, pooled, widened
+from realm.model.bert import Bert, bert_settings, build_bert, hidden_states, pooled, widened
 from realm.model.inputs import Inputs, TokenSequence, group_by_length, pad
 from realm.model.realm import Budget
 
@@ -21,7 +20,7 @@ class Classifier(nn.Module):
     text_classifier_model.
     """
 
-    def __init__(self, bert: BertModel, *, labels: Sequence[str]) -> None:
+    def __init__(self, bert: Bert, *, labels: Sequence[str]) -> None:
         super().__init__()
         self.bert = bert
         self.labels = tuple(labels)
