@@ -9,6 +9,8 @@ import pytest
 from realm.config import (
     SECTIONS,
     ApproximateConfig,
+    CalibrateConfig,
+    ClassifyConfig,
     Config,
     EncoderConfig,
     EvaluateConfig,
@@ -35,7 +37,9 @@ STAGES = {
     "approximate": ApproximateConfig,
     "pretrain": PretrainConfig,
     "finetune": FinetuneConfig,
+    "classify": ClassifyConfig,
     "evaluate": EvaluateConfig,
+    "calibrate": CalibrateConfig,
 }
 
 
