@@ -26,6 +26,7 @@ from realm.model.confidence import Calibrator
 from realm.model.reader import Reader
 from realm.model.realm import Budget, SpanInput, span_logits
 from realm.retrieval.reading import span_inputs
+from realm.retrieval.retriever import NULL_ROW
 from realm.tokenizer import SPECIAL_TOKENS, WordpieceTokenizer
 
 Make = Callable[..., Any]
@@ -479,7 +480,7 @@ def test_the_null_passage_takes_part_in_the_softmax_of_all_spans(
 ) -> None:
     (before,) = answerer.answer(QUESTIONS[:1])
     answerer.reader.reads_null = True
-    null = 40.0
+    null = 40.0  # far above any span
 
     def with_null(reader: Reader, inputs: Sequence[SpanInput], budget: Budget) -> list[Any]:
         *found, last = span_logits(reader, inputs, budget)
@@ -498,6 +499,36 @@ def test_the_null_passage_takes_part_in_the_softmax_of_all_spans(
     (nothing,) = answerer.answer(QUESTIONS[:1])
     assert nothing.is_refused
     assert nothing.evidence is None
+
+
+def test_the_null_passage_is_weighed_as_in_training_against_log_p_of_each_passage(
+    answerer: Answerer,
+) -> None:
+    """Scores may be large, as inner products are: only their softmax counts beside the null."""
+    answerer.reader.reads_null = True
+    (rows, scores), *_ = answerer.retriever.retrieve(QUESTIONS[:1], 3)
+
+    class Raised:
+        name = "raised"
+        score_weight = 1.0
+
+        def retrieve(self, questions: Sequence[str], k: int) -> list[tuple[list[int], list[float]]]:
+            return [(rows[:k], [score + 30.0 for score in scores[:k]]) for _ in questions]
+
+    (plain,) = answerer.answer(QUESTIONS[:1], num_passages=3)
+    (raised,) = answerer.with_retriever(Raised()).answer(QUESTIONS[:1], num_passages=3)
+    assert plain.evidence
+    assert raised.evidence
+    assert raised.evidence.p_null == pytest.approx(plain.evidence.p_null, rel=1e-4)
+    ids = answerer.store.tokenizer.encode(QUESTIONS[0]).ids
+    inputs = span_inputs(answerer.store, ids, [*rows, NULL_ROW], answerer.lengths.joint)
+    budget = Budget(pad_id=answerer.store.tokenizer.pad_id, batch_tokens=4_096)
+    with torch.no_grad():
+        *parts, null = span_logits(answerer.reader, inputs, budget)
+    prior = torch.tensor(scores).log_softmax(dim=0)
+    spans = torch.cat([(part + p).flatten() for part, p in zip(parts, prior, strict=True)])
+    expected = torch.cat([spans, null[0, :1]]).softmax(dim=0)[-1]
+    assert plain.evidence.p_null == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_another_retriever_under_the_same_reader_leaves_the_answerer_as_it_is(

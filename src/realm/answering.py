@@ -233,8 +233,8 @@ class Answerer:
     ) -> tuple[tuple[Answer, ...], Evidence | None]:
         """Return the most probable strings among the passages read, and what speaks for the best.
 
-        All from one softmax: the spans of all passages, and the null passage of a reader that
-        learned it, which has no score.
+        All from one softmax, as in training: the spans of all passages, each with its passage's
+        log p(z|x), and the null passage of a reader that learned it, which has no score.
         """
         if not rows:
             return (), None
@@ -245,8 +245,9 @@ class Answerer:
         with autocast_to(self.autocast, device_of(self.reader)):
             logits = span_logits(self.reader, inputs, budget)
         null = logits.pop()[0, :1] if also else torch.empty(0)
+        prior = weighted.log_softmax(dim=0)
         flat = torch.cat(
-            [(part + score).reshape(-1) for part, score in zip(logits, weighted, strict=True)]
+            [(part + log_p).reshape(-1) for part, log_p in zip(logits, prior, strict=True)]
         )
         if not torch.isfinite(flat).any():
             return (), None
