@@ -24,6 +24,7 @@ from realm.records import Question
 from realm.retrieval.matching import holds_answer
 from realm.retrieval.reading import span_inputs
 from realm.training.finetune_job import FinetuneJob
+from realm.training.mixing import QuestionSet
 
 FLOAT32, FLOAT64 = 2e-5, 1e-10
 Recorded = Any
@@ -247,7 +248,8 @@ def job_of(
         joint_wordpieces=answerer.lengths.joint,
     )
     towers = model.need_towers().untied()
-    return FinetuneJob([asked], store, snapshot, towers, model.need_reader(), config)
+    sets = [QuestionSet(questions=[asked])]
+    return FinetuneJob(sets, store, snapshot, towers, model.need_reader(), config)
 
 
 def comparable(questions: list[OldQuestion], store: PassageStore) -> Iterator[OldQuestion]:

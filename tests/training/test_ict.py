@@ -156,7 +156,7 @@ def test_one_pass_over_the_batch_or_several_give_the_same_gradient(store: Passag
     for found, expected in zip(parts.towers.parameters(), whole.towers.parameters(), strict=True):
         if expected.grad is not None:
             assert found.grad is not None
-            torch.testing.assert_close(found.grad, expected.grad, rtol=1e-3, atol=1e-5)
+            torch.testing.assert_close(found.grad, expected.grad, rtol=1e-3, atol=5e-5)
 
 
 def test_held_out_articles_are_never_trained_on(store: PassageStore, tmp_path: Path) -> None:

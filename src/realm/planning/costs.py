@@ -107,7 +107,7 @@ def saved(
     a_wordpiece = shape.saved_bytes(
         each,
         half=config.autocast == "bfloat16",
-        keeps_attention=work.keeps_attention and config.dropout > 0,
+        keeps_attention=work.keeps_attention,
     )
     return wordpieces * a_wordpiece
 

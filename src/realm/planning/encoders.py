@@ -76,8 +76,8 @@ class EncoderShape:
         """Bytes that one wordpiece of a text of n leaves for the backward pass.
 
         L (54 w + 12 h n) under bfloat16 autocast, L (77 w + 12 h n) without; counted by hooks on
-        the saved tensors of BertModel. The second term is attention's weights, kept where dropout
-        is on and the kernel does not recompute them: on a CPU.
+        the saved tensors of BertModel. The second term is attention's weights (with dropout), kept
+        where the kernel does not recompute them: on a CPU.
         """
         attention = 12 * self.heads * wordpieces if keeps_attention else 0.0
         return self.layers * ((54 if half else 77) * self.width + attention)
