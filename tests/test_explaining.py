@@ -172,12 +172,12 @@ def test_a_pretrained_run_explains_itself(run: Path, store: PassageStore) -> Non
     explainer = Explainer.load(run, progress=lambda done, _: calls.append(done))
     assert explainer.lengths == LENGTHS
     assert explainer.store.fingerprint == store.fingerprint
-    assert calls == [len(store)]  # its own index is older than its parameters: made once, kept
+    assert calls[-1] == len(store)  # its own index is older than its parameters: made once, kept
     again = Explainer.load(run, progress=lambda done, _: calls.append(done))
-    assert len(calls) == 1
+    assert calls.count(len(store)) == 1
     assert again.explain(TEXT) == explainer.explain(TEXT)
     assert Explainer.load(checkpoint_folder(run, 3)).explain(TEXT) == explainer.explain(TEXT)
-    assert len(calls) == 1
+    assert calls.count(len(store)) == 1
 
 
 @pytest.mark.parametrize("missing", ["encoder", "towers"])

@@ -1,10 +1,12 @@
 """Sequences are grouped by length under a token budget, each exactly once."""
 
+import itertools
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realm.model.inputs import group_by_length, pad
+from realm.model.inputs import PADDING_SHARE, PADDING_TOKENS, group_by_length, pad
 
 LENGTHS = st.lists(st.integers(1, 60), max_size=40)
 
@@ -33,9 +35,21 @@ def test_sequences_of_like_length_stand_together(lengths: list[int], batch_token
 
 @given(LENGTHS, st.integers(1, 200))
 def test_no_group_could_take_the_next_sequence(lengths: list[int], batch_tokens: int) -> None:
+    """It would be more than the budget, or too much of it padding."""
     groups = group_by_length(lengths, batch_tokens)
-    for group in groups[:-1]:
-        assert lengths[group[0]] * (len(group) + 1) > batch_tokens
+    for group, following in itertools.pairwise(groups):
+        taken = [lengths[i] for i in (*group, following[0])]
+        size = max(taken) * len(taken)
+        padding = size - sum(taken)
+        assert size > batch_tokens or padding > max(PADDING_TOKENS, PADDING_SHARE * size)
+
+
+@given(LENGTHS, st.integers(1, 200))
+def test_a_group_holds_little_padding(lengths: list[int], batch_tokens: int) -> None:
+    for group in group_by_length(lengths, batch_tokens):
+        held = [lengths[i] for i in group]
+        size = max(held) * len(held)
+        assert size - sum(held) <= max(PADDING_TOKENS, PADDING_SHARE * size)
 
 
 def test_padding_is_marked_and_filled_with_the_pad_id() -> None:

@@ -127,7 +127,9 @@ def test_damaged_parameters_are_told_and_others_tried_even_in_mid_sweep(
     until(run, lambda: newest(run) == 20)
 
 
+@pytest.mark.parametrize("half_read", [False, True])
 def test_parameters_that_vanish_while_they_are_read_are_no_failure(
+    half_read: bool,
     started: Callable[..., Path],
     publish: Publish,
     tower: Embedder,
@@ -142,6 +144,8 @@ def test_parameters_that_vanish_while_they_are_read_are_no_failure(
         if published == gone:
             shutil.rmtree(gone.folder)
             publish(run, tower, 20)
+            if half_read:
+                raise ConfigError("found no tokenizer")
         return real(published, device)
 
     monkeypatch.setattr(following, "load_parameters", load)

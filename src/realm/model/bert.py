@@ -44,6 +44,11 @@ PLAIN = "realm_plain"
 """Name of `plain_attention` among transformers' attentions."""
 
 
+def import_bert() -> None:
+    """Import transformers now, where its seconds would be in the way later."""
+    import transformers.models.bert.modeling_bert  # noqa: F401
+
+
 def build_bert(settings: dict[str, Any], *, dropout: float = 0.0) -> Bert:
     """Return a BertModel with fresh parameters.
 

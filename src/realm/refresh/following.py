@@ -16,6 +16,7 @@ from realm.device import AUTO, choose_device
 from realm.errors import ArtifactError, ConfigError, LockedError
 from realm.index.builder import build_index
 from realm.index.snapshot import list_snapshots, snapshot_folder
+from realm.model.bert import import_bert
 from realm.records import Progress
 from realm.refresh.choosing import clear_unfinished, next_version, run_settings
 from realm.refresh.parameters import Loaded, Published, list_parameters, load_parameters
@@ -82,6 +83,7 @@ def follow(
         ConfigError: no sign of the trainer within the limit, or as many builders as there is room
             for, or a run that needs none, or other passages than the run's.
     """
+    import_bert()  # takes seconds, in which the trainer may remove parameters chosen before
     builder = Follower(run, config or FollowConfig(), tell, is_parent_alive, passages)
     if not builder.wait_for_start():
         return FollowReport(sweeps=0, reason=PARENT_GONE)
@@ -198,11 +200,11 @@ class Follower:
         """Return parameters, None if the trainer has removed them meanwhile: newer ones are there.
 
         Raises:
-            ArtifactError: they are damaged. Others are tried first from here on.
+            ArtifactError, ConfigError: they are damaged. Others are tried first from here on.
         """
         try:
             return load_parameters(chosen, self.device)
-        except ArtifactError:
+        except (ArtifactError, ConfigError):  # the latter where its tokenizer is gone
             if not (chosen.folder / MANIFEST).is_file():
                 return None
             self._unreadable.add(chosen)
