@@ -127,9 +127,9 @@ def test_damaged_parameters_are_told_and_others_tried_even_in_mid_sweep(
     until(run, lambda: newest(run) == 20)
 
 
-@pytest.mark.parametrize("half_read", [False, True])
+@pytest.mark.parametrize("when", ["before reading", "half read"])
 def test_parameters_that_vanish_while_they_are_read_are_no_failure(
-    half_read: bool,
+    when: str,
     started: Callable[..., Path],
     publish: Publish,
     tower: Embedder,
@@ -144,7 +144,7 @@ def test_parameters_that_vanish_while_they_are_read_are_no_failure(
         if published == gone:
             shutil.rmtree(gone.folder)
             publish(run, tower, 20)
-            if half_read:
+            if when == "half read":
                 raise ConfigError("found no tokenizer")
         return real(published, device)
 
