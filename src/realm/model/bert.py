@@ -6,6 +6,7 @@ fast (`docs/log.md`, entry 23), as the backward pass of torch's fused kernel is 
 For answering alone there is a twin that needs no import of transformers (`quick_bert.py`).
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -46,7 +47,7 @@ PLAIN = "realm_plain"
 
 def import_bert() -> None:
     """Import transformers now, where its seconds would be in the way later."""
-    import transformers.models.bert.modeling_bert  # noqa: F401
+    import_module("transformers.models.bert.modeling_bert")
 
 
 def build_bert(settings: dict[str, Any], *, dropout: float = 0.0) -> Bert:
