@@ -29,7 +29,6 @@ def test_a_packed_model_in_its_place_is_the_default(
     load_model(mini.default_model()).need_reader()
 
 
-@pytest.mark.skipif(not mini.has_default_model(), reason="the weights are not there yet")
 def test_what_ships_is_small_whole_and_described() -> None:
     folder = mini.default_model()
     assert sum(file.stat().st_size for file in folder.iterdir()) <= 48_000_000
