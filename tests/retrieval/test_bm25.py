@@ -3,12 +3,14 @@
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from realm.errors import ArtifactError, ConfigError, CorpusError
 from realm.records import Passage
+from realm.retrieval import bm25
 from realm.retrieval.bm25 import Bm25Retriever
 
 ARTICLES = [
@@ -166,3 +168,22 @@ def test_without_the_library_the_install_command_is_told(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "bm25s", None)
     with pytest.raises(ConfigError, match=r"pip install bm25s"):
         Bm25Retriever.open(FakePassages())
+
+
+def test_what_another_process_has_built_meanwhile_is_taken_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    real = bm25.locked
+    other = FakePassages()
+
+    @contextmanager
+    def after_another(folder: Path, *, wait_seconds: float) -> Iterator[None]:
+        monkeypatch.setattr(bm25, "locked", real)
+        Bm25Retriever.open(other, cache=tmp_path)
+        with real(folder, wait_seconds=wait_seconds):
+            yield
+
+    monkeypatch.setattr(bm25, "locked", after_another)
+    mine = FakePassages()
+    Bm25Retriever.open(mine, cache=tmp_path)
+    assert (other.reads, mine.reads) == (1, 0)

@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from realm.errors import ArtifactError, ConfigError, CorpusError
 from realm.records import Passage, Progress
-from realm.storage import Request, fingerprint, fingerprint_of, open_folder, publish
+from realm.storage import Request, fingerprint, fingerprint_of, locked, open_folder, publish
 
 _TOKENIZER = "words-s-v1"
 """Name and version of `words`; an index made with another one is made again."""
 _TELL_EVERY = 1_000
+_PATIENCE_SECONDS = 3_600.0
+"""How long to wait for another process that builds the same index; its lock ends with it."""
 _WORD = re.compile(r"\w+")
 
 
@@ -89,7 +91,9 @@ class Bm25Retriever:
         )
         folder = cache / f"bm25-{fingerprint_of(request.as_json())[:16]}"
         if not _is_whole(folder, request):
-            _save(build(), folder, request)
+            with locked(folder, wait_seconds=_PATIENCE_SECONDS):
+                if not _is_whole(folder, request):  # another process may have just built it
+                    _save(build(), folder, request)
         return cls(bm25s.BM25.load(folder, allow_pickle=False, show_progress=False))
 
     def retrieve(self, questions: Sequence[str], k: int) -> list[tuple[list[int], list[float]]]:
