@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from realm.evaluation.retrievers import RETRIEVERS
+from realm.mini import default_model
 
 Run = Callable[..., Any]
 World = Any
@@ -79,6 +80,24 @@ def test_any_runs_retriever_is_a_baseline(world: World, evaluated: Run) -> None:
     own, _ = evaluated("dense")
     assert own["retriever"] == "dense"
     assert report["model"] == own["model"]
+
+
+def test_without_a_model_the_shipped_one_answers_and_keeps_its_indexes_in_the_cache(
+    world: World, call: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REALM_CACHE", str(tmp_path / "cache"))
+    passages = tmp_path / "passages"
+    cut = call("split", world / "articles.jsonl", "--out", passages, "--tokenizer", default_model())
+    assert cut.code == 0, cut.err
+    command = ("evaluate", world / "questions.jsonl", "--passages", passages, "--json")
+    settings = ("--set", "limit=4", "--set", "bootstrap_samples=100")
+    calls = [call(*command, *settings, "--retriever", name) for name in ("own", "bm25")]
+    assert [one.code for one in calls] == [0, 0], calls
+    own, words = (json.loads(one.out) for one in calls)
+    assert {report["model"]["name"] for report in (own, words)} == {"realm-mini"}
+    assert [own["retriever"], words["retriever"]] == ["hybrid", "bm25"]
+    kept = {path.name for path in (tmp_path / "cache" / "realm-mini").iterdir()}
+    assert kept == {"bm25", "other-passages"}
 
 
 def test_closed_book_needs_no_reader_and_says_nothing_of_passages(
@@ -155,6 +174,8 @@ def test_a_report_of_another_corpus_is_refused(world: World, call: Run, evaluate
         ("evaluate questions.jsonl --model qa --retriever bm52", "found no retriever 'bm52'; exp"),
         ("evaluate questions.jsonl --model qa --retriever mlm", "has no embedder (found: encoder)"),
         ("evaluate questions.jsonl --model qa --retriever closed-book", "name a run of `realm pre"),
+        ("evaluate questions.jsonl", "found neither --model nor --passages; expected --model RUN"),
+        ("evaluate questions.jsonl --retriever closed-book", "expected a run with an encoder"),
         ("evaluate questions.jsonl --model qa --encoder mlm", "found --encoder beside --retriever"),
         ("evaluate questions.jsonl --model qa --train no.jsonl", "found no file no.jsonl"),
         (

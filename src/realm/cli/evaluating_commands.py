@@ -33,9 +33,13 @@ def evaluate(
     ],
     *,
     model: Annotated[
-        Path,
-        typer.Option("--model", help="Run that answers: realm finetune (closed-book: pretrain)."),
-    ],
+        Path | None,
+        typer.Option(
+            "--model",
+            help="Run that answers: realm finetune (closed-book: pretrain); without: realm-mini, "
+            "which ships in the package, over --passages.",
+        ),
+    ] = None,
     passages: options.Passages = None,
     retriever: Annotated[
         str,
@@ -73,10 +77,11 @@ def evaluate(
     Of a run of claims (realm finetune --task classify): accuracy, precision and recall of each
     label, and which label is taken for which.
 
+    Example: realm evaluate questions.jsonl --passages passages/
     Example: realm evaluate questions.jsonl --model runs/qa --set limit=500
     Example: realm evaluate questions.jsonl --model runs/qa --retriever runs/ict --out ict.json
     """
-    if claim_commands.is_of_claims(model):
+    if model is not None and claim_commands.is_of_claims(model):
         claim_commands.evaluate_on_claims(
             questions,
             model=model,
@@ -91,19 +96,16 @@ def evaluate(
         return
     from realm.checkpoint.defaults import stage_defaults
     from realm.config import EvaluateConfig, load_config
+    from realm.mini import default_model
 
     settings = load_config(
         EvaluateConfig,
         section="evaluate",
         file=config,
         overrides=sets or [],
-        defaults=stage_defaults(model, "evaluate"),
+        defaults=stage_defaults(model or default_model(), "evaluate"),
     )
-    if encoder is not None and retriever != CLOSED_BOOK:
-        raise ConfigError(
-            f"found --encoder beside --retriever {retriever}, expected it only with --retriever "
-            f"{CLOSED_BOOK}: the run's own reader answers otherwise"
-        )
+    _check_sources(model, retriever, encoder, passages)
     from realm.cli import display
     from realm.evaluation.evaluate import evaluate as measure
     from realm.evaluation.overlap import gold_overlap
@@ -166,22 +168,47 @@ def compare(
         display.out.print(found.table(), markup=False)
 
 
+def _check_sources(
+    model: Path | None, retriever: str, encoder: Path | None, passages: Path | None
+) -> None:
+    if encoder is not None and retriever != CLOSED_BOOK:
+        raise ConfigError(
+            f"found --encoder beside --retriever {retriever}, expected it only with --retriever "
+            f"{CLOSED_BOOK}: the run's own reader answers otherwise"
+        )
+    if model is not None:
+        return
+    if retriever == CLOSED_BOOK:
+        raise ConfigError(
+            f"found --retriever {CLOSED_BOOK} without --model, expected a run with an encoder "
+            "(realm pretrain or mlm): realm-mini, which answers otherwise, has none"
+        )
+    if passages is None:
+        raise ConfigError(
+            "found neither --model nor --passages; expected --model RUN (with its own passages), "
+            "or --passages FOLDER (from realm split) for realm-mini to answer from"
+        )
+
+
 def _open(
-    model: Path, retriever: str, encoder: Path | None, passages: Path | None, device: str
+    model: Path | None, retriever: str, encoder: Path | None, passages: Path | None, device: str
 ) -> "tuple[Answerer, PassageStore, str]":
     """Return who answers, from which passages, and the name of what finds them."""
-    if retriever == CLOSED_BOOK:
+    if model is not None and retriever == CLOSED_BOOK:
         from realm.evaluation.closed_book import ClosedBook
 
         reciting = ClosedBook.load(model, encoder=encoder, passages=passages, device=device)
         return reciting, reciting.store, CLOSED_BOOK
     from realm.answering import Answerer
+    from realm.cache import cache_folder
     from realm.cli import display
     from realm.evaluation.retrievers import use_retriever
+    from realm.mini import NAME
 
+    kept_in = model or cache_folder() / NAME
     with display.progress("embedding", "passages") as advance:
         reading = Answerer.load(model, passages=passages, device=device, progress=advance)
-        name = use_retriever(reading, retriever, run=model, device=device, progress=advance)
+        name = use_retriever(reading, retriever, run=kept_in, device=device, progress=advance)
     return reading, reading.store, name
 
 
