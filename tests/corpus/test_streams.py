@@ -10,6 +10,7 @@ import zstandard
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from realm.corpus import streams
 from realm.corpus.streams import read_blocks, read_lines
 from realm.errors import CorpusError
 
@@ -53,6 +54,21 @@ def test_an_empty_or_foreign_file_is_refused(tmp_path: Path, suffix: str) -> Non
         path.write_bytes(content)
         with pytest.raises(CorpusError, match=f"a.jsonl{suffix} is"):
             list(read_blocks(path))
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
+def test_a_file_made_to_fill_the_disk_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    """Blank lines shrink a thousand times and more; text never does."""
+    path = tmp_path / f"a.jsonl{suffix}"
+    path.write_bytes(COMPRESS[suffix](b"\n" * (12 << 20)))
+    assert sum(map(len, read_blocks(path))) == 12 << 20  # too small to harm
+    monkeypatch.setattr(streams, "UNCOUNTED_BYTES", 1 << 20)
+    with pytest.raises(CorpusError, match=f"a.jsonl{suffix} expands to more than 500 times"):
+        list(read_blocks(path))
+    path.with_suffix("").write_bytes(b"\n" * (12 << 20))
+    assert sum(map(len, read_blocks(path.with_suffix("")))) == 12 << 20
 
 
 @given(st.lists(st.binary(max_size=12)), st.integers(0, 10))

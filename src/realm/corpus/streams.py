@@ -11,6 +11,10 @@ from realm.errors import CorpusError
 
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 BLOCK_BYTES = 1 << 20
+MAX_EXPANSION = 500
+"""Text grows 3 to 20 times when it is decompressed; what grows more is made to fill a disk."""
+UNCOUNTED_BYTES = 64 << 20
+"""So much may come out of a file of any size: a short text over and over is no attack."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -18,12 +22,20 @@ def read_blocks(path: Path) -> Iterator[bytes]:
     """Yield the decompressed content of a file, a bounded block at a time.
 
     Raises:
-        CorpusError: the file cannot be read, or is truncated or damaged.
+        CorpusError: the file cannot be read, is truncated or damaged, or expands beyond reason.
     """
     compression = COMPRESSIONS.get(path.suffix.lower())
     try:
+        left = path.stat().st_size * MAX_EXPANSION + UNCOUNTED_BYTES
         with pa.input_stream(str(path), compression=compression, buffer_size=BLOCK_BYTES) as stream:
             while block := stream.read(BLOCK_BYTES):
+                left -= len(block)
+                if compression and left < 0:
+                    raise CorpusError(
+                        f"{path} expands to more than {MAX_EXPANSION} times its size; expected "
+                        "compressed text, which does not. If it is one, decompress it yourself "
+                        "and pass the result"
+                    )
                 yield block
         if compression and not path.stat().st_size:
             raise CorpusError(f"{path} is empty, expected a {compression} file; fetch it again")
