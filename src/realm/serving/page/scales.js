@@ -1,0 +1,42 @@
+// The arithmetic of a chart.
+
+/** Return round numbers that span [low, high], about `wanted` of them. */
+export function niceTicks(low, high, wanted) {
+  const rough = (high - low || 1) / wanted;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const unit = [1, 2, 2.5, 5, 10].find((factor) => factor * power >= rough) * power;
+  const ticks = [];
+  for (let number = Math.floor(low / unit + 1e-9); number * unit <= high + unit * 1e-9; number += 1) {
+    ticks.push(Number((number * unit).toPrecision(12)));
+  }
+  if (ticks[ticks.length - 1] < high - unit * 1e-9) {
+    ticks.push(Number((ticks[ticks.length - 1] + unit).toPrecision(12)));
+  }
+  return ticks;
+}
+
+/** Return a function from values in `domain` to places in `range`. */
+export function place([low, high], [first, last]) {
+  return (value) => first + ((value - low) / (high - low || 1)) * (last - first);
+}
+
+/** Return points under an exponential moving average, unbiased at its beginning. */
+export function smooth(points, keep = 0.9) {
+  let [sum, weight] = [0, 0];
+  return points.filter(([, value]) => Number.isFinite(value)).map(([step, value]) => {
+    sum = sum * keep + value;
+    weight = weight * keep + 1;
+    return [step, sum / weight];
+  });
+}
+
+/** Return the last value at or before a step; undefined where there is none. */
+export function valueAt(points, step) {
+  let [low, high] = [0, points.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (points[middle][0] <= step) low = middle + 1;
+    else high = middle;
+  }
+  return points[low - 1]?.[1];
+}
