@@ -27,8 +27,8 @@ function isBadNumber(id) {
 
 function problemWith({ q }) {
   if (!q) return "Found no question. Expected one in words: write it, then press Enter.";
-  if (isBadNumber("ask-answers")) return "Found another number of answers. Expected 1 to 20.";
-  if (isBadNumber("ask-read")) return "Found another number of passages. Expected 1 to 100.";
+  if (isBadNumber("ask-answers")) return "Found another number of answers. Expected 1 to 50.";
+  if (isBadNumber("ask-read")) return "Found another number of passages. Expected 1 to 50.";
   if (isBadNumber("ask-min")) return "Found another least probability. Expected 0 to 1.";
   return "";
 }
@@ -58,7 +58,8 @@ function said(answered, answer) {
     el("p", { class: "measure" },
       el("span", { class: "p-name" }, "p"),
       el("span", { class: "p-value" }, probability(answer.probability)),
-      calibration(answered)),
+      calibration(answered),
+      answered.calibrated && threshold === 0 ? el("span", { class: "tag open plainly" }, "no threshold") : null),
     gauge(answer.probability, threshold),
   );
 }
@@ -140,7 +141,7 @@ function show(...nodes) {
 function setBusy(isBusy) {
   byId("panel-ask").classList.toggle("busy", isBusy);
   byId("ask-result").setAttribute("aria-busy", String(isBusy));
-  byId("ask").textContent = isBusy ? "Asking" : "Ask";
+  byId("ask-button").textContent = isBusy ? "Asking" : "Ask";
 }
 
 async function ask(params) {
@@ -168,11 +169,21 @@ async function ask(params) {
   }
 }
 
+function submit() {
+  const params = parameters();
+  if (problemWith(params)) ask(params);
+  else go(address("ask", params));
+}
+
 function onKey(event) {
-  if (event.key !== "Escape") return;
-  event.preventDefault();
-  if (running) running.abort();
-  else byId("question").value = "";
+  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+    event.preventDefault();
+    submit();
+  } else if (event.key === "Escape") {
+    event.preventDefault();
+    if (running) running.abort();
+    else byId("question").value = "";
+  }
 }
 
 /** What the server holds is known, or has changed: what is shown may no longer be so. */
@@ -203,9 +214,7 @@ export function arriveAtAsk(params, again) {
 export function setUpAsk() {
   byId("ask-form").addEventListener("submit", (event) => {
     event.preventDefault();
-    const params = parameters();
-    if (problemWith(params)) ask(params);
-    else go(address("ask", params));
+    submit();
   });
   byId("question").addEventListener("keydown", onKey);
   addEventListener("keydown", (event) => {

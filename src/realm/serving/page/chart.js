@@ -1,7 +1,7 @@
 // One chart, drawn by hand: curves over steps, refreshes as ticks, a cursor that reads values.
 
 import { el, svg } from "./dom.js";
-import { compact, count } from "./format.js";
+import { compact, count, tickLabel } from "./format.js";
 import { niceTicks, place, smooth, valueAt } from "./scales.js";
 
 const HEIGHT = 208;
@@ -86,7 +86,7 @@ export class Chart {
     const bottom = height - EDGE.bottom;
     return [
       ...yTicks.map((tick) => svg("line", { class: tick === 0 ? "grid zero" : "grid", x1: EDGE.left, x2: width - EDGE.right, y1: this.y(tick), y2: this.y(tick) })),
-      ...yTicks.map((tick) => svg("text", { class: "y-label", x: EDGE.left - 8, y: this.y(tick) + 4 }, compact(tick))),
+      ...yTicks.map((tick) => svg("text", { class: "y-label", x: EDGE.left - 8, y: this.y(tick) + 4 }, tickLabel(tick))),
       svg("line", { class: "axis", x1: EDGE.left, x2: width - EDGE.right, y1: bottom, y2: bottom }),
       ...xTicks.map((tick) => svg("line", { class: "axis", x1: this.x(tick), x2: this.x(tick), y1: bottom, y2: bottom + 4 })),
       ...xTicks.map((tick) => svg("text", { class: "x-label", x: this.x(tick), y: bottom + 18 }, count(tick))),

@@ -18,9 +18,9 @@ function link(info) {
 function row(info) {
   return el("tr", {},
     el("th", { scope: "row" }, link(info)),
-    el("td", { "data-name": "Characters", class: "number" }, count(info.num_characters)),
-    el("td", { "data-name": "Passages", class: "number" }, count(info.num_passages)),
-    el("td", { "data-name": "Added", title: info.added_at }, when(info.added_at)),
+    el("td", { "data-unit": "characters", class: "number" }, count(info.num_characters)),
+    el("td", { "data-unit": info.num_passages === 1 ? "passage" : "passages", class: "number" }, count(info.num_passages)),
+    el("td", { title: info.added_at }, when(info.added_at)),
     el("td", { class: "acts" },
       el("button", { type: "button", class: "small", "aria-label": `Remove ${info.id}`, onclick: () => remove(info) }, "Remove")));
 }
@@ -54,7 +54,7 @@ async function list() {
 async function putBack(kept) {
   const { id, text, title, format } = kept;
   try {
-    await api.addDocument({ id, text, title, format });
+    await api.addDocument({ id, text, format, ...(title ? { title } : {}) });
     byId("uploads").replaceChildren();
     say("documents-said", `${id} is back.`);
   } catch (error) {

@@ -27,12 +27,18 @@ function titleOf(passage) {
   return passage.title || passage.article_id;
 }
 
+/** Return a text whose hard-wrapped lines flow; its length, and so every offset, stays. */
+function flowing(text) {
+  return text.replace(/(?<!\n)\n(?![\n\-*#|>`+]|\d+[.)]\s)/g, " ");
+}
+
 /** Return a passage's text with an answer's words marked in it. */
 function passageText(passage, answer) {
+  const text = flowing(passage.text);
   const isHere = answer && answer.passage.id === passage.id;
   const nodes = isHere
-    ? withRange(passage.text, answer.start - passage.start, answer.end - passage.start, mark)
-    : [passage.text];
+    ? withRange(text, answer.start - passage.start, answer.end - passage.start, mark)
+    : [text];
   return el("p", { class: "passage-text" }, ...nodes);
 }
 

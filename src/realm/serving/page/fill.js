@@ -28,7 +28,7 @@ function problemWith({ s }) {
   if (!s.includes(MASK)) {
     return "Found no [MASK] in the sentence. Expected one: select a word and press “Blank it”, or write [MASK].";
   }
-  if (!byId("fill-candidates").checkValidity()) return "Found another number of candidates. Expected 2 to 64.";
+  if (!byId("fill-candidates").checkValidity()) return "Found another number of candidates. Expected 2 to 50.";
   return "";
 }
 
@@ -154,7 +154,7 @@ function show(...nodes) {
 function setBusy(isBusy) {
   byId("panel-fill").classList.toggle("busy", isBusy);
   byId("fill-result").setAttribute("aria-busy", String(isBusy));
-  byId("fill").textContent = isBusy ? "Filling" : "Fill";
+  byId("fill-button").textContent = isBusy ? "Filling" : "Fill";
 }
 
 async function fill(params) {
@@ -194,7 +194,7 @@ function submit() {
 }
 
 function onKey(event) {
-  if (event.key === "Enter" && !event.shiftKey) {
+  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
     event.preventDefault();
     submit();
   } else if (event.key === "Escape") {

@@ -11,6 +11,7 @@ export function probability(value) {
 
 /** Return a number with its sign: +2.54, −0.52. */
 export function signed(value, digits = 2) {
+  if (value === null || value === undefined || Number.isNaN(value)) return "\u2013";
   const text = Math.abs(value).toFixed(digits);
   if (Number(text) === 0) return text;
   return (value < 0 ? MINUS : "+") + text;
@@ -27,14 +28,21 @@ export function compact(value) {
   return value.toFixed(digits).replace("-", MINUS);
 }
 
+/** Return the number of a tick, as short as it can be. */
+export function tickLabel(value) {
+  const size = Math.abs(value);
+  if (size !== 0 && (size < 0.001 || size >= 1e5)) return value.toExponential().replaceAll("-", MINUS);
+  return String(value).replace("-", MINUS);
+}
+
 /** Return a count with thin spaces between thousands. */
 export function count(value) {
   return String(value).replace(/\B(?=(\d{3})+$)/g, "\u2009");
 }
 
 /** Return "1 passage", "2 passages". */
-export function counted(value, noun) {
-  return `${count(value)} ${noun}${value === 1 ? "" : "s"}`;
+export function counted(value, noun, plural = `${noun}s`) {
+  return `${count(value)} ${value === 1 ? noun : plural}`;
 }
 
 /** Return a moment as people say it; the exact one belongs beside it. */

@@ -1,6 +1,6 @@
 // Which metrics make which chart.
 
-/** The four that say how a run goes; `lines` are tried in their order, those that are there drawn. */
+/** What says how a run goes; `lines` are tried in their order, those that are there drawn. */
 export const MAIN = [
   {
     title: "Loss",
@@ -41,6 +41,25 @@ export const MAIN = [
     steps: true,
     lines: [["index/staleness_steps", "age of the index"]],
     absent: "The index of this run is not refreshed while it trains.",
+  },
+  {
+    title: "Accuracy",
+    unit: "share",
+    unitInterval: true,
+    lines: [
+      ["span_accuracy", "spans"],
+      ["eval/span_accuracy", "spans, held out"],
+      ["eval/span_accuracy_null", "spans, nothing read"],
+      ["piece_accuracy", "wordpieces"],
+      ["eval/read_accuracy", "held out, to read"],
+      ["eval/guess_accuracy", "held out, to guess"],
+    ],
+  },
+  {
+    title: "Index drift",
+    unit: "score",
+    zero: true,
+    lines: [["index/score_drift", "training"], ["eval/index/score_drift", "held out"]],
   },
 ];
 

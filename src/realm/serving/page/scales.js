@@ -20,14 +20,21 @@ export function place([low, high], [first, last]) {
   return (value) => first + ((value - low) / (high - low || 1)) * (last - first);
 }
 
-/** Return points under an exponential moving average, unbiased at its beginning. */
-export function smooth(points, keep = 0.9) {
+function trailing(points, keep) {
   let [sum, weight] = [0, 0];
-  return points.filter(([, value]) => Number.isFinite(value)).map(([step, value]) => {
+  return points.map(([step, value]) => {
     sum = sum * keep + value;
     weight = weight * keep + 1;
     return [step, sum / weight];
   });
+}
+
+/** Return points under a moving average that looks both ways, so that it does not lag. */
+export function smooth(points, keep = 0.85) {
+  const real = points.filter(([, value]) => Number.isFinite(value));
+  const before = trailing(real, keep);
+  const after = trailing(real.toReversed(), keep).reverse();
+  return before.map(([step, value], number) => [step, (value + after[number][1]) / 2]);
 }
 
 /** Return the last value at or before a step; undefined where there is none. */

@@ -33,8 +33,8 @@ function tellState({ stage, state, step, num_steps: numSteps, refreshes }) {
     el("span", { class: `state ${state}` }, state),
     el("span", {}, stage ?? ""),
     el("span", {}, `step ${count(step)}${numSteps ? ` of ${count(numSteps)}` : ""}`),
-    refreshes.length ? el("span", {}, counted(refreshes.length, "refresh").replace("refreshs", "refreshes")) : null,
-    numSteps ? el("progress", { max: 1, value: share, "aria-label": "Steps done" }) : null,
+    refreshes.length ? el("span", {}, counted(refreshes.length, "refresh", "refreshes")) : null,
+    numSteps && state === "running" ? el("progress", { max: 1, value: share, "aria-label": "Steps done" }) : null,
   ];
   byId("run-state").replaceChildren(...words.filter(Boolean));
 }
@@ -52,16 +52,18 @@ function layOut(curves) {
     el("div", { class: "charts small" }, ...rest.map((chart) => chart.element)));
   more.addEventListener("toggle", () => rest.forEach((chart) => chart.draw()));
   byId("curves").replaceChildren(
-    el("div", { class: "charts" }, ...main.map(({ measure, chart }) => chart?.element ?? absent(measure))),
+    el("div", { class: "charts" }, ...main.map(({ chart }) => chart?.element).filter(Boolean)),
+    absent(main.filter(({ measure, chart }) => !chart && measure.absent)),
     rest.length ? more : "");
   held.charts = [...main.map(({ chart }) => chart).filter(Boolean), ...rest];
   held.names = names.join();
 }
 
-function absent(measure) {
-  return el("section", { class: "chart absent" },
-    el("h2", { class: "chart-title" }, measure.title),
-    el("p", { class: "quiet" }, measure.absent));
+/** Say why a run lacks some of the main curves. */
+function absent(missing) {
+  if (!missing.length) return "";
+  return el("dl", { class: "absent" }, ...missing.flatMap(({ measure }) =>
+    [el("dt", {}, measure.title), el("dd", { class: "quiet" }, measure.absent)]));
 }
 
 function makeChart(measure, names) {

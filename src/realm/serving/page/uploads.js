@@ -2,7 +2,7 @@
 
 import { api } from "./api.js";
 import { byId, el, say } from "./dom.js";
-import { count } from "./format.js";
+import { count, counted } from "./format.js";
 import { go } from "./route.js";
 
 const ENDINGS = [".txt", ".md", ".jsonl"];
@@ -25,7 +25,7 @@ function outcome({ added, replaced, unchanged, skipped, num_embedded: numEmbedde
   const lost = left.map(([reason, value]) => `${count(value)} left out: ${reason}`);
   const what = added.length ? "Added" : replaced.length ? "Replaced" : unchanged.length ? "Unchanged" : "Nothing added";
   const passages = what === "Added" || what === "Replaced"
-    ? [`${count(numEmbedded)} passage${numEmbedded === 1 ? "" : "s"} embedded`] : [];
+    ? [`${counted(numEmbedded, "passage")} embedded`] : [];
   return { what, details: [...passages, ...lost].join("; ") };
 }
 
