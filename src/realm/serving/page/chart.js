@@ -2,7 +2,7 @@
 
 import { el, svg } from "./dom.js";
 import { compact, count, tickLabel } from "./format.js";
-import { niceTicks, place, smooth, valueAt } from "./scales.js";
+import { niceTicks, place, smooth, thin, valueAt } from "./scales.js";
 
 const HEIGHT = 208;
 const EDGE = { top: 14, right: 12, bottom: 26, left: 46 };
@@ -16,7 +16,8 @@ export class Chart {
     this.onMove = onMove;
     this.cursor = null;
     this.refreshes = [];
-    this.numSteps = 0;
+    /** Every step that any line has a value at, in their order. */
+    this.steps = [];
     this.key = el("ul", { class: "plain key" });
     this.picture = svg("svg", {
       class: "plot", tabindex: 0, role: "slider", "aria-label": `${measure.title}, by step`, "aria-orientation": "horizontal",
@@ -39,17 +40,12 @@ export class Chart {
     this.watcher.disconnect();
   }
 
-  update(series, refreshes, numSteps) {
+  update(series, refreshes) {
     for (const line of this.lines) line.points = series[line.name] ?? [];
     this.refreshes = refreshes;
-    this.numSteps = numSteps ?? 0;
-    this.draw();
-  }
-
-  /** Every step that any line has a value at. */
-  steps() {
     const all = this.lines.flatMap(({ points }) => points.map(([step]) => step));
-    return [...new Set(all)].sort((one, other) => one - other);
+    this.steps = [...new Set(all)].sort((one, other) => one - other);
+    this.draw();
   }
 
   range() {
@@ -63,7 +59,7 @@ export class Chart {
 
   draw() {
     const width = this.picture.clientWidth || this.element.clientWidth;
-    const steps = this.steps();
+    const { steps } = this;
     if (!width || !steps.length) return;
     const height = this.picture.clientHeight || HEIGHT;
     const yTicks = niceTicks(...this.range(), 4);
@@ -116,8 +112,8 @@ export class Chart {
     const kind = `curve c${number % 4}`;
     const isFew = points.length <= FEW || this.measure.steps;
     const isHeldOut = name.startsWith("eval/");
-    const strong = svg("path", { class: kind, d: this.path(isFew ? points : smooth(points)) });
-    if (!isFew) return [svg("path", { class: `${kind} faint`, d: this.path(points) }), strong];
+    const strong = svg("path", { class: kind, d: this.path(thin(isFew ? points : smooth(points))) });
+    if (!isFew) return [svg("path", { class: `${kind} faint`, d: this.path(thin(points)) }), strong];
     if (!isHeldOut) return [strong];
     return [strong, ...points.map(([step, value]) => svg("circle", { class: `dot c${number % 4}`, cx: this.x(step), cy: this.y(value), r: 3 }))];
   }
@@ -125,7 +121,7 @@ export class Chart {
   /** Read all values at a step (null: the last ones). */
   setCursor(step) {
     this.cursor = step;
-    const steps = this.steps();
+    const { steps } = this;
     if (!this.x || !steps.length) return;
     const at = step ?? steps[steps.length - 1];
     const read = this.lines.map((line) => ({ ...line, value: valueAt(line.points, at) }));
@@ -152,7 +148,7 @@ export class Chart {
   }
 
   onPointer(event) {
-    const steps = this.steps();
+    const { steps } = this;
     if (!this.x || !steps.length) return;
     const at = event.clientX - this.picture.getBoundingClientRect().left;
     const near = (one, other) => (Math.abs(this.x(other) - at) < Math.abs(this.x(one) - at) ? other : one);
@@ -160,7 +156,7 @@ export class Chart {
   }
 
   onKey(event) {
-    const steps = this.steps();
+    const { steps } = this;
     const here = this.cursor === null ? steps.length - 1 : steps.findLastIndex((step) => step <= this.cursor);
     const big = Math.max(1, Math.round(steps.length / 10));
     const moves = { ArrowLeft: here - 1, ArrowRight: here + 1, ArrowDown: here - 1, ArrowUp: here + 1,

@@ -37,6 +37,20 @@ export function smooth(points, keep = 0.85) {
   return before.map(([step, value], number) => [step, (value + after[number][1]) / 2]);
 }
 
+/** Return at most about `most` points: the lowest and highest of each stretch. */
+export function thin(points, most = 1200) {
+  if (points.length <= most) return points;
+  const size = Math.ceil((2 * points.length) / most);
+  const kept = [];
+  for (let from = 0; from < points.length; from += size) {
+    const stretch = points.slice(from, from + size);
+    const low = stretch.reduce((one, other) => (other[1] < one[1] ? other : one));
+    const high = stretch.reduce((one, other) => (other[1] > one[1] ? other : one));
+    kept.push(...(low === high ? [low] : [low, high].sort((one, other) => one[0] - other[0])));
+  }
+  return kept;
+}
+
 /** Return the last value at or before a step; undefined where there is none. */
 export function valueAt(points, step) {
   let [low, high] = [0, points.length];

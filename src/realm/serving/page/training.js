@@ -71,6 +71,10 @@ function makeChart(measure, names) {
   return lines.length ? new Chart(measure, lines, moveAll) : null;
 }
 
+function nothingHeld(charts = [], names = null) {
+  return { series: {}, refreshes: [], step: -1, charts, names };
+}
+
 /** Add what is new to what is held. */
 function take(curves) {
   for (const [name, points] of Object.entries(curves.series)) {
@@ -82,13 +86,19 @@ function take(curves) {
   held.step = curves.step;
   if (held.names !== Object.keys(held.series).join()) layOut(held);
   tellState({ ...curves, refreshes: held.refreshes });
-  for (const chart of held.charts) chart.update(held.series, held.refreshes, curves.num_steps);
+  for (const chart of held.charts) chart.update(held.series, held.refreshes);
 }
 
 async function follow(name, mine) {
   try {
-    const curves = await api.curves(name, held.step);
+    // The held-out line of a step comes after its training line: the newest step is asked again.
+    const curves = await api.curves(name, Math.max(-1, held.step - 1));
     if (mine !== visit) return;
+    if (curves.step < held.step) { // the run was cut, and goes on from a checkpoint
+      held = nothingHeld(held.charts, held.names);
+      await follow(name, mine);
+      return;
+    }
     take(curves);
     byId("curves").querySelector(".alarm")?.remove();
     if (curves.state !== "running") return;
@@ -116,7 +126,7 @@ export async function arriveAtTraining(params) {
     const name = params.run ?? (runs.find((run) => run.state === "running") ?? runs[0]).name;
     if (!params.run) note(address("training", { run: name }));
     byId("runs").replaceChildren(chooser(runs, name));
-    held = { series: {}, refreshes: [], step: -1, charts: [], names: null };
+    held = nothingHeld();
     byId("curves").replaceChildren(el("p", { class: "quiet" }, "Reading the curves"));
     await follow(name, mine);
   } catch (error) {
