@@ -2,11 +2,16 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+
+from realm.serving.settings import Access
+from realm.storage import REQUEST, locked, write_json
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = [
@@ -18,7 +23,7 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PATIENCE_MS = 20_000
+PATIENCE_MS = 4_000
 FERMAT = "# Fermat\n\nFermat was born in 1607 in Toulouse. Fermat worked as a lawyer.\n"
 EULER = "# Euler\n\nEuler was born in 1707 in Basel. Euler worked as a teacher.\n"
 QUESTION = "where was fermat born"
@@ -62,10 +67,75 @@ def browser() -> Iterator[Any]:
         launched.close()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """A server, asked beside the browser for what the page should show."""
+
+    client: httpx.Client
+
+    @property
+    def address(self) -> str:
+        return str(self.client.base_url).rstrip("/")
+
+    def post(self, path: str, **asked: object) -> dict[str, Any]:
+        response = self.client.post(path, json=asked)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    def put(self, id: str, text: str, *, format: str = "markdown") -> None:  # noqa: A002
+        self.post("/documents", id=id, text=text, format=format)
+
+    def answer(self, question: str, **choices: object) -> dict[str, Any]:
+        return self.post("/answer", question=question, **choices)
+
+    def document(self, id: str) -> dict[str, Any]:  # noqa: A002
+        return self.client.get(f"/documents/{id}").json()
+
+
 @pytest.fixture
-def site(serve: Make) -> Any:
-    """A server with an empty library."""
-    return serve()
+def open_site(serve: Make) -> Make:
+    """Start a server with a tiny untrained model and an empty library."""
+    from tests_word import WordModel
+
+    def start(*, token: str | None = None, runs: Sequence[Path] = (), encoder: object = None) -> Site:
+        access = Access(token=token) if token else None
+        client = serve(WordModel(), access=access, runs=runs)
+        if token:
+            client.headers["Authorization"] = f"Bearer {token}"
+        return Site(client=client)
+
+    return start
+
+
+@pytest.fixture
+def site(open_site: Make) -> Site:
+    return open_site()
+
+
+def write_metrics(run: Path, steps: Iterable[int]) -> None:
+    """Append to a run's log, as its trainer does; loss is 8 / step."""
+    with (run / "metrics.jsonl").open("a") as log:
+        for step in steps:
+            line = {
+                "step": step,
+                "loss": 8 / step,
+                "utility/marginal_minus_null": step / 10,
+                "index/staleness_steps": (step - 1) % 4,
+                "index/refreshed": float(step % 4 == 1),
+            }
+            log.write(json.dumps(line) + "\n")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Path]:
+    """A folder as `realm pretrain` has it while it trains."""
+    run = tmp_path / "runs" / "pretraining"
+    run.mkdir(parents=True)
+    settings = {"stage": "pretrain", "steps": 20}
+    write_json(run / REQUEST, {"kind": "run", "settings": settings})
+    write_metrics(run, range(1, 9))
+    with locked(run):
+        yield run
 
 
 @pytest.fixture
@@ -115,9 +185,7 @@ def shows(page: Any, selector: str, text: str) -> None:
     playwright_api.expect(page.locator(selector).first).to_contain_text(text, timeout=PATIENCE_MS)
 
 
-def test_an_answer_stands_marked_in_its_passage_and_in_its_document(
-    site: Any, visit: Make
-) -> None:
+def test_an_answer_stands_marked_in_its_passage_and_in_its_document(site: Any, visit: Make) -> None:
     site.put("town/fermat.md", FERMAT)
     page = visit(site)
     ask(page, QUESTION)
@@ -287,8 +355,10 @@ def test_words_after_astral_and_combining_characters_are_marked_right(
 
 
 def test_a_record_of_json_lines_opens_as_its_own_text(site: Any, visit: Make) -> None:
-    records = [{"id": name, "title": name, "text": text.split("\n")[2]}
-               for name, text in (("Euler", EULER), ("Fermat", FERMAT))]
+    records = [
+        {"id": name, "title": name, "text": text.split("\n")[2]}
+        for name, text in (("Euler", EULER), ("Fermat", FERMAT))
+    ]
     lines = "".join(json.dumps(record) + "\n" for record in records)
     site.put("people.jsonl", lines, format="jsonl")
     page = visit(site)
@@ -371,9 +441,9 @@ def test_everything_can_be_done_from_the_keyboard(site: Any, visit: Make) -> Non
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
 def test_it_fits_and_can_be_read(
-    serve: Make, visit: Make, runs: Path, scheme: str, width: int
+    open_site: Make, visit: Make, run: Path, scheme: str, width: int
 ) -> None:
-    site = serve(runs=runs)
+    site = open_site(runs=[run.parent])
     site.put("a/" + "long-name-" * 12 + ".md", FERMAT + "x" * 300)
     page = visit(site, color_scheme=scheme, viewport={"width": width, "height": 740})
     ask(page, QUESTION)
@@ -391,9 +461,7 @@ def test_it_fits_and_can_be_read(
     assert (min(map(int, re.findall(r"\d+", ground))) > 128) == (scheme == "light")
 
 
-def test_a_word_is_blanked_and_a_model_without_an_encoder_says_so(
-    site: Any, visit: Make
-) -> None:
+def test_a_word_is_blanked_and_a_model_without_an_encoder_says_so(site: Any, visit: Make) -> None:
     page = visit(site, "#fill")
     page.fill("#sentence", "Fermat was born in Toulouse.")
     page.evaluate("document.querySelector('#sentence').setSelectionRange(19, 27)")
@@ -425,8 +493,9 @@ def test_table_3_comes_alive(open_site: Make, visit: Make, encoder: Path) -> Non
     page.fill("#fill-candidates", "3")
     page.press("#sentence", "Enter")
     page.wait_for_selector(".table3")
-    told = site.post("/explain", sentence="Fermat was born in [MASK] .", answer="toulouse",
-                     num_candidates=3)
+    told = site.post(
+        "/explain", sentence="Fermat was born in [MASK] .", answer="toulouse", num_candidates=3
+    )
     assert page.inner_text(".filled") == "Fermat was born in toulouse ."
     rows = page.locator(".table3 tbody tr")
     assert rows.count() == len(told["candidates"]) == 3

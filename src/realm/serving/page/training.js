@@ -7,7 +7,7 @@ import { count, counted } from "./format.js";
 import { MAIN, others, seriesFor } from "./measures.js";
 import { address, go, note } from "./route.js";
 
-const POLL_MS = 2000;
+const POLL_MS = { running: 2000, stopped: 10000 };
 let timer = 0;
 let visit = 0;
 let held = null;
@@ -90,6 +90,7 @@ function take(curves) {
 }
 
 async function follow(name, mine) {
+  let wait = POLL_MS.running;
   try {
     // The held-out line of a step comes after its training line: the newest step is asked again.
     const curves = await api.curves(name, Math.max(-1, held.step - 1));
@@ -101,14 +102,15 @@ async function follow(name, mine) {
     }
     take(curves);
     byId("curves").querySelector(".alarm")?.remove();
-    if (curves.state !== "running") return;
+    if (curves.state === "finished") return;
+    wait = POLL_MS[curves.state] ?? wait;
   } catch (error) {
     if (mine !== visit) return;
     byId("curves").querySelector(".alarm")?.remove();
     byId("curves").prepend(errorNotice(error, "The curves cannot be read"));
     if (error.status >= 400 && error.status < 500 && error.status !== 429) return;
   }
-  timer = setTimeout(() => follow(name, mine), POLL_MS);
+  timer = setTimeout(() => follow(name, mine), wait);
 }
 
 /** Show the run that an address names, else the first. */
