@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
+import realm
+from realm.checkpoint.checkpoints import Model, save_checkpoint
 from realm.serving.settings import Access
 from realm.storage import REQUEST, locked, write_json
+from realm.tokenizer import WordpieceTokenizer
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = [
@@ -23,7 +27,7 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PATIENCE_MS = 4_000
+PATIENCE_MS = 20_000
 FERMAT = "# Fermat\n\nFermat was born in 1607 in Toulouse. Fermat worked as a lawyer.\n"
 EULER = "# Euler\n\nEuler was born in 1707 in Basel. Euler worked as a teacher.\n"
 QUESTION = "where was fermat born"
@@ -93,18 +97,32 @@ class Site:
 
 
 @pytest.fixture
-def open_site(serve: Make) -> Make:
+def open_site(serve: Make, make_packed: Make, tmp_path: Path) -> Iterator[Make]:
     """Start a server with a tiny untrained model and an empty library."""
-    from tests_word import WordModel
+    with ExitStack() as opened:
 
-    def start(*, token: str | None = None, runs: Sequence[Path] = (), encoder: object = None) -> Site:
-        access = Access(token=token) if token else None
-        client = serve(WordModel(), access=access, runs=runs)
-        if token:
-            client.headers["Authorization"] = f"Bearer {token}"
-        return Site(client=client)
+        def start(
+            *, token: str | None = None, runs: Sequence[Path] = (), encoder: Path | None = None
+        ) -> Site:
+            model = opened.enter_context(
+                realm.load(make_packed(), library=tmp_path / "library", encoder=encoder)
+            )
+            client = serve(model, access=Access(token=token) if token else None, runs=runs)
+            if token:
+                client.headers["Authorization"] = f"Bearer {token}"
+            return Site(client=client)
 
-    return start
+        yield start
+
+
+@pytest.fixture
+def encoder(
+    tokenizer: WordpieceTokenizer, make_towers: Make, make_encoder: Make, tmp_path: Path
+) -> Path:
+    """What `realm pretrain` leaves, untrained."""
+    model = Model(tokenizer=tokenizer, towers=make_towers(), encoder=make_encoder())
+    save_checkpoint(tmp_path / "encoder", model, settings={}, inputs={})
+    return tmp_path / "encoder"
 
 
 @pytest.fixture
@@ -262,13 +280,13 @@ def test_a_document_comes_is_asked_goes_and_comes_back(
     assert page.inner_text(".evidence .place").startswith("euler.md:")
 
     page.click("#tab-documents")
-    page.click("text=Remove")
+    page.click(".acts button")
     shows(page, "#uploads", "Removed euler.md")
     shows(page, "#listing", "There are no documents yet")
     assert site.answer("where was euler born")["answer"] is None
     page.click("#tab-ask")
     shows(page, "#answer", "No answer")
-    shows(page, ".why", "No passage that was read holds one.")
+    shows(page, ".why", "There are no documents to find it in.")
 
     page.click("#tab-documents")
     page.click("#undo")
@@ -286,7 +304,7 @@ def test_a_pasted_text_becomes_a_document(site: Any, visit: Make) -> None:
     page.click("#paste-form >> text=Add the text")
     shows(page, ".upload.done", "Added")
     assert site.document("minutes.md")["text"] == FERMAT
-    assert page.is_hidden("#paste-form")
+    page.wait_for_selector("#paste-form", state="hidden")
 
 
 def test_indexing_shows_its_progress(site: Any, visit: Make, tmp_path: Path) -> None:
@@ -316,7 +334,7 @@ def test_indexing_shows_its_progress(site: Any, visit: Make, tmp_path: Path) -> 
 def test_a_script_in_a_document_stays_text(site: Any, visit: Make) -> None:
     nasty = "<script>window.caught = 1</script><img src=x onerror='window.caught = 2'>"
     site.put("fermat <b>.md", f"# {nasty}\n\n{nasty} Fermat was born in 1607. {nasty}\n")
-    page = visit(site, f"#ask?q={QUESTION} {nasty}")
+    page = visit(site, "#ask?q=<b onclick=x>where was fermat")
     page.wait_for_selector("#answer")
     page.locator(".passage summary").first.click()
     page.click("#tab-documents")
@@ -372,7 +390,11 @@ def test_a_record_of_json_lines_opens_as_its_own_text(site: Any, visit: Make) ->
 
 @pytest.mark.parametrize(
     ("question", "message"),
-    [("", "Found no question"), ("why " * 200, "expected"), ("x" * 5000, "expected")],
+    [
+        ("", "Found no question"),
+        ("why " * 200, "expected"),
+        ("x" * 5000, "at most 4000 characters"),
+    ],
     ids=["empty", "longer than the model reads", "longer than the server takes"],
 )
 def test_a_question_that_cannot_be_asked_is_told_so(
@@ -438,14 +460,12 @@ def test_everything_can_be_done_from_the_keyboard(site: Any, visit: Make) -> Non
     assert focused() == "question"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1280])
-def test_it_fits_and_can_be_read(
-    open_site: Make, visit: Make, run: Path, scheme: str, width: int
+def test_it_fits_a_phone_and_can_be_read_in_the_light_and_in_the_dark(
+    open_site: Make, visit: Make, run: Path
 ) -> None:
     site = open_site(runs=[run.parent])
     site.put("a/" + "long-name-" * 12 + ".md", FERMAT + "x" * 300)
-    page = visit(site, color_scheme=scheme, viewport={"width": width, "height": 740})
+    page = visit(site, viewport={"width": 360, "height": 740})
     ask(page, QUESTION)
     for tab, ready in (
         ("ask", "#answer"),
@@ -456,9 +476,11 @@ def test_it_fits_and_can_be_read(
         page.click(f"#tab-{tab}")
         page.wait_for_selector(ready)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), tab
-        assert page.evaluate(CONTRAST) == [], tab
-    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert (min(map(int, re.findall(r"\d+", ground))) > 128) == (scheme == "light")
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            assert page.evaluate(CONTRAST) == [], (tab, scheme)
+            ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+            assert (min(map(int, re.findall(r"\d+", ground))) > 128) == (scheme == "light")
 
 
 def test_a_word_is_blanked_and_a_model_without_an_encoder_says_so(site: Any, visit: Make) -> None:

@@ -74,7 +74,7 @@ function noAnswer(answered) {
   const threshold = answered.min_probability ?? 0;
   const why = best
     ? `The best guess reaches p = ${probability(best.probability)}; less than ${probability(threshold)} is not said.`
-    : "No passage that was read holds one.";
+    : answered.passages.length ? "No passage that was read holds one." : "There are no documents to find it in.";
   return el(
     "header",
     { class: "said" },

@@ -36,6 +36,12 @@ function table(documents, numPassages) {
     el("tbody", {}, ...documents.map(row))));
 }
 
+function fixed(numPassages) {
+  return notice("These passages cannot be changed here",
+    el("p", {}, `The model answers from ${counted(numPassages, "passage")} of its own run. Documents of yours are read by `,
+      el("code", {}, "realm serve --library FOLDER"), "."));
+}
+
 function nothing() {
   return notice("There are no documents yet",
     el("p", {}, "Drop a few files above, or paste a text. What you add here is read for the next question."));
@@ -45,7 +51,10 @@ async function list() {
   try {
     const { documents, num_passages: numPassages } = await api.documents();
     const recent = documents.toSorted((one, other) => other.added_at.localeCompare(one.added_at));
-    byId("listing").replaceChildren(documents.length ? table(recent, numPassages) : nothing());
+    const isFixed = !documents.length && numPassages > 0;
+    document.querySelector(".adding").hidden = isFixed;
+    const empty = isFixed ? fixed(numPassages) : nothing();
+    byId("listing").replaceChildren(documents.length ? table(recent, numPassages) : empty);
   } catch (error) {
     byId("listing").replaceChildren(errorNotice(error, "The documents cannot be listed"));
   }

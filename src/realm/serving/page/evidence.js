@@ -18,8 +18,9 @@ function placeOf({ document, line, passage, start, end }) {
 }
 
 function place(answer) {
-  if (!answer.document) return el("span", { class: "place" }, answer.passage.article_id);
-  const where = answer.line ? `${answer.document}:${answer.line}` : answer.document;
+  // A run's own passages have no document to open, and so no line in it.
+  if (!answer.line) return el("span", { class: "place" }, answer.passage.article_id);
+  const where = `${answer.document}:${answer.line}`;
   return el("a", { class: "place", href: placeOf(answer), title: "Open the document at this place" }, where);
 }
 
