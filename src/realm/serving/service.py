@@ -15,6 +15,7 @@ from realm.serving.metrics import Metrics
 from realm.serving.refusals import RefusedError
 from realm.serving.served import Served
 from realm.serving.settings import Batching, Limits
+from realm.serving.threads import compute_with
 
 T = TypeVar("T")
 
@@ -54,7 +55,7 @@ class Service:
             batching=batching or Batching(),
             max_waiting=self.limits.max_waiting,
             num_threads=threads,
-            set_threads=torch.set_num_threads,
+            set_threads=compute_with,
             on_batch=self.metrics.batches.observe,
         )
         self.metrics.waiting.set_function(lambda: self.batcher.num_waiting)
@@ -127,7 +128,7 @@ class Line:
         self.max_waiting = max_waiting
         self._num_waiting = 0
         self._thread = ThreadPoolExecutor(
-            1, thread_name_prefix=name, initializer=torch.set_num_threads, initargs=(num_threads,)
+            1, thread_name_prefix=name, initializer=compute_with, initargs=(num_threads,)
         )
 
     async def run(self, action: Callable[[], T]) -> T:
