@@ -2,7 +2,7 @@
 
 import { api } from "./api.js";
 import { byId, el, errorNotice, notice, say } from "./dom.js";
-import { evidence, otherAnswers, passagesRead } from "./evidence.js";
+import { evidence, otherAnswers, passagesRead, readFirst } from "./evidence.js";
 import { probability } from "./format.js";
 import { gauge } from "./gauge.js";
 import { address, go } from "./route.js";
@@ -125,6 +125,7 @@ function result(answered) {
   const found = answered.answer === null ? null : answered.answers[0];
   const told = el("div", { class: "told" }, found ? said(answered, found) : noAnswer(answered));
   if (found) told.append(el("div", { id: "chosen" }, ...chosen(answered, 0)));
+  else if (answered.passages?.length) told.append(readFirst(answered.passages[0]));
   return [told, passagesRead(answered)];
 }
 

@@ -7,7 +7,12 @@ import { closeReader, openReader } from "./reader.js";
 import { address, go } from "./route.js";
 import { setUpAdding } from "./uploads.js";
 
+/** Rows drawn at once; the rest is found by its name. */
+const MOST_ROWS = 200;
+const FEW = 12;
 let changed = async () => {};
+let known = { documents: [], numPassages: 0 };
+let filter = "";
 
 function link(info) {
   return el("a", { class: "document-link", href: address("documents", { id: info.id }) },
@@ -16,24 +21,61 @@ function link(info) {
 }
 
 function row(info) {
-  return el("tr", {},
-    el("th", { scope: "row" }, link(info)),
-    el("td", { "data-unit": "characters", class: "number" }, count(info.num_characters)),
-    el("td", { "data-unit": info.num_passages === 1 ? "passage" : "passages", class: "number" }, count(info.num_passages)),
-    el("td", { title: info.added_at }, when(info.added_at)),
-    el("td", { class: "acts" },
+  return el("tr", { role: "row" },
+    el("th", { scope: "row", role: "rowheader" }, link(info)),
+    el("td", { role: "cell", "data-unit": "characters", class: "number" }, count(info.num_characters)),
+    el("td", { role: "cell", "data-unit": info.num_passages === 1 ? "passage" : "passages", class: "number" }, count(info.num_passages)),
+    el("td", { role: "cell", title: info.added_at }, when(info.added_at)),
+    el("td", { role: "cell", class: "acts" },
       el("button", { type: "button", class: "small", "aria-label": `Remove ${info.id}`, onclick: () => remove(info) }, "Remove")));
 }
 
-function table(documents, numPassages) {
+function named() {
+  const words = filter.toLowerCase().split(/\s+/).filter(Boolean);
+  return known.documents.filter(({ id, title }) =>
+    words.every((word) => `${id} ${title}`.toLowerCase().includes(word)));
+}
+
+function rows(documents) {
+  const left = documents.length - MOST_ROWS;
+  const drawn = documents.slice(0, MOST_ROWS).map(row);
+  if (left > 0) {
+    const told = `${counted(left, "more document")}: find one by its name`;
+    drawn.push(el("tr", { role: "row" }, el("td", { role: "cell", colspan: 5, class: "quiet" }, told)));
+  }
+  return drawn;
+}
+
+function finder() {
+  const draw = (event) => {
+    filter = event.target.value;
+    const found = named();
+    byId("rows").replaceChildren(...rows(found));
+    say("documents-said", `${counted(found.length, "document")} found`);
+  };
+  return el("input", {
+    id: "find", type: "text", class: "find", placeholder: "Find by name", "aria-label": "Find a document by its name",
+    value: filter, oninput: draw, spellcheck: "false",
+    onkeydown: (event) => {
+      if (event.key !== "Escape") return;
+      event.target.value = "";
+      draw(event);
+    },
+  });
+}
+
+function table() {
   const heads = [["Document", ""], ["Characters", "number"], ["Passages", "number"], ["Added", ""]];
-  return el("div", { class: "table-frame" }, el("table", { class: "listing" },
-    el("caption", { class: "label" },
-      `${counted(documents.length, "document")}, ${counted(numPassages, "passage")}`),
-    el("thead", {}, el("tr", {},
-      ...heads.map(([name, kind]) => el("th", { scope: "col", class: kind || null }, name)),
-      el("th", { scope: "col" }, el("span", { class: "visually-hidden" }, "Remove")))),
-    el("tbody", {}, ...documents.map(row))));
+  const { documents, numPassages } = known;
+  return [
+    el("div", { class: "listing-head" },
+      el("p", { class: "label", id: "how-many" }, `${counted(documents.length, "document")}, ${counted(numPassages, "passage")}`),
+      documents.length > FEW ? finder() : null),
+    el("div", { class: "table-frame" }, el("table", { class: "listing", role: "table", "aria-labelledby": "how-many" },
+      el("thead", { role: "rowgroup" }, el("tr", { role: "row" },
+        ...heads.map(([name, kind]) => el("th", { scope: "col", role: "columnheader", class: kind || null }, name)),
+        el("th", { scope: "col", role: "columnheader" }, el("span", { class: "visually-hidden" }, "Remove")))),
+      el("tbody", { id: "rows", role: "rowgroup" }, ...rows(named()))))];
 }
 
 function fixed(numPassages) {
@@ -50,11 +92,14 @@ function nothing() {
 async function list() {
   try {
     const { documents, num_passages: numPassages } = await api.documents();
-    const recent = documents.toSorted((one, other) => other.added_at.localeCompare(one.added_at));
+    const name = ({ id, title }) => title || id;
+    const byName = (one, other) => name(one).localeCompare(name(other), undefined, { numeric: true });
+    known = { documents: documents.toSorted(byName), numPassages };
+    if (documents.length <= FEW) filter = "";
     const isFixed = !documents.length && numPassages > 0;
     document.querySelector(".adding").hidden = isFixed;
     const empty = isFixed ? fixed(numPassages) : nothing();
-    byId("listing").replaceChildren(documents.length ? table(recent, numPassages) : empty);
+    byId("listing").replaceChildren(...(documents.length ? table() : [empty]));
   } catch (error) {
     byId("listing").replaceChildren(errorNotice(error, "The documents cannot be listed"));
   }

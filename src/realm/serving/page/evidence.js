@@ -4,7 +4,7 @@ import { el } from "./dom.js";
 import { counted, probability } from "./format.js";
 import { bar } from "./gauge.js";
 import { address } from "./route.js";
-import { withRange } from "./text.js";
+import { countPoints, withRange } from "./text.js";
 
 function mark(words) {
   return el("mark", {}, words);
@@ -33,27 +33,55 @@ function flowing(text) {
   return text.replace(/(?<!\n)\n(?![\n\-*#|>`+]|\d+[.)]\s)/g, " ");
 }
 
+/** Return the Markdown heading that a passage begins with, where its title says the same. */
+function heading({ title, text }) {
+  const found = /^#+[ \t]+(.*)\n+/.exec(text);
+  return found && found[1].trim() === title ? found[0] : "";
+}
+
+/** Return a passage's text as one reads it under its title. */
+export function body(passage) {
+  return flowing(passage.text.slice(heading(passage).length));
+}
+
 /** Return a passage's text with an answer's words marked in it. */
 function passageText(passage, answer) {
-  const text = flowing(passage.text);
   const isHere = answer && answer.passage.id === passage.id;
-  const nodes = isHere
-    ? withRange(text, answer.start - passage.start, answer.end - passage.start, mark)
-    : [text];
+  if (!isHere) return el("p", { class: "passage-text" }, body(passage));
+  const [start, end] = [answer.start - passage.start, answer.end - passage.start];
+  const skipped = countPoints(heading(passage));
+  const nodes = start < skipped
+    ? withRange(flowing(passage.text), start, end, mark)
+    : withRange(body(passage), start - skipped, end - skipped, mark);
   return el("p", { class: "passage-text" }, ...nodes);
+}
+
+/** Return a passage as if all of it were the answer: its place is where it begins. */
+function asWhole(passage) {
+  return { ...passage, passage };
+}
+
+/** Return the passage that the retriever trusts most, for a question without an answer. */
+export function readFirst(passage) {
+  return figure("Read first", asWhole(passage), passageText(passage, null));
 }
 
 /** Return the passage that an answer was cut out of, with its place. */
 export function evidence(answer) {
+  return figure("Evidence", answer, passageText(answer.passage, answer));
+}
+
+function figure(name, answer, text) {
   const { passage } = answer;
   return el(
     "figure",
-    { class: "evidence", "aria-label": "Evidence" },
+    { class: "evidence", "aria-label": name },
+    el("p", { class: "label" }, name),
     el("figcaption", {},
       el("span", { class: "passage-title" }, titleOf(passage)),
       place(answer),
       el("span", { class: "p-small" }, "p(z|x) ", el("b", {}, probability(passage.probability)))),
-    el("blockquote", {}, passageText(passage, answer)),
+    el("blockquote", {}, text),
   );
 }
 
@@ -89,7 +117,7 @@ function passageRow(passage, number, answer) {
         el("span", { class: "number" }, probability(passage.probability)),
         bar(passage.probability)),
       passageText(passage, answer),
-      el("p", {}, place({ ...passage, passage, start: passage.start, end: passage.end }))));
+      el("p", {}, place(asWhole(passage)))));
 }
 
 /** Return all passages that were read, with p(z|x) as bars; unfolding one shows its text. */

@@ -2,6 +2,7 @@
 
 import { api } from "./api.js";
 import { byId, el, errorNotice, notice, say } from "./dom.js";
+import { body } from "./evidence.js";
 import { probability, signed } from "./format.js";
 import { bar } from "./gauge.js";
 import { address, go } from "./route.js";
@@ -70,42 +71,50 @@ function utilityBar(value, scale) {
 }
 
 function cell(name, ...children) {
-  return el("td", { "data-name": name }, ...children);
+  return el("td", { role: "cell", "data-name": name }, ...children);
 }
 
-function withBar(name, value) {
-  return cell(name, el("span", { class: "cell-bar" }, bar(value), el("span", { class: "number" }, probability(value))));
+function withBar(name, value, largest) {
+  return cell(name, el("span", { class: "cell-bar" }, bar(largest ? value / largest : 0), el("span", { class: "number" }, probability(value))));
 }
 
 function passageCell(passage) {
   if (!passage) {
-    return el("th", { scope: "row" }, el("span", { class: "passage-title" }, "Null passage"),
+    return el("th", { scope: "row", role: "rowheader" }, el("span", { class: "passage-title" }, "Null passage"),
       el("span", { class: "quiet snippet" }, "nothing to read"));
   }
-  return el("th", { scope: "row" },
+  return el("th", { scope: "row", role: "rowheader" },
     el("details", { class: "inline" },
       el("summary", {}, el("span", { class: "passage-title" }, passage.title || passage.article_id),
-        el("span", { class: "quiet snippet" }, passage.text)),
-      el("p", { class: "passage-text" }, passage.text)));
+        el("span", { class: "quiet snippet" }, body(passage))),
+      el("p", { class: "passage-text" }, body(passage))));
 }
 
-function candidateRow(candidate, scale) {
-  return el("tr", { class: candidate.passage ? null : "null-passage" },
+function candidateRow(candidate, largest, scale) {
+  return el("tr", { role: "row", class: candidate.passage ? null : "null-passage" },
     passageCell(candidate.passage),
-    withBar("p(z|x)", candidate.p_passage),
-    withBar("p(y|z,x)", candidate.p_answer),
+    withBar("p(z|x)", candidate.p_passage, 1),
+    withBar("p(y|z,x)", candidate.p_answer, largest),
     cell("Utility", el("span", { class: "cell-bar" }, utilityBar(candidate.utility, scale),
       el("span", { class: "number" }, signed(candidate.utility)))));
 }
 
+/** The null passage first, then passages as the retriever trusts them. */
+function inOrder(candidates) {
+  return candidates.toSorted((one, other) =>
+    Number(Boolean(one.passage)) - Number(Boolean(other.passage)) || other.p_passage - one.p_passage);
+}
+
 function table(explained) {
-  const scale = Math.max(...explained.candidates.map(({ utility }) => Math.abs(utility)), 0);
-  const heads = [["Passage z", ""], ["p(z|x)", "retrieved"], ["p(y|z,x)", "read"], ["Utility", "nats"]];
-  return el("div", { class: "table-frame" }, el("table", { class: "table3" },
+  const candidates = inOrder(explained.candidates);
+  const scale = Math.max(...candidates.map(({ utility }) => Math.abs(utility)), 0);
+  const largest = Math.max(...candidates.map(({ p_answer: p }) => p ?? 0));
+  const heads = [["Passage z", ""], ["p(z|x)", "of 1"], ["p(y|z,x)", "of the largest"], ["Utility", "nats"]];
+  return el("div", { class: "table-frame" }, el("table", { class: "table3", role: "table" },
     el("caption", { class: "label" }, "What each passage does for the answer"),
-    el("thead", {}, el("tr", {}, ...heads.map(([name, what]) =>
-      el("th", { scope: "col" }, name, what ? el("span", { class: "unit" }, ` ${what}`) : null)))),
-    el("tbody", {}, ...explained.candidates.map((candidate) => candidateRow(candidate, scale)))));
+    el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, ...heads.map(([name, what]) =>
+      el("th", { scope: "col", role: "columnheader" }, name, what ? el("span", { class: "unit" }, ` ${what}`) : null)))),
+    el("tbody", { role: "rowgroup" }, ...candidates.map((candidate) => candidateRow(candidate, largest, scale)))));
 }
 
 function figure(name, formula, value, words) {

@@ -99,7 +99,9 @@ function start() {
   setUpDocuments(refreshStatus, () => go("#documents"));
   startRouting(arrive);
   refreshStatus();
-  if (current === "ask" && matchMedia("(hover: hover)").matches) byId("question").focus();
+  if (current === "ask" && !byId("question").value && matchMedia("(hover: hover)").matches) {
+    byId("question").focus();
+  }
 }
 
 start();

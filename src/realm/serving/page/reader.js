@@ -42,9 +42,16 @@ function pieces(line, offset, answer, passage) {
     piece(line.slice(from, borders[number + 1]), isIn(answer, from), isIn(passage, from)));
 }
 
+/** Return a text's lines; what ends with a line break does not begin another line. */
+function linesOf(text) {
+  const found = text.split("\n");
+  if (found.length > 1 && found[found.length - 1] === "") found.pop();
+  return found;
+}
+
 function lines(text, answer, passage) {
   let offset = 0;
-  return text.split("\n").map((line, number) => {
+  return linesOf(text).map((line, number) => {
     const nodes = pieces(line, offset, answer, passage);
     offset += line.length + 1;
     return el("div", { class: "line", "data-line": number + 1 }, ...(line ? nodes : [el("br")]));
@@ -52,7 +59,7 @@ function lines(text, answer, passage) {
 }
 
 function heading(kept, part) {
-  const size = `${counted(countPoints(part.text), "character")}, ${counted(part.text.split("\n").length, "line")}`;
+  const size = `${counted(countPoints(part.text), "character")}, ${counted(linesOf(part.text).length, "line")}`;
   return el("header", { class: "reader-head" },
     el("p", {}, el("a", { href: "#documents", class: "back" }, "All documents")),
     el("h2", { tabindex: "-1", id: "reader-title" }, part.title),
@@ -69,8 +76,10 @@ function show(kept, params) {
   const answer = units(part.text, params.start, params.end);
   const passage = units(part.text, params.from, params.to);
   const isWhole = answer && passage && answer[0] === passage[0] && answer[1] === passage[1];
+  // A passage that is nearly all of a text would only colour it.
+  const isAll = !isWhole && passage && passage[1] - passage[0] > 0.9 * part.text.length;
   const body = el("div", { class: `lines${kept.format === "jsonl" && !part.record ? " raw" : ""}` },
-    ...lines(part.text, isWhole ? null : answer, passage));
+    ...lines(part.text, isWhole ? null : answer, isAll ? null : passage));
   byId("reader").replaceChildren(heading(kept, part), body);
   byId("reader-title").focus({ preventScroll: true });
   const target = body.querySelector("mark") ?? body.querySelector(".in-passage");
