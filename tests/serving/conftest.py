@@ -11,7 +11,12 @@ from typing import Any
 import httpx
 import pytest
 
-from realm.errors import AnsweringError, ConfigError, QuestionTooLongError
+from realm.errors import (
+    AnsweringError,
+    NoEncoderError,
+    QuestionTooLongError,
+    UnknownDocumentError,
+)
 from realm.records import Changes, Document, DocumentInfo, Progress
 from realm.serving.app import build_app
 from realm.serving.server import address_of, bind, make_server
@@ -114,7 +119,7 @@ class WordModel:
         return Told(query=query, hits=hits)
 
     def explain(self, sentence: str, **_: object) -> Any:
-        raise ConfigError(f"no encoder for {sentence}")
+        raise NoEncoderError(f"no encoder for {sentence}")
 
     def add_documents(
         self, documents: Document | Iterable[Document], *, progress: Progress | None = None
@@ -132,6 +137,8 @@ class WordModel:
     def remove_documents(self, ids: str | Iterable[str]) -> Changes:
         ids = [ids] if isinstance(ids, str) else list(ids)
         for one in ids:
+            if one not in self.kept:
+                raise UnknownDocumentError(f"found no document {one!r}")
             del self.kept[one]
         return Changes(removed=tuple(ids))
 
@@ -150,6 +157,8 @@ class WordModel:
         ]
 
     def document(self, id: str) -> Document:  # noqa: A002 - what the contract calls it
+        if id not in self.kept:
+            raise UnknownDocumentError(f"found no document {id!r}")
         return self.kept[id]
 
     def status(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from realm.cli import options
 from realm.errors import ConfigError
 
 if TYPE_CHECKING:
-    from realm.library import Realm
+    from realm.library.face import Realm
     from realm.serving.settings import Access
 
 TOKEN = "REALM_TOKEN"  # noqa: S105 - the name of a variable
@@ -131,6 +131,8 @@ def serve(  # noqa: PLR0917
             opened, limits=limits, batching=Batching(max_questions=batch), runs=tuple(runs or ())
         )
         _note_open(host, access)
+        if watch and docs is not None:
+            opened.watch(docs)
         server = make_server(
             build_app(service, access=access),
             service,

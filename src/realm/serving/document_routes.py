@@ -1,17 +1,18 @@
 """The documents: add, replace, remove, list."""
 
+from dataclasses import asdict
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 
-from realm.records import Changes, Document, DocumentInfo
+from realm.errors import ReadOnlyError, UnknownDocumentError
+from realm.records import Document, DocumentFormat
 from realm.serving.refusals import RefusedError, invalid
 from realm.serving.schemas import (
-    MAX_ID_CHARACTERS,
     ChangesModel,
     DocumentModel,
     DocumentRequest,
@@ -24,8 +25,7 @@ from realm.serving.service import Service
 
 MAX_FILES = 1_000
 """Of one upload."""
-Format = Literal["text", "markdown", "jsonl"]
-FORMAT_OF: dict[str, Format] = {".txt": "text", ".md": "markdown", ".jsonl": "jsonl"}
+FORMAT_OF: dict[str, DocumentFormat] = {".txt": "text", ".md": "markdown", ".jsonl": "jsonl"}
 """By the ending of a file's name."""
 
 
@@ -46,18 +46,16 @@ def document_routes(service: Service) -> APIRouter:
         is its id, its ending its format (.txt, .md, .jsonl). They are on disk when this returns,
         and the next answer knows them; only what changed is embedded.
         """
-        return JSONResponse(_as_json(await service.add(await _documents_of(request))))
+        changes = await service.add(await _documents_of(request))
+        return JSONResponse(changes.as_dict())
 
     @router.get("", response_model=ListingModel, responses=responses())
     async def listing() -> JSONResponse:
         """List the documents."""
         documents = service.model.documents()
-        return JSONResponse(
-            {
-                "documents": [_info(info) for info in documents],
-                "num_passages": service.model.status()["num_passages"],
-            }
-        )
+        told = [asdict(info) for info in documents]
+        num_passages = service.model.status()["num_passages"]
+        return JSONResponse({"documents": told, "num_passages": num_passages})
 
     @router.get("/progress", response_model=ProgressModel, responses=responses())
     async def progress() -> JSONResponse:
@@ -68,32 +66,19 @@ def document_routes(service: Service) -> APIRouter:
     @router.get("/{id:path}", response_model=DocumentModel, responses=responses(404))
     async def one(id: str) -> JSONResponse:  # noqa: A002 - what the path calls it
         """Return one document, whole."""
-        document = await service.look(lambda: service.model.document(_known(service, id)))
+        try:
+            document = await service.look(lambda: service.model.document(id))
+        except ReadOnlyError as error:  # a run's own passages: there are no documents
+            raise UnknownDocumentError(str(error)) from None
         kept = ("id", "text", "title", "format")
         return JSONResponse({name: getattr(document, name) for name in kept})
 
     @router.delete("/{id:path}", response_model=ChangesModel, responses=responses(404, 409))
     async def remove(id: str) -> JSONResponse:  # noqa: A002 - what the path calls it
         """Remove a document; no question from now on is answered from it."""
-        return JSONResponse(_as_json(await service.remove(_known(service, id))))
+        return JSONResponse((await service.remove(id)).as_dict())
 
     return router
-
-
-def _known(service: Service, id: str) -> str:  # noqa: A002 - what a document calls it
-    """Return an id that is there.
-
-    Raises:
-        RefusedError: it is not.
-    """
-    if all(info.id != id for info in service.model.documents()):
-        raise RefusedError(
-            404,
-            "no_document",
-            f"found no document {id[:MAX_ID_CHARACTERS]!a}; GET /documents names those that "
-            "are there",
-        )
-    return id
 
 
 async def _documents_of(request: Request) -> list[Document]:
@@ -157,22 +142,6 @@ def _file_refused(name: str, reason: str) -> RefusedError:
     return RefusedError(
         422, "file_refused", f"{name[:80]!a}: {reason}; no file of the upload was added"
     )
-
-
-def _as_json(changes: Changes) -> dict[str, Any]:
-    return {
-        "added": list(changes.added),
-        "replaced": list(changes.replaced),
-        "unchanged": list(changes.unchanged),
-        "removed": list(changes.removed),
-        "num_embedded": changes.num_embedded,
-        "skipped": changes.skipped.counts,
-    }
-
-
-def _info(info: DocumentInfo) -> dict[str, Any]:
-    names = ("id", "title", "format", "num_characters", "num_passages", "sha256", "added_at")
-    return {name: getattr(info, name) for name in names}
 
 
 def _body_schema() -> dict[str, Any]:

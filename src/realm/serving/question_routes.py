@@ -8,7 +8,6 @@ from fastapi.responses import JSONResponse
 
 from realm.explaining import CandidateExplanation, Explanation
 from realm.serving.batching import Choices
-from realm.serving.refusals import RefusedError
 from realm.serving.schemas import (
     AnsweredModel,
     AnswerRequest,
@@ -54,8 +53,6 @@ def question_routes(service: Service) -> APIRouter:
         `p_without` is p(y|x) without retrieval, `p_marginal` with it (Eq. 1), `utility` of a
         candidate RU(z|x) in nats (Eq. 2). 409 `no_encoder` where the model has no encoder.
         """
-        if not service.model.status().get("has_encoder", True):
-            raise _no_encoder("this model answers questions and has no encoder")
         explained = await service.look(
             lambda: service.model.explain(
                 asked.sentence, answer=asked.answer, num_candidates=asked.num_candidates
@@ -93,11 +90,3 @@ def _candidate(candidate: CandidateExplanation) -> dict[str, Any]:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _no_encoder(reason: str) -> RefusedError:
-    return RefusedError(
-        409,
-        "no_encoder",
-        f"{reason}; expected a run of realm pretrain beside it: realm serve --encoder RUN",
-    )

@@ -19,8 +19,11 @@ from realm.errors import (
     CorpusError,
     LockedError,
     MaskingError,
+    NoEncoderError,
     QuestionTooLongError,
+    ReadOnlyError,
     RealmError,
+    UnknownDocumentError,
 )
 
 SHOWN_CHARACTERS = 80
@@ -29,9 +32,12 @@ _STATUS_OF: tuple[tuple[type[RealmError], int, str], ...] = (
     (QuestionTooLongError, 422, "question_too_long"),
     (AnsweringError, 422, "question_refused"),
     (MaskingError, 422, "sentence_refused"),
+    (UnknownDocumentError, 404, "no_document"),
     (CorpusError, 422, "text_refused"),
     (LockedError, 409, "library_locked"),
     (ArtifactError, 503, "unavailable"),
+    (NoEncoderError, 409, "no_encoder"),
+    (ReadOnlyError, 409, "read_only"),
     (ConfigError, 422, "not_possible"),
 )
 """Status and code of each kind of error, the special ones first."""
@@ -71,7 +77,7 @@ def refusal_of(error: RealmError) -> RefusedError:
     """Return what a client is told of an error that realm raises on purpose."""
     for kind, status, code in _STATUS_OF:
         if isinstance(error, kind):
-            headers = {"Retry-After": "1"} if status in {409, 503} else None
+            headers = {"Retry-After": "1"} if isinstance(error, ArtifactError) else None
             return RefusedError(status, code, str(error), headers=headers)
     return RefusedError(422, "refused", str(error))
 

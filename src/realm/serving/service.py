@@ -46,7 +46,8 @@ class Service:
         self.progress = (0, 0)
         """(passages embedded, passages) of the change that is being made."""
         self.is_stopping = False
-        self._changed_at = time.monotonic()
+        self._seen: tuple[object, float] = (model.status().get("version"), time.monotonic())
+        """(version of the library, when it was first seen)."""
         threads = torch.get_num_threads()
         self._changes = Line("realm-changes", self.limits.max_waiting, max(1, threads // 2))
         self._looks = Line("realm-looks", self.limits.max_waiting, threads)
@@ -90,24 +91,24 @@ class Service:
             finally:
                 self.progress = (0, 0)
 
-        return self._changed(await self._changes.run(act))
+        return await self._changes.run(act)
 
     async def remove(self, id: str) -> Changes:  # noqa: A002 - what a document calls it
         """Remove a document; questions from now on do not see it."""
-        return self._changed(await self._changes.run(lambda: self.model.remove_documents(id)))
+        return await self._changes.run(lambda: self.model.remove_documents(id))
 
     def status(self) -> dict[str, Any]:
         """Return the model's status, and what waits."""
+        told = self.model.status()
+        told.pop("library", None)  # where it lies is nobody's business
+        now, version = time.monotonic(), told.get("version")
+        if version != self._seen[0]:  # whoever has changed it
+            self._seen = (version, now)
         return {
-            **self.model.status(),
+            **told,
             "waiting": self.batcher.num_waiting,
-            "index_age_seconds": time.monotonic() - self._changed_at,
+            "index_age_seconds": now - self._seen[1],
         }
-
-    def _changed(self, changes: Changes) -> Changes:
-        if changes:
-            self._changed_at = time.monotonic()
-        return changes
 
     def _advance(self, done: int, total: int) -> None:
         self.progress = (done, total)
