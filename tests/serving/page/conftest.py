@@ -12,7 +12,7 @@ import pytest
 
 import realm
 from realm.checkpoint.checkpoints import Model, save_checkpoint
-from realm.serving.settings import Access
+from realm.serving.settings import Access, Limits
 from realm.storage import REQUEST, locked, write_json
 from realm.tokenizer import WordpieceTokenizer
 
@@ -62,12 +62,17 @@ def open_site(serve: Make, make_packed: Make, tmp_path: Path) -> Iterator[Make]:
     with ExitStack() as opened:
 
         def start(
-            *, token: str | None = None, runs: Sequence[Path] = (), encoder: Path | None = None
+            *,
+            token: str | None = None,
+            limits: Limits | None = None,
+            runs: Sequence[Path] = (),
+            encoder: Path | None = None,
         ) -> Site:
             model = opened.enter_context(
                 realm.load(make_packed(), library=tmp_path / "library", encoder=encoder)
             )
-            client = serve(model, access=Access(token=token) if token else None, runs=runs)
+            access = Access(token=token) if token else None
+            client = serve(model, access=access, limits=limits, runs=runs)
             if token:
                 client.headers["Authorization"] = f"Bearer {token}"
             return Site(client=client)

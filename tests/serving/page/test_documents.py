@@ -117,3 +117,30 @@ def test_a_document_that_is_not_there_is_told_so(site: Any, visit: Make, shows: 
     shows(page, "#reader .notice.alarm", "gone.md")
     page.click(".back")
     shows(page, "#listing", "There are no documents yet")
+
+
+def test_files_are_dropped_anywhere(site: Any, visit: Make, shows: Make) -> None:
+    page = visit(site)
+    page.evaluate(
+        """() => {
+          const dataTransfer = new DataTransfer();
+          dataTransfer.items.add(new File(["Euler was born in 1707."], "euler.txt"));
+          dataTransfer.items.add(new File([""], "empty.txt"));
+          document.body.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true }));
+        }"""
+    )
+    shows(page, ".upload.done", "Added")
+    shows(page, ".upload.failed", "Found an empty file")
+    shows(page, "#listing", "euler.txt")
+    assert page.is_visible("#panel-documents")
+
+
+def test_one_of_many_documents_is_found_by_its_name(site: Any, visit: Make, shows: Make) -> None:
+    for number in range(13):
+        site.put(f"letters/{number}.txt", FERMAT, format="text")
+    page = visit(site, "#documents")
+    shows(page, "#how-many", "13 documents")
+    page.fill("#find", "letters 12")
+    assert page.locator(".document-link").count() == 1
+    page.press("#find", "Escape")
+    assert page.locator(".document-link").count() == 13

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from realm.serving.settings import Limits
+
 Make = Callable[..., Any]
 TOKEN = "correct-horse-battery"  # noqa: S105
 CONTRAST = Path(__file__).parent / "contrast.js"
@@ -87,3 +89,11 @@ def test_a_token_is_asked_for_and_kept(
     page.reload()
     ask(page, QUESTION)
     assert page.is_hidden("#token-dialog")
+
+
+def test_the_files_of_the_page_are_not_counted_as_requests(open_site: Make, visit: Make) -> None:
+    site = open_site(limits=Limits(requests_per_second=0.01, burst=4))
+    page = visit(site)
+    page.wait_for_selector("#ask-result .notice")
+    page.reload()
+    page.wait_for_selector("#ask-result .notice")

@@ -91,7 +91,9 @@ function wantToken(error) {
 function start() {
   onTokenWanted(wantToken);
   for (const button of tabs) {
-    button.addEventListener("click", () => go(lastOn(button.dataset.tab)));
+    const { tab } = button.dataset;
+    const isReading = () => tab === "documents" && current === tab; // a document: back to all of them
+    button.addEventListener("click", () => go(isReading() ? "#documents" : lastOn(tab)));
     button.addEventListener("keydown", onTabKey);
   }
   setUpAsk();
