@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from realm.library.library import Library
 
 
-
 @pytest.fixture
 def model(make_packed: Callable[..., Path]) -> Path:
     return make_packed(name="hybrid", retriever="hybrid", lexical_weight=0.5)
@@ -50,4 +49,3 @@ def library(indexer: "Indexer", tmp_path: Path) -> "Library":
 def documents(articles: list[dict[str, str]]) -> list[Document]:
     """The small world, a document for each person."""
     return [Document(id=a["id"], title=a["title"], text=a["text"]) for a in articles]
-
