@@ -26,7 +26,7 @@ function outcome({ added, replaced, unchanged, skipped, num_embedded: numEmbedde
   const what = added.length ? "Added" : replaced.length ? "Replaced" : unchanged.length ? "Unchanged" : "Nothing added";
   const passages = what === "Added" || what === "Replaced"
     ? [`${counted(numEmbedded, "passage")} embedded`] : [];
-  return { what, details: [...passages, ...lost].join("; ") };
+  return { what, details: [...passages, ...lost].join("; "), isWhole: lost.length === 0 };
 }
 
 function line(name) {
@@ -55,8 +55,8 @@ async function bring({ entry, state, progress }, name, send) {
   state.textContent = "Indexing";
   const watching = watch(progress, state, () => isOver);
   try {
-    const { what, details } = outcome(await send());
-    entry.classList.add("done");
+    const { what, details, isWhole } = outcome(await send());
+    entry.classList.add("done", isWhole ? "whole" : "partly");
     state.textContent = details ? `${what}: ${details}` : what;
     say("documents-said", `${name}: ${state.textContent}`);
   } catch (error) {
