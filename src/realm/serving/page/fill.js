@@ -13,6 +13,7 @@ const TABLE_3 = {
 };
 let running = null;
 let shown = "";
+let cannot = "";
 
 function parameters() {
   return {
@@ -75,7 +76,17 @@ function tryTable3() {
   go(address("fill", TABLE_3));
 }
 
+/** Say before the first sentence whether the model can fill blanks at all. */
+export function modelKnown(status) {
+  if (status.can_explain !== false) return;
+  cannot =
+    `${status.model} has no encoder. Start the server with one of the same vocabulary: ` +
+    "realm serve --encoder RUN.";
+  if (!shown && !running) show(welcome());
+}
+
 function welcome() {
+  if (cannot) return noEncoder({ message: cannot });
   return el(
     "div",
     { class: "welcome" },

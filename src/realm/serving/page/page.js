@@ -4,7 +4,7 @@ import { api, keepToken, onTokenWanted } from "./api.js";
 import { arriveAtAsk, libraryChanged, setUpAsk } from "./ask.js";
 import { byId, el } from "./dom.js";
 import { arriveAtDocuments, setUpDocuments } from "./documents.js";
-import { arriveAtFill, setUpFill } from "./fill.js";
+import { arriveAtFill, modelKnown, setUpFill } from "./fill.js";
 import { count } from "./format.js";
 import { go, lastOn, startRouting } from "./route.js";
 import { arriveAtTraining, leaveTraining } from "./training.js";
@@ -32,6 +32,7 @@ async function refreshStatus() {
     );
     byId("facts").replaceChildren(...facts);
     libraryChanged(status);
+    modelKnown(status);
   } catch (error) {
     const fact = el(
       "div",
