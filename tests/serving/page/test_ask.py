@@ -11,7 +11,7 @@ QUESTION = "where was fermat born"
 
 
 def test_an_answer_stands_marked_in_its_passage_and_in_its_document(
-    site: Any, visit: Make, ask: Make
+    site: Any, visit: Make, ask: Make, shows: Make
 ) -> None:
     site.put("town/fermat.md", FERMAT)
     page = visit(site)
@@ -19,6 +19,7 @@ def test_an_answer_stands_marked_in_its_passage_and_in_its_document(
     told = site.answer(QUESTION)
     best = told["answers"][0]
     assert page.inner_text("#answer") == best["text"]
+    shows(page, "#ask-said", f"Answer: {best['text']}. Probability")  # to a screen reader
     assert page.inner_text(".said .p-value") == f"{best['probability']:.3f}"
     assert page.inner_text(".tag") == "not calibrated"
     assert page.inner_text(".evidence mark") == best["text"]
