@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from realm.corpus.store import PassageStore
-from realm.errors import AnsweringError
+from realm.corpus.store import Passages
+from realm.errors import AnsweringError, QuestionTooLongError
 from realm.model.inputs import TokenSequence
 from realm.model.realm import SpanInput
 from realm.retrieval.batch import body_of
@@ -23,7 +23,7 @@ def question_ids(
         kind: what to call it in a message.
 
     Raises:
-        AnsweringError: it is empty, or longer than the model reads.
+        AnsweringError: it is empty, or longer than the model reads (QuestionTooLongError).
     """
     ids = tokenizer.encode(text).ids
     if not set(ids) - {tokenizer.unk_id}:
@@ -32,7 +32,7 @@ def question_ids(
         )
     limit = max_length - 2
     if len(ids) > limit:
-        raise AnsweringError(
+        raise QuestionTooLongError(
             f"the {kind} has {len(ids)} wordpieces ({len(text):,} characters), expected "
             f"at most {limit}; shorten it"
         )
@@ -40,7 +40,7 @@ def question_ids(
 
 
 def joint_inputs(
-    store: PassageStore, question_ids: Sequence[int], rows: Sequence[int], max_length: int
+    store: Passages, question_ids: Sequence[int], rows: Sequence[int], max_length: int
 ) -> list[TokenSequence]:
     """Return [CLS] question [SEP] body [SEP] of each passage, from cached wordpieces.
 
@@ -52,7 +52,7 @@ def joint_inputs(
 
 
 def span_inputs(
-    store: PassageStore, question_ids: Sequence[int], rows: Sequence[int], max_length: int
+    store: Passages, question_ids: Sequence[int], rows: Sequence[int], max_length: int
 ) -> list[SpanInput]:
     """Return the joint inputs with the place of the body in each.
 
