@@ -72,8 +72,9 @@ def check_usable(library: Library, indexer: Indexer) -> None:
     assert {path.name for path in (library.folder / SEGMENTS).iterdir()} == named
 
 
+@pytest.mark.parametrize("step", [4, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_while_adding_and_replacing(
-    killed_after: KilledAfter, start: Path, indexer: Indexer, documents: list[Document]
+    killed_after: KilledAfter, start: Path, indexer: Indexer, documents: list[Document], step: int
 ) -> None:
     changed = replace(documents[0], text="Fermat lived in Paris.")
     before = {d.id: d.text for d in documents[:2]}
@@ -90,7 +91,7 @@ def test_killed_while_adding_and_replacing(
         start,
         lambda library: library.add([changed, documents[2]], indexer),
         look,
-        step=4,
+        step=step,
     )
     assert kills > 4
 
@@ -105,12 +106,14 @@ def test_killed_while_removing(killed_after: KilledAfter, start: Path, indexer: 
     assert kills > 4
 
 
+@pytest.mark.parametrize("step", [13, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_while_joining_segments(
     killed_after: KilledAfter,
     start: Path,
     indexer: Indexer,
     documents: list[Document],
     monkeypatch: pytest.MonkeyPatch,
+    step: int,
 ) -> None:
     monkeypatch.setattr(compaction, "FACTOR", 2)
 
@@ -122,7 +125,7 @@ def test_killed_while_joining_segments(
         check_usable(library, indexer)
 
     kills = killed_everywhere(
-        killed_after, start, lambda library: library.add(documents[2], indexer), look, step=9
+        killed_after, start, lambda library: library.add(documents[2], indexer), look, step=step
     )
     assert kills > 4
 
