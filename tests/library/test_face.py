@@ -202,7 +202,7 @@ def test_a_library_keeps_what_it_was_given(
     with realm.load(model, library=tmp_path / "kept") as again:
         assert again.answer(QUESTION).as_dict() == wanted
         assert again.status()["version"] == 1
-    with pytest.raises(ConfigError, match="docs beside library"):
+    with pytest.raises(ConfigError, match="found several of docs, library and passages"):
         realm.load(model, library=tmp_path / "kept", docs=tmp_path)
 
 
@@ -238,6 +238,9 @@ def test_a_run_answers_from_its_own_passages_which_do_not_change(model: Path, do
     from realm.checkpoint.sources import write_sources
 
     store = FolderAnswerer.open(docs, model=model).answerer.store
+    with realm.load(model, passages=store.folder) as opened:
+        assert len(opened.answer(QUESTION).passages) == 5
+        assert opened.documents() == []
     write_sources(model, store)  # type: ignore[arg-type]
     with realm.load(model) as opened:
         answered = opened.answer(QUESTION)

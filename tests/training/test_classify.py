@@ -28,7 +28,7 @@ from realm.tokenizer import SPECIAL_TOKENS, WordpieceTokenizer
 from realm.training.classify import classify
 from realm.training.classify_job import ClassifyJob
 from realm.training.ict import ict
-from realm.training.runlog import read_metrics
+from realm.checkpoint.run_records import read_metrics
 from realm.training.sampling import batch_at, is_held_out
 
 ENDS = ("an", "es", "or", "iv", "um", "el", "ot", "ad")

@@ -37,7 +37,7 @@ from realm.tokenizer import WordpieceTokenizer
 from realm.training.finetune import finetune
 from realm.training.finetune_job import FinetuneJob
 from realm.training.mixing import QuestionSet
-from realm.training.runlog import read_metrics
+from realm.checkpoint.run_records import read_metrics
 from realm.training.supervision import correct_spans, judge, rows_to_read
 
 MakeJob = Callable[..., FinetuneJob]

@@ -20,7 +20,7 @@ from realm.masking.store import ExampleStore
 from realm.model.embedder import build_towers
 from realm.model.encoder import build_encoder
 from realm.training.pretrain import pretrain
-from realm.training.runlog import read_metrics
+from realm.checkpoint.run_records import read_metrics
 
 GOLDEN = Path(__file__).with_name("golden_loss.json")
 NAMES = ("loss", "p_null", "utility/mean", "index/score_drift")

@@ -31,7 +31,7 @@ from realm.training.finetune import finetune
 from realm.training.ict import ict
 from realm.training.mlm import mlm
 from realm.training.pretrain import pretrain
-from realm.training.runlog import read_metrics
+from realm.checkpoint.run_records import read_metrics
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
 CUDA = torch.device("cuda")

@@ -14,7 +14,7 @@ from realm.corpus.store import PassageStore
 from realm.errors import ConfigError, CorpusError
 from realm.model.inputs import pad
 from realm.training.ict import IctJob, Pair, ict, start_towers
-from realm.training.runlog import read_metrics
+from realm.checkpoint.run_records import read_metrics
 from realm.training.sampling import is_held_out
 
 MakeStore = Callable[[Sequence[Mapping[str, str]]], PassageStore]

@@ -18,7 +18,7 @@ from realm.storage import Request
 from realm.tokenizer import WordpieceTokenizer
 from realm.training import loop
 from realm.training.loop import train
-from realm.training.runlog import read_metrics
+from realm.checkpoint.run_records import read_metrics
 
 REQUEST = Request(kind="run", settings={"stage": "count"})
 BERT = {

@@ -21,7 +21,7 @@ from realm.masking.store import ExampleStore
 from realm.training import mlm as stage
 from realm.training.mlm import mlm
 from realm.training.mlm_job import GUESS_AMONG_READ, MlmJob, Reading, window
-from realm.training.runlog import read_metrics
+from realm.checkpoint.run_records import read_metrics
 from realm.training.sampling import is_held_out
 
 SCRATCH = EncoderConfig(init="scratch:1x32")

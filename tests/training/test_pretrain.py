@@ -31,7 +31,7 @@ from realm.retrieval.retriever import NULL_ROW
 from realm.tokenizer import WordpieceTokenizer
 from realm.training.pretrain import check_candidates, pretrain
 from realm.training.pretrain_job import PretrainJob
-from realm.training.runlog import read_metrics
+from realm.checkpoint.run_records import read_metrics
 
 MakeJob = Callable[..., PretrainJob]
 

@@ -16,7 +16,7 @@ from realm.errors import ConfigError
 from realm.masking.store import ExampleStore
 from realm.ranks import Ranks
 from realm.training.loop import check_ranks
-from realm.training.runlog import read_metrics
+from realm.checkpoint.run_records import read_metrics
 
 Torchrun = Callable[..., subprocess.CompletedProcess[str]]
 AssertSameRun = Callable[[Path, Path], None]

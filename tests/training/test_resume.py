@@ -31,7 +31,7 @@ from realm.training.finetune import finetune
 from realm.training.ict import ict
 from realm.training.mlm import mlm
 from realm.training.pretrain import pretrain
-from realm.training.runlog import read_metrics
+from realm.checkpoint.run_records import read_metrics
 
 # Refreshes at 2, 4, ...; saves at 3, 6, 9, 10; measurements at 0, 4, 8, 10: every order occurs.
 SHARED: dict[str, Any] = {

@@ -32,6 +32,7 @@ def load(
     *,
     docs: str | Path | None = None,
     library: str | Path | None = None,
+    passages: str | Path | None = None,
     encoder: str | Path | None = None,
     device: str = AUTO,
     progress: Progress | None = None,
@@ -45,44 +46,58 @@ def load(
         library: a folder that keeps documents; made where there is none. Without `docs` and
             `library` a run answers from its own passages, and a model that has none from a
             temporary library, empty at first.
+        passages: a folder from `realm split` to answer from, instead of documents; it does not
+            change.
         encoder: a run of `realm pretrain` whose encoder fills blanks for `explain`.
         device: where the models run: auto, cpu, cuda, cuda:NUMBER.
         progress: called with (passages embedded, passages).
 
     Raises:
-        ConfigError: both docs and library; a model without a reader; a library of another model;
+        ConfigError: several of docs, library and passages; a model without a reader; a library of another model;
             an encoder with another vocabulary.
         CorpusError: there is no text in `docs`.
         ArtifactError: something is missing, damaged or cannot be written.
     """
-    if docs is not None and library is not None:
+    if sum(map(bool, (docs, library, passages))) > 1:
         raise ConfigError(
-            "found docs beside library, expected one of them: a library keeps documents, docs are "
-            "files that are read (a library can watch them: Realm.watch)"
+            "found several of docs, library and passages, expected one of them: a library keeps "
+            "documents, docs are files that are read (a library can watch them: Realm.watch), "
+            "passages what `realm split` made"
         )
     run = default_model() if str(model) == NAME else Path(model)
     tuned = FineTuned.load(run, device=device, autocast="auto")
-    explainer = _explainer(tuned, None if encoder is None else Path(encoder), device)
-    if docs is None and library is None and (tuned.run / SOURCES).is_file():
-        answerer = Answerer.of(tuned, progress=progress)
+    explainer = _explainer(tuned, encoder, device)
+    has_own = not docs and not library and (tuned.run / SOURCES).is_file()
+    if passages or has_own:
+        answerer = Answerer.of(
+            tuned,
+            passages=Path(passages) if passages else None,
+            kept_in=cache_folder() / NAME if str(model) == NAME else None,
+            progress=progress,
+        )
         return Realm(tuned, answerer=answerer, explainer=explainer)
     indexer = Indexer(tuned)
     closing = ExitStack()
     try:
-        if docs is not None:
+        if docs:
             opened = _read_folder(Path(docs), indexer, progress)
-        elif library is not None:
-            opened = Library.create(Path(library), indexer)
         else:
-            folder = Path(tempfile.mkdtemp(prefix="realm-"))
-            closing.callback(shutil.rmtree, folder, ignore_errors=True)
-            opened = Library.create(folder, indexer)
+            opened = Library.create(_folder_of(library, closing), indexer)
         realm = Realm(tuned, library=opened, explainer=explainer, finally_do=closing)
-        weakref.finalize(realm, closing.close)  # where nobody closes it
     except BaseException:
         closing.close()
         raise
+    weakref.finalize(realm, closing.close)  # where nobody closes it
     return realm
+
+
+def _folder_of(library: str | Path | None, closing: ExitStack) -> Path:
+    """Return a library's folder; without one, a temporary folder."""
+    if library:
+        return Path(library)
+    folder = Path(tempfile.mkdtemp(prefix="realm-"))
+    closing.callback(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def kept_library(docs: Path, indexer: Indexer) -> Path:
@@ -108,14 +123,14 @@ def _read_folder(docs: Path, indexer: Indexer, progress: Progress | None) -> Lib
     return library
 
 
-def _explainer(tuned: FineTuned, encoder: Path | None, device: str) -> ExplainerOver | None:
+def _explainer(tuned: FineTuned, encoder: str | Path | None, device: str) -> ExplainerOver | None:
     """Return what fills blanks: the encoder named, the model's own, or nothing."""
     if encoder is None:
         if tuned.model.encoder is None:
             return None
         model, settings = tuned.model, _settings(tuned.checkpoint)
     else:
-        checkpoint = find_checkpoint(encoder)
+        checkpoint = find_checkpoint(Path(encoder))
         model, settings = load_model(checkpoint).to(choose_device(device)), _settings(checkpoint)
         model.need_encoder()
         model.need_towers()
