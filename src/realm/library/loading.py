@@ -53,8 +53,8 @@ def load(
         progress: called with (passages embedded, passages).
 
     Raises:
-        ConfigError: several of docs, library and passages; a model without a reader; a library of another model;
-            an encoder with another vocabulary.
+        ConfigError: several of docs, library and passages; a model without a reader; a library of
+            another model; an encoder with another vocabulary.
         CorpusError: there is no text in `docs`.
         ArtifactError: something is missing, damaged or cannot be written.
     """
