@@ -210,7 +210,7 @@ def show_labels(classified: ClassifiedClaim) -> None:
 
 def show_explanation(explanation: "Explanation") -> None:
     """Print one row of Table 3."""
-    from realm.explaining import as_probability
+    from realm.readable import as_probability
 
     out.print(
         f"[bold]{escape(explanation.text)}[/]  y = [bold green]{escape(explanation.answer)}[/]"

@@ -230,7 +230,7 @@ def _show_calibration(measured: "Calibration", *, as_json: bool) -> None:
 
 def _show(made: "Plan") -> None:
     from realm.cli import display
-    from realm.planning.plan import duration, size
+    from realm.readable import duration, size
 
     work = made.work
     rows = [

@@ -42,6 +42,7 @@ from realm.training.optimizer import (
     warmup_steps,
 )
 from realm.training.runlog import RunLog
+from realm.versions import versions
 
 SECONDS = "seconds.json"
 """How long all processes together worked on a run, up to its newest checkpoint."""
@@ -157,7 +158,7 @@ def train(
         already_done=False,
         metrics=last,
     )
-    ranks.from_first(partial(_finish, request, report))
+    ranks.from_first(partial(_finish, request, report, str(choose_device(config.device))))
     return report
 
 
@@ -275,12 +276,14 @@ def _restore(job: Job, optimizer: torch.optim.Optimizer, state: TrainingState) -
     return state.step
 
 
-def _finish(request: Request, report: TrainReport) -> None:
+def _finish(request: Request, report: TrainReport, device: str) -> None:
     content = {
         "steps": report.steps,
         "seconds": report.seconds,
         "metrics": dict(report.metrics),
         "peak_memory_bytes": peak_memory_bytes(),
+        "versions": versions(),
+        "device": device,
     }
     newest = resume_point(report.run)
     fingerprint = read_json(newest / MANIFEST)["fingerprint"] if newest else ""

@@ -24,6 +24,7 @@ from realm.records import Progress
 from realm.refresh.refresher import open_refresher
 from realm.storage import MANIFEST, Request, read_json
 from realm.training.examples import check_examples
+from realm.training.held_out import keep_held_out
 from realm.training.loop import OnMetrics, check_ranks, train
 from realm.training.pretrain_job import PretrainJob, index_config
 
@@ -108,7 +109,15 @@ def pretrain(  # noqa: PLR0913 - each is one input of the stage
             device=choose_device(config.device),
         )
         with closing(refresher):
-            job = PretrainJob(examples, towers, reading, refresher, config, ranks)
+            job = PretrainJob(
+                examples,
+                towers,
+                reading,
+                refresher,
+                config,
+                ranks,
+                on_held_out=partial(keep_held_out, out),
+            )
             ranks.from_first(partial(start_run, out, request))
             ranks.from_first(partial(write_sources, out, store))
             return train(

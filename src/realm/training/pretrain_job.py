@@ -1,7 +1,8 @@
 """One step of joint pre-training, and what it measures (sections 3.1 to 3.4)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ from realm.refresh.reranking import Reranked
 from realm.retrieval.batch import Lengths, candidate_batch
 from realm.retrieval.retriever import CandidateFinder
 from realm.training.examples import ExampleSampler
+from realm.training.held_out import HeldOutRead
 from realm.training.measures import (
     ForwardPass,
     average,
@@ -90,8 +92,10 @@ class PretrainJob:
         refresher: Refresher,
         config: PretrainConfig,
         ranks: Ranks = ALONE,
+        on_held_out: Callable[[int, HeldOutRead], None] | None = None,
     ) -> None:
         self.ranks = ranks
+        self._on_held_out = on_held_out if ranks.is_first else None
         self.store = refresher.store
         self.step_now = 0
         self.index_config = index_config(config, len(self.store))
@@ -217,7 +221,8 @@ class PretrainJob:
         """Measure held-out examples with and without retrieval."""
         self.step_now = step
         self.refresher.advance(self.towers.passage, step)
-        measured = measure_held_out(self.forward, self.sampler.held_out)
+        told = partial(self._on_held_out, step) if self._on_held_out else None
+        measured = measure_held_out(self.forward, self.sampler.held_out, on_first=told)
         return {**measured, **self._audit()}
 
     def state(self) -> Mapping[str, Any]:
