@@ -1,6 +1,5 @@
 """realm ask."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -92,7 +91,7 @@ def ask(
         told = placed_as_json(answered, opened)
         places = [str(opened.place(answer)) for answer in answered.answers]
     if as_json:
-        typer.echo(json.dumps(told, ensure_ascii=False))
+        options.print_json(told)
     else:
         display.show_answers(answered, places)
 

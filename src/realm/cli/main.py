@@ -39,6 +39,7 @@ def build_app() -> typer.Typer:
         asking_commands,
         calibrating_commands,
         corpus_commands,
+        doctor_commands,
         evaluating_commands,
         exchange_commands,
         planning_commands,
@@ -57,6 +58,7 @@ def build_app() -> typer.Typer:
     )
     app.callback()(_realm)
     answering_commands.register_quickstart(app)
+    doctor_commands.register(app)
     for part in (
         corpus_commands,
         training_commands,

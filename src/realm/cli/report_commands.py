@@ -31,6 +31,7 @@ def report(
         typer.Option(min=0, help="Example questions to show, right and wrong ones together."),
     ] = 30,
     quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Write one HTML file about a run: curves, numbers with intervals, examples, settings.
 
@@ -43,5 +44,7 @@ def report(
     from realm.reporting.report import write_run_report
 
     write_run_report(run, out, evaluations=evaluation or (), num_examples=questions)
-    if not quiet:
+    if as_json:
+        options.print_json({"run": run, "out": out, "size_bytes": out.stat().st_size})
+    elif not quiet:
         display.out.print(f"report of {run} in {out}", markup=False)

@@ -1,11 +1,12 @@
 """realm status: a run that trains, live, also from another terminal."""
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from realm.cli import options
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -34,7 +35,7 @@ def register(app: typer.Typer) -> None:
 def status(
     run: Annotated[Path, typer.Argument(help="Run folder of realm pretrain.")],
     once: Annotated[bool, typer.Option("--once", help="Print it once, do not stay.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it once, as JSON.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Show what trainer and builders of a run are doing, and how old its index is.
 
@@ -47,7 +48,7 @@ def status(
 
     found = run_status(run)
     if as_json:
-        typer.echo(json.dumps(found.as_json(), indent=2))
+        options.print_json(found.as_json())
         return
     if once or not display.out.is_terminal:
         display.out.print(_shown(found))

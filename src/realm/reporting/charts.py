@@ -220,7 +220,11 @@ def _scale(axes: Any, lines: Sequence[Line], unit: Unit) -> None:  # noqa: ANN40
     if unit == "share":
         axes.yaxis.set_major_formatter(_percent())
     else:
-        axes.yaxis.set_major_formatter(_ticker().FuncFormatter(lambda y, _: number(y)))
+        axes.yaxis.set_major_formatter(_ticker().FuncFormatter(_tick))
+
+
+def _tick(value: float, _place: int) -> str:
+    return number(value)
 
 
 def _percent() -> Any:  # noqa: ANN401

@@ -84,7 +84,7 @@ class Evaluation:
     def breakdowns(self) -> list[Table]:
         """Return the same by kinds of questions."""
         told = [
-            Table(title=_GROUPS.get(name, name), rows=_rows(one["groups"]))
+            Table(title=_GROUPS.get(str(name), str(name)), rows=_rows(one["groups"]))
             for name, one in self.content.get("breakdowns", {}).items()
         ]
         thirds = self.content.get("overlap_thirds", {})
