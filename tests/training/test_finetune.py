@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from realm.answering import Answerer
 from realm.checkpoint.checkpoints import Model, load_model, save_checkpoint, tower_hash
 from realm.checkpoint.pretrained import load_pretrained
+from realm.checkpoint.run_records import read_metrics
 from realm.checkpoint.sources import passages_of
 from realm.config import EncoderConfig, FinetuneConfig, IndexConfig, OptimizerConfig
 from realm.corpus.store import PassageStore
@@ -37,7 +38,6 @@ from realm.tokenizer import WordpieceTokenizer
 from realm.training.finetune import finetune
 from realm.training.finetune_job import FinetuneJob
 from realm.training.mixing import QuestionSet
-from realm.checkpoint.run_records import read_metrics
 from realm.training.supervision import correct_spans, judge, rows_to_read
 
 MakeJob = Callable[..., FinetuneJob]

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from realm.checkpoint.checkpoints import load_model
+from realm.checkpoint.run_records import read_metrics
 from realm.config import TrainConfig
 from realm.corpus.store import PassageStore
 from realm.errors import ConfigError
 from realm.masking.store import ExampleStore
 from realm.ranks import Ranks
 from realm.training.loop import check_ranks
-from realm.checkpoint.run_records import read_metrics
 
 Torchrun = Callable[..., subprocess.CompletedProcess[str]]
 AssertSameRun = Callable[[Path, Path], None]

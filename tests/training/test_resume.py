@@ -13,6 +13,7 @@ import pytest
 
 from realm.checkpoint.checkpoints import find_checkpoint
 from realm.checkpoint.run_folder import TrainReport
+from realm.checkpoint.run_records import read_metrics
 from realm.config import (
     ClassifyConfig,
     EncoderConfig,
@@ -31,7 +32,6 @@ from realm.training.finetune import finetune
 from realm.training.ict import ict
 from realm.training.mlm import mlm
 from realm.training.pretrain import pretrain
-from realm.checkpoint.run_records import read_metrics
 
 # Refreshes at 2, 4, ...; saves at 3, 6, 9, 10; measurements at 0, 4, 8, 10: every order occurs.
 SHARED: dict[str, Any] = {

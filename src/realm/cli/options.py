@@ -37,8 +37,13 @@ Quiet = Annotated[
 TensorBoard = Annotated[
     bool, typer.Option("--tensorboard", help="Also write TensorBoard events (extra: track).")
 ]
+DEVICES = ("auto", "cpu", "cuda")
 Device = Annotated[
-    str, typer.Option(help="auto (a GPU if there is one), cpu, cuda or cuda:NUMBER.")
+    str,
+    typer.Option(
+        help="auto (a GPU if there is one), cpu, cuda or cuda:NUMBER.",
+        autocompletion=lambda: list(DEVICES),
+    ),
 ]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout instead of text.")

@@ -17,7 +17,7 @@ from realm.errors import ConfigError
 from realm.reporting.numbers import number
 from realm.reporting.panels import Unit
 
-Points = Sequence[tuple[float, float]]
+Points = Sequence[tuple[float | int, float]]
 WIDTH, HEIGHT, WIDE = 4.7, 2.35, 9.7
 """Inches of 72 units of the SVG."""
 MAX_POINTS = 300
