@@ -2,19 +2,22 @@
 
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from realm.cache import cache_folder
-from realm.checkpoint.calibration import Calibration, load_calibration
-from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model
-from realm.checkpoint.sources import check_vocabulary, passages_of, run_of
-from realm.corpus.store import PassageStore
-from realm.device import AUTO, choose_device, device_of, has_quick_bfloat16
+from realm.checkpoint.calibration import Calibration
+from realm.checkpoint.checkpoints import Model
+from realm.checkpoint.sources import check_vocabulary, passages_of
+from realm.corpus.store import Passages, PassageStore
+from realm.device import AUTO, device_of
+from realm.fine_tuned import AnsweringLengths, Autocast, FineTuned
 from realm.index.builder import autocast_to
 from realm.index.opening import open_snapshot
 from realm.index.snapshot import Snapshot
@@ -22,29 +25,18 @@ from realm.mini import NAME, default_model
 from realm.model.confidence import scale_factor
 from realm.model.evidence import measure_evidence
 from realm.model.realm import Budget, span_logits
-from realm.records import Answer, AnsweredQuestion, Evidence, Progress
-from realm.retrieval.bm25 import Bm25Retriever, open_lexical
+from realm.records import Answer, AnsweredQuestion, Evidence, Passage, Progress
+from realm.retrieval.bm25 import Lexical, open_lexical
 from realm.retrieval.dense import DenseRetriever, Retriever
 from realm.retrieval.gathering import gather
 from realm.retrieval.hybrid import HybridRetriever
 from realm.retrieval.reading import question_ids, span_inputs
 from realm.retrieval.retriever import NULL_ROW
-from realm.storage import MANIFEST, read_json
 
 NUM_SPANS = 200
 """Most probable spans of a question that are summed by string."""
 BATCH_TOKENS = 4_096
 OpenIndex = Callable[[Model, PassageStore], Snapshot]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnsweringLengths:
-    """Longest inputs in wordpieces, as the reader was trained."""
-
-    question: int = 64
-    joint: int = 352
-    num_passages: int = 5
-    """Passages read for each question, unless the caller says otherwise (paper: 5)."""
 
 
 class Answerer:
@@ -53,7 +45,7 @@ class Answerer:
     def __init__(
         self,
         model: Model,
-        store: PassageStore,
+        store: Passages,
         snapshot: Snapshot,
         *,
         lengths: AnsweringLengths | None = None,
@@ -64,6 +56,7 @@ class Answerer:
         snapshot.check_passages(store.fingerprint)
         check_vocabulary(model, store)
         self.store = store
+        self.snapshot = snapshot
         self.reader = model.need_reader().eval()
         self.lengths = lengths or AnsweringLengths()
         self.model_name = name
@@ -87,7 +80,7 @@ class Answerer:
         passages: Path | None = None,
         device: str = AUTO,
         progress: Progress | None = None,
-        autocast: Literal["auto", "bfloat16", "none"] = "none",
+        autocast: Autocast = "none",
         kept_in: Path | None = None,
         open_index: OpenIndex | None = None,
     ) -> "Answerer":
@@ -111,41 +104,51 @@ class Answerer:
         """
         if run is None:
             run, kept_in = default_model(), kept_in or cache_folder() / NAME
-        checkpoint = find_checkpoint(run)
-        calibration = load_calibration(run)
-        where = choose_device(device)
-        model = load_model(checkpoint, quick=True).to(where)
-        model.need_reader()
-        run = run_of(run)
-        store = PassageStore.open(passages or passages_of(run))
-        manifest = read_json(checkpoint / MANIFEST)
-        settings = manifest["settings"]
+        tuned = FineTuned.load(run, device=device, autocast=autocast)
+        store = PassageStore.open(passages or passages_of(tuned.run))
         if open_index is None:
-            open_index = partial(open_snapshot, run, kept_in=kept_in, progress=progress)
-        answerer = cls(
-            model,
+            open_index = partial(open_snapshot, tuned.run, kept_in=kept_in, progress=progress)
+        return cls.over(
+            tuned,
             store,
-            open_index(model, store),
-            lengths=AnsweringLengths(
-                question=int(settings["question_wordpieces"]),
-                joint=int(settings["joint_wordpieces"]),
-                num_passages=_num_passages(settings),
-            ),
-            name=run.name,
-            fingerprint=str(manifest["fingerprint"]),
-            calibration=calibration,
+            open_index(tuned.model, store),
+            lambda: open_lexical(kept_in or tuned.run, store, progress=progress),
         )
-        if autocast == "auto":
-            autocast = "bfloat16" if has_quick_bfloat16(where) else "none"
-        answerer.autocast = autocast
-        if settings.get("retriever") == "hybrid":
-            answerer.use_hybrid(
-                open_lexical(kept_in or run, store, progress=progress),
-                lexical_weight=float(settings["lexical_weight"]),
-            )
+
+    @classmethod
+    def over(
+        cls,
+        tuned: FineTuned,
+        store: Passages,
+        snapshot: Snapshot,
+        open_words: Callable[[], Lexical],
+    ) -> "Answerer":
+        """Return what answers from these passages.
+
+        Args:
+            tuned: the model.
+            store: the passages.
+            snapshot: of them, under the model's Embed_doc.
+            open_words: returns BM25 over them; called where the model's retriever wants it.
+
+        Raises:
+            ConfigError: the passages were cut with another vocabulary.
+        """
+        answerer = cls(
+            tuned.model,
+            store,
+            snapshot,
+            lengths=tuned.lengths,
+            name=tuned.name,
+            fingerprint=tuned.fingerprint,
+            calibration=tuned.calibration,
+        )
+        answerer.autocast = tuned.autocast
+        if tuned.lexical_weight is not None:
+            answerer.use_hybrid(open_words(), lexical_weight=tuned.lexical_weight)
         return answerer
 
-    def use_hybrid(self, lexical: Bm25Retriever, *, lexical_weight: float) -> None:
+    def use_hybrid(self, lexical: Lexical, *, lexical_weight: float) -> None:
         """Retrieve by the sum of the dense score and BM25's from now on."""
         self.retriever = HybridRetriever(self.dense, lexical, lexical_weight=lexical_weight)
 
@@ -168,6 +171,22 @@ class Answerer:
     def corpus_fingerprint(self) -> str:
         """Fingerprint of the passages it answers from."""
         return self.store.fingerprint
+
+    def search(self, query: str, k: int) -> tuple[list[int], list[float], list[float]]:
+        """Return the rows of the k best passages, their scores, and p(z|x) over them.
+
+        Args:
+            query: a question, or some words.
+            k: passages to return, at most.
+
+        Raises:
+            AnsweringError: an empty query, or one longer than the model reads.
+        """
+        self._check(query)
+        if not len(self.store):
+            return [], [], []
+        ((rows, scores),) = self.retriever.retrieve([query], k)
+        return rows, scores, self._weights(scores).softmax(dim=0).tolist()
 
     def answer(
         self,
@@ -203,11 +222,12 @@ class Answerer:
             return []
         num_passages = num_passages or self.lengths.num_passages
         wanted = max(num_passages, num_retrieved or 0)
-        retrieved = self.retriever.retrieve(questions, wanted)
+        nothing: list[tuple[list[int], list[float]]] = [([], [])] * len(pieces)
+        retrieved = self.retriever.retrieve(questions, wanted) if len(self.store) else nothing
         answered: list[AnsweredQuestion] = []
         for question, ids, (rows, scores) in zip(questions, pieces, retrieved, strict=True):
-            read = rows[:num_passages]
-            answers, evidence = self._read(ids, read, scores[:num_passages], num_answers)
+            read, weights = rows[:num_passages], self._weights(scores[:num_passages])
+            answers, evidence = self._read(ids, read, scores[:num_passages], weights, num_answers)
             if calibration is not None and evidence is not None and answers:
                 answers = _calibrated(answers, calibration.calibrator.probability(evidence))
             answered.append(
@@ -216,6 +236,7 @@ class Answerer:
                     answers=answers,
                     passage_rows=tuple(rows),
                     read_rows=tuple(read),
+                    read_probabilities=tuple(weights.softmax(dim=0).tolist()),
                     evidence=evidence,
                     is_calibrated=calibration is not None,
                     min_probability=min_probability,
@@ -223,13 +244,22 @@ class Answerer:
             )
         return answered
 
+    def _weights(self, scores: list[float]) -> Float[Tensor, " rows"]:
+        """Return what the reader adds for each passage; their softmax is p(z|x)."""
+        return torch.tensor(scores) * self.retriever.score_weight
+
     def _check(self, question: str) -> list[int]:
         """Return the question's wordpieces."""
         return question_ids(self.store.tokenizer, question, self.lengths.question)
 
     @torch.inference_mode()
     def _read(
-        self, question_ids: list[int], rows: list[int], scores: list[float], num_answers: int
+        self,
+        question_ids: list[int],
+        rows: list[int],
+        scores: list[float],
+        weighted: Float[Tensor, " rows"],
+        num_answers: int,
     ) -> tuple[tuple[Answer, ...], Evidence | None]:
         """Return the most probable strings among the passages read, and what speaks for the best.
 
@@ -241,7 +271,6 @@ class Answerer:
         also = [NULL_ROW] if self.reader.reads_null else []
         inputs = span_inputs(self.store, question_ids, [*rows, *also], self.lengths.joint)
         budget = Budget(pad_id=self.store.tokenizer.pad_id, batch_tokens=BATCH_TOKENS)
-        weighted = torch.tensor(scores) * self.retriever.score_weight
         with autocast_to(self.autocast, device_of(self.reader)):
             logits = span_logits(self.reader, inputs, budget)
         null = logits.pop()[0, :1] if also else torch.empty(0)
@@ -292,12 +321,6 @@ def _calibrated(answers: tuple[Answer, ...], probability: float) -> tuple[Answer
     )
 
 
-def _num_passages(settings: dict[str, Any]) -> int:
-    """Return how many passages an imported model was published to read; the paper's otherwise."""
-    published = settings.get("defaults", {}).get("evaluate", {})
-    return int(published.get("num_passages", AnsweringLengths().num_passages))
-
-
 def answered_as_json(answered: AnsweredQuestion) -> dict[str, Any]:
     """Return what `realm ask --json` prints.
 
@@ -322,15 +345,22 @@ def answered_as_json(answered: AnsweredQuestion) -> dict[str, Any]:
                 "start": answer.start,
                 "end": answer.end,
                 "passage": {
-                    "id": answer.passage.id,
-                    "article_id": answer.passage.article_id,
-                    "title": answer.passage.title,
-                    "text": answer.passage.text,
-                    "start": answer.passage.start,
-                    "end": answer.passage.end,
+                    **passage_as_json(answer.passage),
                     "probability": answer.passage_probability,
                 },
             }
             for answer in answered.answers
         ],
+    }
+
+
+def passage_as_json(passage: Passage) -> dict[str, Any]:
+    """Return a passage as JSON; `start` and `end` are characters of its article's text."""
+    return {
+        "id": passage.id,
+        "article_id": passage.article_id,
+        "title": passage.title,
+        "text": passage.text,
+        "start": passage.start,
+        "end": passage.end,
     }

@@ -21,8 +21,8 @@ Run = Callable[..., Any]
 World = Any
 Command = Sequence[object]
 SECONDS = 0.4
-NOT_WALKED = {"quickstart", "serve", "study", "calibrate"}
-"""A tour, a server, a study of hours, and one that test_calibrating.py asks for JSON."""
+NOT_WALKED = {"quickstart", "serve", "docs watch", "study", "calibrate"}
+"""A tour, what runs until Ctrl-C, a study of hours; test_calibrating.py asks the last for JSON."""
 PUBLISHED = Path(__file__).parents[1] / "exchange" / "published"
 HEAVY = ("torch", "transformers", "pyarrow", "numpy", "matplotlib", "fastapi", "rich.progress")
 COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-7]|4[0-7]|9[0-7]|10[0-7])(?:;\d+)*m")
@@ -99,6 +99,8 @@ def commands(world: World, call: Run, tmp_path: Path) -> dict[str, Command]:
     asked = ("--model", world / "qa", "--config", world / "settings.toml")
     evaluate = ("evaluate", world / "questions.jsonl", *asked, "--set", "limit=4")
     assert call(*evaluate, "--out", report).code == 0
+    library, note = tmp_path / "library", tmp_path / "note.txt"
+    note.write_text("The baker was born in Bado.", encoding="utf-8")
     run, blank = world / "pretrain", "The baker was born in [MASK]."
     stages = ("split", "mask", "ict", "mlm", "index", "pretrain", "finetune")
     found = (world.command(stage) for stage in stages)
@@ -126,12 +128,16 @@ def commands(world: World, call: Run, tmp_path: Path) -> dict[str, Command]:
         ),
         "plan": ("plan", "--passages", "100k", "--gpus", 2),
         "doctor": ("doctor",),
+        "docs add": ("docs", "add", library, note, "--model", world / "qa"),
+        "docs list": ("docs", "list", library),
+        "docs reindex": ("docs", "reindex", library, "--model", world / "qa"),
+        "docs remove": ("docs", "remove", library, note.name),
     }
 
 
 def test_every_verb_is_walked(commands: dict[str, Command]) -> None:
     """A new verb is to be added here: it tells what it did as JSON, too."""
-    names = {verb[0] for verb in verbs() if len(verb) == 1}
+    names = {" ".join(verb) for verb in verbs()}
     assert names - NOT_WALKED == commands.keys()
 
 

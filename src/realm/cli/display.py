@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -28,9 +28,19 @@ if TYPE_CHECKING:
     from realm.evaluation.table3 import Table3
     from realm.explaining import Explanation
 
-out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-err = Console(highlight=False, soft_wrap=not sys.stderr.isatty(), stderr=True)
-"""Lines wrap at a terminal's width only: piped, each stays whole."""
+PIPED_WIDTH = 10_000
+"""Characters: wider than any table."""
+
+
+def _console(stream: TextIO, *, stderr: bool) -> Console:
+    """Return where to print; lines wrap at a terminal's width only: piped, each stays whole."""
+    is_piped = not stream.isatty()
+    width = PIPED_WIDTH if is_piped else None
+    return Console(highlight=False, soft_wrap=is_piped, width=width, stderr=stderr)
+
+
+out = _console(sys.stdout, stderr=False)
+err = _console(sys.stderr, stderr=True)
 
 CONTEXT_CHARACTERS = 160
 """Characters of a passage shown on each side of an answer."""
