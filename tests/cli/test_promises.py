@@ -171,6 +171,13 @@ def subtests_of() -> Callable[[str], Any]:
     return named
 
 
+def test_a_table_in_a_pipe_keeps_its_lines_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    from realm.cli import display
+
+    display.out.print(display.table("", ("name", "value"), [("n" * 150, "v" * 150)]))
+    assert f"{'n' * 150}  {'v' * 150}" in capsys.readouterr().out
+
+
 def test_an_error_leaves_stdout_empty(call: Run, tmp_path: Path) -> None:
     result = call("status", tmp_path, "--json")
     assert (result.code, result.out) == (2, "")

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -32,15 +32,14 @@ PIPED_WIDTH = 10_000
 """Characters: wider than any table."""
 
 
-def _console(stream: TextIO, *, stderr: bool) -> Console:
+def _console(*, is_terminal: bool, stderr: bool) -> Console:
     """Return where to print; lines wrap at a terminal's width only: piped, each stays whole."""
-    is_piped = not stream.isatty()
-    width = PIPED_WIDTH if is_piped else None
-    return Console(highlight=False, soft_wrap=is_piped, width=width, stderr=stderr)
+    width = None if is_terminal else PIPED_WIDTH
+    return Console(highlight=False, soft_wrap=not is_terminal, width=width, stderr=stderr)
 
 
-out = _console(sys.stdout, stderr=False)
-err = _console(sys.stderr, stderr=True)
+out = _console(is_terminal=sys.stdout.isatty(), stderr=False)
+err = _console(is_terminal=sys.stderr.isatty(), stderr=True)
 
 CONTEXT_CHARACTERS = 160
 """Characters of a passage shown on each side of an answer."""
