@@ -1,4 +1,4 @@
-"""What a pre-training run is doing: its trainer, its builders, its snapshots; from any process."""
+"""What a run whose index is refreshed is doing: its trainer, its builders, its snapshots; from any process."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -42,17 +42,21 @@ def run_status(run: Path) -> RunStatus:
     """Look at a run's folder; nothing is changed.
 
     Raises:
-        ArtifactError: it is no pre-training run.
+        ArtifactError: it is no run that refreshes an index.
     """
     is_finished = (run / MANIFEST).is_file()
     known = run / (MANIFEST if is_finished else REQUEST)
     if not known.is_file():
         raise ArtifactError(
-            f"found no run in {run}; expected the folder that `realm pretrain --out` writes"
+            f"found no run in {run}; expected the folder that `realm pretrain --out` writes, or "
+            "`realm finetune --out` with train_passages=true"
         )
     refresh = read_json(known).get("settings", {}).get("refresh")
     if not isinstance(refresh, dict):
-        raise ArtifactError(f"{run} is not a pre-training run: it refreshes no index")
+        raise ArtifactError(
+            f"{run} refreshes no index; expected a run of `realm pretrain`, or of `realm finetune` "
+            "with train_passages=true"
+        )
     return RunStatus(
         run=run,
         is_finished=is_finished,
