@@ -6,6 +6,7 @@ Retriever: the passages of a wide beam, right when they hold an answer.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -75,30 +76,45 @@ class FinetuneJob:
         self.config = config
         self.live: IndexInUse | None = None
         if isinstance(index, Snapshot):
-            searched: VectorIndex = index
+            self._searched: VectorIndex = index
         else:
             embedding = index_config(config, len(store))
-            searched = self.live = IndexInUse(index, towers, config.refresh, embedding, ranks)
-        self.dense = DenseRetriever(
-            towers.query,
-            searched,
-            store.tokenizer,
-            question_wordpieces=config.question_wordpieces,
-            batch_tokens=config.batch_tokens,
-        )
-        self.hybrid = (
-            HybridRetriever(self.dense, lexical, lexical_weight=config.lexical_weight)
-            if lexical is not None
-            else None
-        )
-        self.scores: PassageScores = (
-            StandingScores(searched, self.hybrid, has_early_loss=self.retriever_learns)
-            if self.live is None
-            else FreshScores(searched, self.hybrid, towers.passage, store, config)
-        )
+            self.live = IndexInUse(index, towers, config.refresh, embedding, ranks)
+            self._searched = self.live
+        self._bm25 = lexical
         self.reading = SpanReading(reader, store, config)
         self.mixture, self.eval_questions = _without_held_out(sets, config)
         towers.passage.requires_grad_(requires_grad=self.live is not None)
+
+    @cached_property
+    def dense(self) -> DenseRetriever:
+        """Embed_input and the index; one that is refreshed is open from the first step on."""
+        return DenseRetriever(
+            self.towers.query,
+            self._searched,
+            self.store.tokenizer,
+            question_wordpieces=self.config.question_wordpieces,
+            batch_tokens=self.config.batch_tokens,
+        )
+
+    @cached_property
+    def hybrid(self) -> HybridRetriever | None:
+        """The same together with BM25, where that is asked for."""
+        weight = self.config.lexical_weight
+        if self._bm25 is None:
+            return None
+        return HybridRetriever(self.dense, self._bm25, lexical_weight=weight)
+
+    @cached_property
+    def scores(self) -> PassageScores:
+        """How what was retrieved is scored."""
+        if self.live is None:
+            return StandingScores(
+                self._searched, self.hybrid, has_early_loss=self.retriever_learns
+            )
+        return FreshScores(
+            self.live, self.hybrid, self.towers.passage, self.store, self.config
+        )
 
     @property
     def model(self) -> Model:
