@@ -440,8 +440,8 @@ class FinetuneConfig(TrainConfig):
             self._check_refresh()
         elif self.share_towers:
             raise ValueError(
-                "share_towers=true needs train_passages=true: one tower cannot learn from questions "
-                "and stand still for passages"
+                "share_towers=true needs train_passages=true: one tower cannot learn from "
+                "questions and stand still for passages"
             )
         return self
 

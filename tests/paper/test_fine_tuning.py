@@ -23,9 +23,7 @@ Tuned = Callable[..., tuple[Path, dict[str, bool]]]
 
 
 @pytest.fixture
-def tuned(
-    store: PassageStore, make_start: Callable[..., dict[str, Path]], tmp_path: Path
-) -> Tuned:
+def tuned(store: PassageStore, make_start: Callable[..., dict[str, Path]], tmp_path: Path) -> Tuned:
     """Fine-tune for three steps; return the run, and which of its two towers have moved."""
     torch.set_num_threads(1)
 
@@ -54,8 +52,10 @@ def tuned(
 
 
 def test_by_default_the_index_is_built_once_and_embed_doc_is_not_updated(tuned: Tuned) -> None:
-    """ "For fine-tuning, we just build the MIPS index once (using the pre-trained theta) for
-    simplicity and do not update Embed_doc. Note that we still fine-tune Embed_input"."""
+    """Section 3.3: "For fine-tuning, we just build the MIPS index once [...] for simplicity".
+
+    "Note that we still fine-tune Embed_input".
+    """
     run, moved = tuned()
     assert moved == {"query": True, "passage": False}
     assert [step for step, _ in list_snapshots(run)] == [0]
@@ -63,7 +63,7 @@ def test_by_default_the_index_is_built_once_and_embed_doc_is_not_updated(tuned: 
 
 
 def test_refreshes_can_be_used_for_fine_tuning_too(tuned: Tuned) -> None:
-    """ "asynchronous refreshes can be used for both pre-training and fine-tuning"."""
+    """Section 3.3: "asynchronous refreshes can be used for both pre-training and fine-tuning"."""
     run, moved = tuned(train_passages=True, refresh=RefreshConfig(mode="sync", every_steps=1))
     assert moved == {"query": True, "passage": True}
     refreshed = [line["index/refreshed"] for line in read_metrics(run) if "loss" in line]

@@ -1,6 +1,7 @@
 """Fine-tuning that trains Embed_doc, too: gradients, the refreshed index, what the run leaves."""
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -257,7 +258,7 @@ EVERYTHING_ON: dict[str, Any] = {
     ids=["marginal", "in-groups", "emdr2", "pdist", "everything"],
 )
 def test_a_step_with_fresh_vectors_is_autograd_through_the_whole(
-    make_job: MakeJob, store: PassageStore, changed: dict[str, Any], share: bool | None
+    make_job: MakeJob, store: PassageStore, changed: dict[str, Any], *, share: bool | None
 ) -> None:
     """Both towers and the reader; what stays in the index counts as a constant."""
     lexical = Bm25Retriever.open(store) if "retriever" in changed else None
@@ -267,8 +268,7 @@ def test_a_step_with_fresh_vectors_is_autograd_through_the_whole(
     expected = whole_graph(plain, store, head_and_right(4))
     expected.backward()
     assert loss == pytest.approx(float(expected.detach()), rel=1e-5)
-    parts = ("query", "passage")
-    for name in parts:
+    for name in ("query", "passage"):
         found = gradients(getattr(job.towers, name))
         wanted = gradients(getattr(plain.towers, name))
         assert sum(float(value.abs().sum()) for value in wanted) > 0
@@ -399,7 +399,9 @@ def test_re_ranking_finds_what_a_fresh_index_finds(make_job: MakeJob, store: Pas
     assert not torch.equal(plain.live.search(vectors.detach(), 5)[1], wanted)
 
 
-@pytest.mark.parametrize(("share_towers", "is_shared"), [(None, True), (True, True), (False, False)])
+@pytest.mark.parametrize(
+    ("share_towers", "is_shared"), [(None, True), (True, True), (False, False)]
+)
 def test_the_finished_run_answers_with_an_index_of_its_last_embed_doc(
     tune: Tune,
     store: PassageStore,
@@ -469,8 +471,6 @@ def test_the_vectors_of_the_start_serve_as_the_first_index(
     tune: Tune, store: PassageStore, start: dict[str, Path], tmp_path: Path
 ) -> None:
     """They are taken over, not computed again: an index of other vectors shows where it is from."""
-    import shutil
-
     begin = tmp_path / "begin"
     (begin / "checkpoints").mkdir(parents=True)
     shutil.copytree(start["embedder"], begin / "checkpoints" / "step-7")
@@ -519,6 +519,7 @@ def test_a_run_that_does_not_train_passages_is_the_run_it_was_before() -> None:
     assert not {"train_passages", "fresh_passages", "refresh", "passage_wordpieces"} & set(known)
     own = config().identity()
     assert own["train_passages"]
-    assert own["refresh"] == config(refresh=SYNC.model_copy(update={"builders": 9})).identity()[
-        "refresh"
-    ]
+    assert (
+        own["refresh"]
+        == config(refresh=SYNC.model_copy(update={"builders": 9})).identity()["refresh"]
+    )

@@ -33,7 +33,12 @@ def register(app: typer.Typer) -> None:
 
 
 def status(
-    run: Annotated[Path, typer.Argument(help="Run folder of realm pretrain, or of realm finetune with train_passages.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            help="Run folder of realm pretrain, or of realm finetune with train_passages."
+        ),
+    ],
     once: Annotated[bool, typer.Option("--once", help="Print it once, do not stay.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print it once, as JSON.")] = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""What a run whose index is refreshed is doing: its trainer, its builders, its snapshots; from any process."""
+"""What a run that refreshes an index is doing: trainer, builders, snapshots; from any process."""
 
 import json
 from dataclasses import asdict, dataclass

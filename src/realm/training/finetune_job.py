@@ -109,12 +109,8 @@ class FinetuneJob:
     def scores(self) -> PassageScores:
         """How what was retrieved is scored."""
         if self.live is None:
-            return StandingScores(
-                self._searched, self.hybrid, has_early_loss=self.retriever_learns
-            )
-        return FreshScores(
-            self.live, self.hybrid, self.towers.passage, self.store, self.config
-        )
+            return StandingScores(self._searched, self.hybrid, has_early_loss=self.retriever_learns)
+        return FreshScores(self.live, self.hybrid, self.towers.passage, self.store, self.config)
 
     @property
     def model(self) -> Model:

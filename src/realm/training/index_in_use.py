@@ -1,7 +1,7 @@
 """The index of a stage whose Embed_doc learns: searched, refreshed between two steps, audited.
 
-The index only selects; whoever trains scores afresh what it reads (section 3.3), and tells here what
-that says of the index: how old what is retrieved is, how far its scores had drifted.
+The index only selects; whoever trains scores afresh what it reads (section 3.3), and tells here
+what that says of the index: how old what is retrieved is, how far its scores had drifted.
 """
 
 from collections.abc import Callable, Mapping, Sequence

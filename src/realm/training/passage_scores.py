@@ -168,9 +168,7 @@ class FreshScores:
 
     def score(self, found: Retrieved) -> Scored:
         """Return early losses and scores, and what they tell of the index."""
-        rows = [
-            self.rows_to_embed(*pair) for pair in zip(found.judged, found.read, strict=True)
-        ]
+        rows = [self.rows_to_embed(*pair) for pair in zip(found.judged, found.read, strict=True)]
         distinct = list(dict.fromkeys(row for one in rows for row in one))
         place_of = {row: place for place, row in enumerate(distinct)}
         vectors = self._embed(distinct)

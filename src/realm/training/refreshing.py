@@ -1,4 +1,4 @@
-"""What the stages whose Embed_doc learns set up alike: towers, threads, index, its last snapshot."""
+"""What the stages set up alike whose Embed_doc learns: towers, threads, refresher, last index."""
 
 import os
 from collections.abc import Callable
