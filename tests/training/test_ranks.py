@@ -42,6 +42,7 @@ JOINT: dict[str, Any] = {
     "refresh": {"mode": "sync", "every_steps": 2},
 }
 LIVE = {"mode": "sync", "every_steps": 4, "write_back": True}
+RERANKED = {**LIVE, "rerank_passages": 12}
 ASYNC = {"every_steps": 2, "max_staleness_steps": 3, "shard_rows": 8}
 NOISY = {**JOINT, "dropout": 0.1, "steps": 10}
 ASKED = {**SHARED, "num_passages": 3, "retriever_beam": 8, "span_hidden": 16}
@@ -53,11 +54,12 @@ STAGES: dict[str, tuple[str, dict[str, Any]]] = {
     "pretrain": ("pretrain", JOINT),
     "deeper": ("pretrain", {**JOINT, "retriever_frozen_steps": 0}),
     "live": ("pretrain", {**JOINT, "refresh": LIVE}),
-    "reranked": ("pretrain", {**JOINT, "refresh": {**LIVE, "rerank_passages": 12}}),
+    "reranked": ("pretrain", {**JOINT, "refresh": RERANKED}),
     "async": ("pretrain", {**JOINT, "refresh": {**ASYNC, "order": "sweep"}}),
     "rolling": ("pretrain", {**JOINT, "refresh": ASYNC}),
     "finetune": ("finetune", ASKED),
     "passages": ("finetune", {**LEARNT, "refresh": LIVE}),
+    "alone": ("finetune", {**LEARNT, "batch_size": 2, "held_out": 0.0, "refresh": RERANKED}),
     "passages-rolling": ("finetune", {**LEARNT, "refresh": ASYNC}),
     "classify": (
         "classify",  # Adam makes steps of rounding errors where a gradient is nothing: small ones
@@ -132,7 +134,8 @@ with started_ranks() as ranks:
         else:
             config = FinetuneConfig.model_validate(settings)
             start = {"run": embedder, "encoder": encoder}
-            report = finetune(questions, store, out / stage, config=config, ranks=ranks, **start)
+            asked = questions[:1] if stage == "alone" else questions  # one rank has none
+            report = finetune(asked, store, out / stage, config=config, ranks=ranks, **start)
         told = {"resumed_from": report.resumed_from, "already_done": report.already_done}
         with (out / f"reports-{ranks.rank}.jsonl").open("a") as stream:
             stream.write(json.dumps({"stage": stage, **told}) + "\\n")
@@ -164,7 +167,7 @@ def reports(folder: Path, rank: int, stage: str) -> list[dict[str, Any]]:
 
 
 ALIKE = ["ict", "unequal", "mlm", "pretrain", "live", "reranked"]
-ALIKE += ["finetune", "passages", "classify"]
+ALIKE += ["finetune", "passages", "alone", "classify"]
 
 
 @pytest.mark.parametrize("stage", [*ALIKE, "deeper"])

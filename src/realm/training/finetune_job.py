@@ -31,10 +31,10 @@ from realm.retrieval.dense import DenseRetriever
 from realm.retrieval.hybrid import HybridRetriever
 from realm.training.averaging import over_batches, over_ranks
 from realm.training.index_in_use import IndexInUse, Seen
-from realm.training.mixing import Mixture, QuestionSet
+from realm.training.mixing import Mixture, QuestionSet, apart
 from realm.training.passage_scores import FreshScores, PassageScores, Retrieved, StandingScores
 from realm.training.refreshing import index_config
-from realm.training.sampling import is_held_out, sample
+from realm.training.sampling import sample
 from realm.training.span_reading import ReadTally, SpanReading
 from realm.training.supervision import judge, rows_to_read
 
@@ -83,7 +83,9 @@ class FinetuneJob:
             self._searched = self.live
         self._bm25 = lexical
         self.reading = SpanReading(reader, store, config)
-        self.mixture, self.eval_questions = _without_held_out(sets, config)
+        kept, held = apart(sets, config.held_out)
+        self.mixture = Mixture(kept, seed=config.seed)
+        self.eval_questions = [held[n] for n in sample(range(len(held)), NUM_EVAL, config.seed)]
         towers.passage.requires_grad_(requires_grad=self.live is not None)
 
     @cached_property
@@ -100,10 +102,9 @@ class FinetuneJob:
     @cached_property
     def hybrid(self) -> HybridRetriever | None:
         """The same together with BM25, where that is asked for."""
-        weight = self.config.lexical_weight
         if self._bm25 is None:
             return None
-        return HybridRetriever(self.dense, self._bm25, lexical_weight=weight)
+        return HybridRetriever(self.dense, self._bm25, lexical_weight=self.config.lexical_weight)
 
     @cached_property
     def scores(self) -> PassageScores:
@@ -150,6 +151,8 @@ class FinetuneJob:
                 share=len(mine) / len(numbers),
                 seen=seen,
             )
+        elif self.live is not None:  # the other ranks search, and need this one's rows
+            self._search([], torch.zeros(0, self.towers.query.dim))
         everything = over_ranks(self.ranks, len(mine), measured)
         if self.live is None:
             return everything
@@ -275,24 +278,6 @@ class FinetuneJob:
         """Return Embed_input of the held-out questions; dropout must be off."""
         with autocast_to(self.config.autocast, device_of(self.towers)):
             return self.dense.embed([one.question for one in self.eval_questions]).float()
-
-
-def _without_held_out(
-    sets: Sequence[QuestionSet], config: FinetuneConfig
-) -> tuple[Mixture, list[Question]]:
-    """Return what is trained on, and what is measured on; where all would be held out, none is."""
-    held: list[Question] = []
-    kept: list[QuestionSet] = []
-    for one in sets:
-        is_held = [is_held_out(q.question, config.held_out) for q in one.questions]
-        pairs = list(zip(one.questions, is_held, strict=True))
-        held += [question for question, is_out in pairs if is_out]
-        stay = [question for question, is_out in pairs if not is_out]
-        kept.append(QuestionSet(questions=stay, weight=one.weight))
-    if not any(one.questions for one in kept):
-        kept, held = list(sets), []
-    measured = [held[n] for n in sample(range(len(held)), NUM_EVAL, config.seed)]
-    return Mixture(kept, seed=config.seed), measured
 
 
 def _recall(found: Retrieved) -> dict[str, float]:

@@ -97,19 +97,19 @@ class IndexInUse:
         """Take in what this rank's part of a step tells of the index; return what all tell.
 
         Args:
-            seen: by this rank.
+            seen: by this rank; none where it had nothing to do.
             measures: of all ranks; `index/rank_correlation` is watched for drift.
         """
         live = self.refresher.index
-        rows = self.ranks.gather(torch.cat([one.rows for one in seen]))
+        seen = seen or [_nothing(self.exact.dim)]
+        own = torch.cat([one.rows for one in seen])
+        rows = self.ranks.gather(own)
         staleness = live.mean_staleness(self._step, rows)
         self.refresher.count(rows, self.ranks.gather(torch.cat([one.drift for one in seen])))
         if "index/rank_correlation" in measures:
             self.refresher.drift.observe(measures["index/rank_correlation"])
         if self.config.write_back and not self.config.rerank_passages:
-            self._write_back(
-                torch.cat([one.rows for one in seen]), torch.cat([one.vectors for one in seen])
-            )
+            self._write_back(own, torch.cat([one.vectors for one in seen]))
         return {"index/retrieved_staleness_steps": staleness}
 
     def recall(
@@ -172,3 +172,8 @@ class IndexInUse:
     def _write_back(self, rows: Int[Tensor, " rows"], vectors: Float[Tensor, "rows dim"]) -> None:
         """Put fresh vectors of all ranks into every rank's index."""
         self.refresher.index.write(self.ranks.gather(rows), self.ranks.gather(vectors), self._step)
+
+
+def _nothing(dim: int) -> Seen:
+    rows = torch.zeros(0, dtype=torch.long)
+    return Seen(rows=rows, drift=torch.zeros(0), vectors=torch.zeros(0, dim))
