@@ -196,7 +196,7 @@ def test_the_gradient_sent_back_in_two_parts_is_that_of_one_graph(
         read = rows[number, :3]
         ids = store.tokenizer.encode(question.question).ids
         inputs = span_inputs(store, ids, read.tolist(), plain.config.joint_wordpieces)
-        logits = span_logits(plain.reader, inputs, plain.budget)
+        logits = span_logits(plain.reader, inputs, plain.reading.budget)
         correct = correct_spans(store, question, read.tolist(), logits)
         losses.append(in_one_graph(objective, scores[number, :3], logits, correct))
         holds = torch.from_numpy(holds_answer(store, rows[number].tolist(), question))
@@ -379,7 +379,7 @@ def test_with_everything_on_the_gradient_is_still_that_of_one_graph(
         prior = (prior[0] + hybrid.weigh(question.question, torch.tensor(read))).log_softmax(dim=0)
         ids = store.tokenizer.encode(question.question).ids
         inputs = span_inputs(store, ids, [*read, NULL_ROW], plain.config.joint_wordpieces)
-        *parts, null = span_logits(plain.reader, inputs, plain.budget)
+        *parts, null = span_logits(plain.reader, inputs, plain.reading.budget)
         logits = [*(part + p for part, p in zip(parts, prior, strict=True)), null]
         correct = correct_spans(store, question, [*read, NULL_ROW], logits, gold=judged.gold)
         flat = torch.cat([part.reshape(-1) for part in logits])

@@ -76,7 +76,10 @@ def pretrain_config(**changed: Any) -> PretrainConfig:
     )
 
 
-@pytest.fixture(params=["ict", "ict-bfloat16", "mlm", "pretrain", "finetune", "classify"])
+STAGES = ["ict", "ict-bfloat16", "mlm", "pretrain", "finetune", "finetune-passages", "classify"]
+
+
+@pytest.fixture(params=STAGES)
 def stage(
     request: pytest.FixtureRequest,
     store: PassageStore,
@@ -117,6 +120,9 @@ def stage(
                 folders = {"run": start["embedder"], "encoder": start["encoder"]}
                 return classify(claims, store, out, config=claim_config, **folders, **more)
             case _:
+                if "-" in request.param:
+                    refresh = RefreshConfig(mode="sync", every_steps=2, write_back=True)
+                    changed |= {"train_passages": True, "fresh_passages": 4, "refresh": refresh}
                 config = FinetuneConfig(num_passages=3, retriever_beam=8, span_hidden=16, **changed)
                 folders = {"run": start["embedder"], "encoder": start["encoder"]}
                 return finetune(questions, store, out, config=config, **folders, **more)

@@ -17,6 +17,7 @@ SECONDS_BETWEEN_LOOKS = 1.0
 SHOWN = {
     "loss": "loss",
     "utility/marginal_minus_null": "retrieval utility",
+    "recall_at_5": "answer recall@5 in training",
     "index/staleness_steps": "staleness of the index, steps",
     "index/retrieved_staleness_steps": "staleness of what is retrieved, steps",
     "index/age_seconds": "age of the index, seconds",
@@ -33,7 +34,12 @@ def register(app: typer.Typer) -> None:
 
 
 def status(
-    run: Annotated[Path, typer.Argument(help="Run folder of realm pretrain.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            help="Run folder of realm pretrain, or of realm finetune with train_passages."
+        ),
+    ],
     once: Annotated[bool, typer.Option("--once", help="Print it once, do not stay.")] = False,
     as_json: options.AsJson = False,
 ) -> None:

@@ -158,7 +158,7 @@ def index(  # noqa: PLR0917
         Path | None,
         typer.Option(
             "--follow",
-            help="Build snapshots for this pre-training run until it is finished, beside its "
+            help="Build snapshots for this run until it is finished, beside its "
             "trainer, on this or another machine that sees its folder.",
         ),
     ] = None,
@@ -382,6 +382,9 @@ def finetune(
 ) -> None:
     r"""Fine-tune for open-domain question answering: the reader and the question tower learn.
 
+    With --set train_passages=true the passage tower learns, too, and the index is refreshed as in
+    pre-training: `realm status RUN` and `realm index --follow RUN` work for both.
+
     Example: realm finetune questions.jsonl passages/ --model runs/pretrain --out runs/qa
 
     With --task classify a classifier learns in place of the reader; its settings are those of
@@ -447,6 +450,7 @@ def finetune(
             rebuild=rebuild,
             on_metrics=display.TrainingDisplay("finetune", quiet=quiet),
             progress=advance,
+            tell=lambda sentence: display.err.print(sentence, style="yellow", markup=False),
             tensorboard=tensorboard,
             ranks=ranks,
         )

@@ -59,7 +59,7 @@ class SnapshotFact:
 
 def settings_of(record: RunRecord) -> list[Setting]:
     """Return all settings of a run by name, each with its default."""
-    defaults = _flat(_CONFIGS[record.stage]().identity())
+    defaults = _flat(_CONFIGS[record.stage]().as_dict())
     found = _flat({n: v for n, v in record.settings.items() if n not in _NOT_SETTINGS})
     settings: list[Setting] = []
     for name, value in found.items():

@@ -142,8 +142,8 @@ PANELS: dict[str, tuple[Panel, ...]] = {
         ),
         Panel(
             title="Recall, held out",
-            metrics=("eval/candidates_hold_span", "eval/index_recall"),
-            about="candidates that hold the span; the index against fresh vectors",
+            metrics=("eval/candidates_hold_span",),
+            about="sentences with a candidate that holds the span",
         ),
         Panel(title="Weight of the null passage", metrics=("p_null", "eval/p_null")),
         *_LAST,
@@ -182,6 +182,11 @@ INDEX_PANELS = (
         title="Drift of the candidates' scores",
         metrics=("index/score_drift", "eval/index/score_drift"),
         about="mean |score now - score in the index|",
+    ),
+    Panel(
+        title="Recall of the index",
+        metrics=("eval/index_recall",),
+        about="against fresh vectors, on a sample",
     ),
     Panel(
         title="Rank correlation",

@@ -100,6 +100,7 @@ def train(
     config: TrainConfig,
     on_metrics: OnMetrics | None = None,
     tensorboard: bool = False,
+    at_end: Callable[[], object] = lambda: None,
     ranks: Ranks = ALONE,
 ) -> TrainReport:
     """Run a job to its end, from its newest checkpoint if there is one; within `open_run`.
@@ -115,6 +116,8 @@ def train(
         config: steps, cadence, optimiser.
         on_metrics: called after every logged step.
         tensorboard: also write TensorBoard events.
+        at_end: called on all ranks after the last checkpoint, before the run counts as finished;
+            again where it was killed in between.
         ranks: the processes that train together; the first one writes.
 
     Raises:
@@ -150,6 +153,7 @@ def train(
         if done % config.save_every_steps == 0 or done == config.steps:
             ranks.from_first(partial(_save, job, run, request, optimizer, done, config, started))
     log.close()
+    at_end()
     report = TrainReport(
         run=run,
         steps=config.steps,

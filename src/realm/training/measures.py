@@ -91,7 +91,7 @@ def step_measures(
         }
     if known.any():
         measures["index/score_drift"] = float((scores - stale)[known].abs().mean())
-        measures["index/rank_correlation"] = _rank_correlation(scores, stale, known)
+        measures["index/rank_correlation"] = rank_correlation(scores, stale, known)
     return measures
 
 
@@ -188,7 +188,7 @@ def _holds(store: PassageStore, example: MaskedExample, rows: Sequence[int]) -> 
     return any(f" {wanted} " in f" {text} " for text in texts)
 
 
-def _rank_correlation(scores: Tensor, stale: Tensor, known: Tensor) -> float:
+def rank_correlation(scores: Tensor, stale: Tensor, known: Tensor) -> float:
     """Return the mean Spearman correlation of rows with at least two known candidates."""
     values: list[float] = []
     for row in range(len(scores)):
