@@ -14,6 +14,7 @@ from realm.errors import ArtifactError, ConfigError
 from realm.reporting.report import render_run_report, write_run_report
 from realm.storage import locked
 
+pytest.importorskip("matplotlib", reason="the extra plot is not installed")
 MakeRun = Callable[..., Path]
 Lines = Callable[..., list[dict[str, Any]]]
 Make = Callable[..., dict[str, Any]]
