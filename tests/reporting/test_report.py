@@ -223,6 +223,19 @@ def test_an_evaluation_beside_the_run_is_found_by_its_fingerprint(
     assert "own.json" not in named
 
 
+def test_several_evaluations_stand_side_by_side_the_own_retriever_first(
+    make_run: MakeRun, evaluation: Make, tmp_path: Path
+) -> None:
+    made = make_run("qa", settings=STAGES["finetune"])
+    for name, retriever in (("a", "bm25"), ("b", "dense")):
+        told = json.dumps(evaluation(retriever=retriever), indent=2)
+        (tmp_path / f"{name}.json").write_text(told)
+    shown = Page(render_run_report(made)).shown
+    assert "Side by side" in shown
+    assert "dense dev.jsonl, b.json 50.0 40.0 to 60.0 80.0" in shown
+    assert shown.index("b.json: retriever dense") < shown.index("a.json: retriever bm25")
+
+
 def test_examples_are_right_and_wrong_with_their_evidence(
     make_run: MakeRun, evaluation: Make, tmp_path: Path
 ) -> None:
