@@ -384,8 +384,8 @@ class FinetuneConfig(TrainConfig):
     (paper)."""
     fresh_passages: int = Field(default=20, ge=0)
     """With `train_passages`: so many passages of the beam, the best and one that is right, are
-    embedded afresh for the early loss, beside those that are read; the others count in it with
-    their vectors in the index (0: the early loss teaches Embed_doc by the passages read alone)."""
+    embedded afresh; the early loss runs over them and what is read, not over the whole beam (0:
+    over what is read alone)."""
     share_towers: bool | None = None
     """With `train_passages`: false unties the towers; None: as the start has it. Without, they are
     always two."""

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -175,17 +176,18 @@ def whole_graph(job: FinetuneJob, store: PassageStore, is_fresh: Callable[..., b
         question = job.mixture.questions[number]
         vector = job.dense.embed([question.question])
         if job.hybrid:
-            rows, words = job.hybrid.search([question.question], vector, 10)
+            rows, _ = job.hybrid.search([question.question], vector, 10)
         else:
             rows = index.search(vector, 10)[1]
-            words = torch.zeros(rows.shape)
         judged = judge(store, question, rows[0].tolist(), gold_passages=job.config.gold_passages)
         draw = np.random.default_rng([job.config.seed, 1, number])
         read = rows_to_read(judged, job.config, draw)
-        chosen = torch.tensor([is_fresh(row, judged, read) for row in range(len(store))])
-        passages = torch.where(chosen[:, None], fresh, stale)
-        early = (passages[rows[0]] @ vector[0]) + words[0]
-        right = torch.from_numpy(judged.is_right)
+        chosen = [row for row in range(len(store)) if is_fresh(row, judged, read)]
+        early = fresh[chosen] @ vector[0]
+        if job.hybrid:
+            early = early + job.hybrid.weigh(question.question, torch.tensor(chosen))
+        found = dict(zip(judged.rows, judged.is_right.tolist(), strict=True))
+        right = torch.tensor([found.get(row, False) or row in judged.gold for row in chosen])
         losses.append(-correct_log_likelihood(early[None], right[None])[0])
         scores = fresh[read] @ vector[0]
         if job.hybrid:
@@ -260,7 +262,7 @@ EVERYTHING_ON: dict[str, Any] = {
 def test_a_step_with_fresh_vectors_is_autograd_through_the_whole(
     make_job: MakeJob, store: PassageStore, changed: dict[str, Any], *, share: bool | None
 ) -> None:
-    """Both towers and the reader; what stays in the index counts as a constant."""
+    """Both towers and the reader; no vector of the index is in the loss."""
     lexical = Bm25Retriever.open(store) if "retriever" in changed else None
     questions = [*QUESTIONS[:3], NOWHERE]
     job, plain = (make_job(questions, lexical, share_towers=share, **changed) for _ in range(2))
@@ -278,28 +280,30 @@ def test_a_step_with_fresh_vectors_is_autograd_through_the_whole(
         torch.testing.assert_close(value, other, rtol=1e-3, atol=2e-5)
 
 
-def test_with_the_whole_beam_fresh_the_index_is_in_no_gradient(
+def test_with_the_whole_beam_fresh_the_early_loss_is_that_of_the_beam(
     make_job: MakeJob, store: PassageStore
 ) -> None:
     job, plain = (make_job(fresh_passages=10) for _ in range(2))
-    measured = job.step(1)
-    whole_graph(plain, store, lambda *_: True).backward()
-    assert measured["fresh_gradient_share"] == pytest.approx(1.0)
+    job.step(1)
+    whole_graph(plain, store, lambda row, judged, _: row in judged.rows).backward()
     for value, other in zip(gradients(job.towers), gradients(plain.towers), strict=True):
         torch.testing.assert_close(value, other, rtol=1e-3, atol=2e-5)
 
 
-def test_the_share_of_the_gradient_that_embed_doc_gets_grows_with_fresh_passages(
+def test_a_gold_passage_that_was_not_found_counts_as_right_because_it_is_read(
     make_job: MakeJob,
 ) -> None:
-    """By definition: the sum of |p - r| over fresh passages, p over the beam, r over the right."""
-    shares = [
-        make_job(fresh_passages=count, num_passages=1).step(1)["fresh_gradient_share"]
-        for count in (0, 3, 6, 10)
-    ]
-    assert 0 < shares[0] < shares[1] < shares[2] < shares[3]
-    assert shares[3] == pytest.approx(1.0)
-    assert make_job([NOWHERE], batch_size=1).step(1)["fresh_gradient_share"] == 1.0
+    settings: dict[str, Any] = {"retriever_beam": 2, "num_passages": 2, "fresh_passages": 1}
+    plain = make_job(**settings)
+    vector = plain.dense.embed([QUESTIONS[0].question])
+    found = plain.dense.snapshot.search(vector, 2)[1][0].tolist()
+    articles = [plain.store[row].article_id for row in range(len(plain.store))]
+    others = set(articles) - {articles[row] for row in found}
+    far = replace(QUESTIONS[0], passage_id=min(others))
+    job = make_job([far], batch_size=1, gold_passages=True, **settings)
+    measured = job.step(1)
+    assert measured["recall_at_5"] == 0.0
+    assert measured["loss_early"] > 0.0
 
 
 def test_the_first_right_passage_is_among_the_fresh_ones_wherever_it_stands(
@@ -312,6 +316,7 @@ def test_the_first_right_passage_is_among_the_fresh_ones_wherever_it_stands(
         is_right = np.isin(range(20, 30), right)
         return Judged(rows=list(range(20, 30)), is_right=is_right, holds=is_right, gold=())
 
+    assert judged(28).are_right([28, 20, 21]).tolist() == [True, False, False]
     assert scores.rows_to_embed(judged(28, 29), [20]) == [20, 21, 22, 28]
     assert scores.rows_to_embed(judged(22, 29), [20]) == [20, 21, 22, 23]
     assert scores.rows_to_embed(judged(), [20, 5]) == [20, 21, 22, 23, 5]

@@ -40,6 +40,8 @@ from realm.training.supervision import judge, rows_to_read
 
 NUM_EVAL = 128
 RECALL_AT = 5
+NOT_FOUND = 1 << 30
+"""The rank of what is not in the beam, however narrow that is."""
 
 
 class FinetuneJob:
@@ -283,7 +285,7 @@ class FinetuneJob:
 def _recall(found: Retrieved) -> dict[str, float]:
     """Return how often a passage that is right is among the first of the beam."""
     is_right = found.is_right
-    rank = torch.where(is_right.any(dim=-1), is_right.int().argmax(dim=-1), is_right.shape[1])
+    rank = torch.where(is_right.any(dim=-1), is_right.int().argmax(dim=-1), NOT_FOUND)
     return {
         "recall_at_1": float((rank < 1).float().mean()),
         "recall_at_5": float((rank < RECALL_AT).float().mean()),

@@ -1,15 +1,15 @@
 """The scores by which fine-tuning learns to retrieve: from the index as it stands, or afresh.
 
-The early loss of a question x with beam B, of which R is right, is
+The early loss of a question x over passages B, of which R is right, is
 
     L = -log( sum_{z in R} exp f(x,z) / sum_{z in B} exp f(x,z) )
     dL / df(x,z) = p(z) - r(z),  p the softmax of f over B, r over R (0 elsewhere)
+    dL / dEmbed_doc(z) = (p(z) - r(z)) Embed_input(x)
 
-so that dL / dEmbed_doc(z) = (p(z) - r(z)) Embed_input(x). Over thousands of passages that is
-nothing for all but a few: p and r lie on the best of B and the best of R. So with `train_passages`
-those, and what is read, are embedded afresh, with a gradient; the others count in both sums with
-their vectors in the index, as constants. Embed_input gets the gradient of all of B either way. How
-much of sum_z |p(z) - r(z)| Embed_doc gets is logged as `fresh_gradient_share`.
+Where Embed_doc stands still, B is a beam of thousands. Where it learns, every f must be fresh, and
+p and r lie on few passages anyway: B is then the best of the beam, the best that is right, and what
+is read. The rest of the beam must not count with its vectors in the index: both towers would turn
+away from what is stale, by which L falls and nothing is found any more (docs/log.md).
 """
 
 from collections.abc import Sequence
@@ -116,7 +116,8 @@ class StandingScores:
         """Return early losses (0 where there are none) and scores."""
         early = torch.zeros(len(found.questions))
         if self.has_early_loss:
-            scores = index_scores(self.index, found) + found.lexical
+            dense = torch.einsum("qd,qkd->qk", found.vectors, self.index.exact[found.beam])
+            scores = dense + found.lexical
             early = -correct_log_likelihood(scores, found.is_right)
         width = max(len(rows) for rows in found.read)
         padded = torch.tensor([[*rows, *[0] * (width - len(rows))] for rows in found.read])
@@ -128,7 +129,7 @@ class StandingScores:
 
 
 class FreshScores:
-    """Scores what is read, and the head of the beam, afresh: Embed_doc learns, too."""
+    """Scores the head of the beam and what is read afresh, and nothing else: Embed_doc learns."""
 
     def __init__(
         self,
@@ -172,24 +173,22 @@ class FreshScores:
         distinct = list(dict.fromkeys(row for one in rows for row in one))
         place_of = {row: place for place, row in enumerate(distinct)}
         vectors = self._embed(distinct)
-        beams = index_scores(self.index, found)
-        mixed: list[Tensor] = []
+        early: list[Tensor] = []
         read: list[Tensor] = []
         drifts: list[Tensor] = []
         agreement = 0.0
         for number, own in enumerate(rows):
-            fresh = vectors[[place_of[row] for row in own]] @ found.vectors[number]
+            dense = vectors[[place_of[row] for row in own]] @ found.vectors[number]
             stale = self.index.exact[torch.tensor(own)] @ found.vectors[number].detach()
-            drifts.append((fresh.detach() - stale).abs())
+            drifts.append((dense.detach() - stale).abs())
             known = torch.ones(1, len(own), dtype=torch.bool)
-            agreement += rank_correlation(fresh.detach()[None], stale[None], known)
-            mixed.append(_replaced(beams[number], found.judged[number].rows, own, fresh))
-            wanted = torch.tensor([own.index(row) for row in found.read[number]])
-            read.append(fresh[wanted] + self._lexical(found, number))
-        scores = torch.stack(mixed) + found.lexical
-        early = -correct_log_likelihood(scores, found.is_right)
+            agreement += rank_correlation(dense.detach()[None], stale[None], known)
+            scores = dense + self._lexical(found.questions[number], own)
+            is_right = torch.from_numpy(found.judged[number].are_right(own))
+            early.append(-correct_log_likelihood(scores[None], is_right[None])[0])
+            read.append(scores[[own.index(row) for row in found.read[number]]])
         return Scored(
-            early=early,
+            early=torch.stack(early),
             read=torch.nn.utils.rnn.pad_sequence(read, batch_first=True),
             seen=Seen(
                 rows=torch.tensor([row for own in rows for row in own]),
@@ -199,7 +198,6 @@ class FreshScores:
             measures={
                 "index/score_drift": sum(float(drift.mean()) for drift in drifts),
                 "index/rank_correlation": agreement,
-                "fresh_gradient_share": _gradient_share(scores, found, rows),
             },
         )
 
@@ -215,46 +213,8 @@ class FreshScores:
                 batch_tokens=self.budget.batch_tokens,
             ).float()
 
-    def _lexical(self, found: Retrieved, number: int) -> Tensor:
-        """Return BM25's part of the scores of what one question reads."""
+    def _lexical(self, question: Question, rows: Sequence[int]) -> Float[Tensor, " rows"]:
+        """Return BM25's part of the scores of one question's passages."""
         if self.hybrid is None:
-            return torch.zeros(len(found.read[number]))
-        text = found.questions[number].question
-        return self.hybrid.weigh(text, torch.tensor(found.read[number]))
-
-
-def index_scores(index: VectorIndex, found: Retrieved) -> Float[Tensor, "questions beam"]:
-    """Return the dense scores of each beam by the vectors of the index."""
-    return torch.einsum("qd,qkd->qk", found.vectors, index.exact[found.beam])
-
-
-def _replaced(
-    scores: Float[Tensor, " beam"],
-    beam: Sequence[int],
-    rows: Sequence[int],
-    fresh: Float[Tensor, " rows"],
-) -> Float[Tensor, " beam"]:
-    """Return the scores of a beam with fresh ones at those rows that stand in it."""
-    place_of = {row: place for place, row in enumerate(beam)}
-    inside = [number for number, row in enumerate(rows) if row in place_of]
-    places = torch.tensor([place_of[rows[number]] for number in inside], dtype=torch.long)
-    return scores.index_copy(0, places, fresh[inside])
-
-
-def _gradient_share(
-    scores: Float[Tensor, "questions beam"], found: Retrieved, rows: Sequence[Sequence[int]]
-) -> float:
-    """Return the sum, over questions, of the share of sum_z |p(z) - r(z)| that is of fresh ones.
-
-    1 for a question whose early loss has no gradient.
-    """
-    scores, is_right = scores.detach(), found.is_right
-    lowest = torch.finfo(scores.dtype).min
-    right = scores.masked_fill(~is_right, lowest).softmax(dim=-1)
-    size = (scores.softmax(dim=-1) - right).abs()
-    is_fresh = torch.stack(
-        [torch.isin(beam, torch.tensor(own)) for beam, own in zip(found.beam, rows, strict=True)]
-    )
-    share = (size * is_fresh).sum(dim=-1) / size.sum(dim=-1).clamp_min(torch.finfo().tiny)
-    has_gradient = is_right.any(dim=-1) & (size.sum(dim=-1) > 0)
-    return float(torch.where(has_gradient, share, 1.0).sum())
+            return torch.zeros(len(rows))
+        return self.hybrid.weigh(question.question, torch.tensor(rows))
