@@ -202,7 +202,7 @@ def test_a_library_keeps_what_it_was_given(
     with realm.load(model, library=tmp_path / "kept") as again:
         assert again.answer(QUESTION).as_dict() == wanted
         assert again.status()["version"] == 1
-    with pytest.raises(ConfigError, match="docs beside library"):
+    with pytest.raises(ConfigError, match="several of docs, library and passages"):
         realm.load(model, library=tmp_path / "kept", docs=tmp_path)
 
 
