@@ -21,6 +21,7 @@ from realm.model.likelihood import (
 )
 from realm.model.realm import CandidateBatch
 from realm.predicting import Predictor
+from realm.readable import as_probability
 from realm.records import MaskedExample, Passage, Progress
 from realm.retrieval.batch import Lengths
 from realm.retrieval.retriever import NULL_ROW
@@ -208,11 +209,6 @@ class Explainer:
 
 def _name(passage: Passage | None) -> str:
     return "(null)" if passage is None else passage.title or passage.id
-
-
-def as_probability(value: float) -> str:
-    """Return a probability as people read it: 0.129, 1.1e-14."""
-    return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
 
 
 def _example(pieces: MaskedPieces) -> MaskedExample:

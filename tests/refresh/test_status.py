@@ -49,7 +49,7 @@ def test_what_is_no_pre_training_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "request.json").write_text(
         json.dumps({"kind": "run", "settings": {"stage": "ict"}})
     )
-    with pytest.raises(ArtifactError, match="not a pre-training run"):
+    with pytest.raises(ArtifactError, match="refreshes no index"):
         run_status(tmp_path)
 
 

@@ -1,6 +1,7 @@
 """Curves of a run: whole, in parts, while it is written, and which runs there are."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import realm
 from realm.errors import ArtifactError
 from realm.reporting.curves import find_runs, read_curves
 from realm.storage import locked
@@ -117,4 +119,6 @@ def test_reading_curves_imports_nothing_heavy() -> None:
         "import sys, realm.reporting.curves; "
         "sys.exit(bool({'torch', 'transformers', 'matplotlib', 'pyarrow'} & sys.modules.keys()))"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    environment = {**os.environ, "PYTHONPATH": str(Path(realm.__file__).parents[1])}
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, check=False)
+    assert ended.returncode == 0

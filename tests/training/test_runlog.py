@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from realm.errors import ConfigError
 from realm.checkpoint.run_records import read_metrics
+from realm.errors import ConfigError
 from realm.training.runlog import RunLog
 
 

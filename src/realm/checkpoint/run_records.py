@@ -13,6 +13,8 @@ from realm.errors import ArtifactError
 from realm.storage import MANIFEST, REQUEST, is_locked, read_json
 
 METRICS = "metrics.jsonl"
+HELD_OUT = "held-out.json"
+"""What each candidate did for a few held-out examples of a pre-training run."""
 BLOCK_BYTES = 1 << 16
 """What is read first of the end of a log; doubled until it reaches far enough back."""
 
@@ -98,6 +100,14 @@ def read_metrics(run: Path, *, after: int = -1) -> list[dict[str, Any]]:
         if is_whole or (lines and lines[0]["step"] <= after):
             return [line for line in lines if line["step"] > after]
         size *= 2
+
+
+def read_held_out(run: Path) -> dict[str, Any]:
+    """Return what candidates of held-out examples did, first and newest; {} where unknown."""
+    try:
+        return read_json(run / HELD_OUT)
+    except ArtifactError:
+        return {}
 
 
 def newest_metrics(run: Path) -> dict[str, float]:

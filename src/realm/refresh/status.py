@@ -1,4 +1,4 @@
-"""What a pre-training run is doing: its trainer, its builders, its snapshots; from any process."""
+"""What a run that refreshes an index is doing: trainer, builders, snapshots; from any process."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,12 +39,15 @@ def run_status(run: Path) -> RunStatus:
     """Look at a run's folder; nothing is changed.
 
     Raises:
-        ArtifactError: it is no pre-training run.
+        ArtifactError: it is no run that refreshes an index.
     """
     told = read_run(run)
     refresh = told.settings.get("refresh")
     if not isinstance(refresh, dict):
-        raise ArtifactError(f"{run} is not a pre-training run: it refreshes no index")
+        raise ArtifactError(
+            f"{run} refreshes no index; expected a run of `realm pretrain`, or of `realm finetune` "
+            "with train_passages=true"
+        )
     return RunStatus(
         run=run,
         is_finished=told.state == "finished",

@@ -27,6 +27,11 @@ class Judged:
     gold: tuple[int, ...]
     """Rows of the gold passage, found or not; those that hold an answer, where any does."""
 
+    def are_right(self, rows: Sequence[int]) -> Bool[np.ndarray, " rows"]:
+        """Return which of some rows, found or gold, are right."""
+        right = {row for row, is_right in zip(self.rows, self.is_right, strict=True) if is_right}
+        return np.isin(rows, [*(right | set(self.gold))])
+
 
 def judge(
     store: PassageStore, question: Question, rows: Sequence[int], *, gold_passages: bool
