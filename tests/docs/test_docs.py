@@ -223,6 +223,8 @@ def test_every_function_and_setting_named_exists(page: Path) -> None:
 def exists(file: str, name: str) -> bool:
     """Return whether a file below src/realm defines a class, a function or a method."""
     path = SOURCE / file
+    if not path.is_file():  # a package
+        path = path.with_suffix("") / "__init__.py"
     if not path.is_file():
         return False
     body: list[ast.stmt] = ast.parse(path.read_text("utf-8")).body
