@@ -4,6 +4,7 @@ The server answers the protocol at once. What it answers questions with is opene
 thread: calls wait for it, and say how far it is.
 """
 
+import sys
 from collections.abc import Callable
 from concurrent.futures import Future
 from threading import Thread
@@ -91,6 +92,7 @@ class Opening:
         try:
             self._realm.set_result(load(self._tell))
         except BaseException as error:  # noqa: BLE001 - whoever waits gets it
+            sys.stderr.write(f"error: {error}\n")
             self._realm.set_exception(error)
 
     def _tell(self, done: int, total: int) -> None:
