@@ -575,7 +575,7 @@ def test_reading_in_16_bits_moves_answers_little(
 def test_16_bits_are_chosen_where_they_are_quicker(
     run: Path, monkeypatch: pytest.MonkeyPatch, *, is_quick: bool
 ) -> None:
-    monkeypatch.setattr("realm.answering.has_quick_bfloat16", lambda _: is_quick)
+    monkeypatch.setattr("realm.fine_tuned.has_quick_bfloat16", lambda _: is_quick)
     assert Answerer.load(run).autocast == "none"
     expected = "bfloat16" if is_quick else "none"
     assert Answerer.load(run, autocast="auto").autocast == expected

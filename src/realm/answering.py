@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -10,11 +10,12 @@ from typing import Any, Literal
 import torch
 
 from realm.cache import cache_folder
-from realm.checkpoint.calibration import Calibration, load_calibration
-from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model
-from realm.checkpoint.sources import check_vocabulary, passages_of, run_of
-from realm.corpus.store import PassageStore
-from realm.device import AUTO, choose_device, device_of, has_quick_bfloat16
+from realm.checkpoint.calibration import Calibration
+from realm.checkpoint.checkpoints import Model
+from realm.checkpoint.sources import check_vocabulary, passages_of
+from realm.corpus.store import Passages, PassageStore
+from realm.device import AUTO, device_of
+from realm.fine_tuned import AnsweringLengths, Autocast, FineTuned
 from realm.index.builder import autocast_to
 from realm.index.opening import open_snapshot
 from realm.index.snapshot import Snapshot
@@ -22,29 +23,18 @@ from realm.mini import NAME, default_model
 from realm.model.confidence import scale_factor
 from realm.model.evidence import measure_evidence
 from realm.model.realm import Budget, span_logits
-from realm.records import Answer, AnsweredQuestion, Evidence, Progress
-from realm.retrieval.bm25 import Bm25Retriever, open_lexical
+from realm.records import Answer, AnsweredQuestion, Evidence, Passage, Progress
+from realm.retrieval.bm25 import Lexical, open_lexical
 from realm.retrieval.dense import DenseRetriever, Retriever
 from realm.retrieval.gathering import gather
 from realm.retrieval.hybrid import HybridRetriever
 from realm.retrieval.reading import question_ids, span_inputs
 from realm.retrieval.retriever import NULL_ROW
-from realm.storage import MANIFEST, read_json
 
 NUM_SPANS = 200
 """Most probable spans of a question that are summed by string."""
 BATCH_TOKENS = 4_096
 OpenIndex = Callable[[Model, PassageStore], Snapshot]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnsweringLengths:
-    """Longest inputs in wordpieces, as the reader was trained."""
-
-    question: int = 64
-    joint: int = 352
-    num_passages: int = 5
-    """Passages read for each question, unless the caller says otherwise (paper: 5)."""
 
 
 class Answerer:
@@ -53,7 +43,7 @@ class Answerer:
     def __init__(
         self,
         model: Model,
-        store: PassageStore,
+        store: Passages,
         snapshot: Snapshot,
         *,
         lengths: AnsweringLengths | None = None,
@@ -87,7 +77,7 @@ class Answerer:
         passages: Path | None = None,
         device: str = AUTO,
         progress: Progress | None = None,
-        autocast: Literal["auto", "bfloat16", "none"] = "none",
+        autocast: Autocast = "none",
         kept_in: Path | None = None,
         open_index: OpenIndex | None = None,
     ) -> "Answerer":
@@ -111,41 +101,51 @@ class Answerer:
         """
         if run is None:
             run, kept_in = default_model(), kept_in or cache_folder() / NAME
-        checkpoint = find_checkpoint(run)
-        calibration = load_calibration(run)
-        where = choose_device(device)
-        model = load_model(checkpoint, quick=True).to(where)
-        model.need_reader()
-        run = run_of(run)
-        store = PassageStore.open(passages or passages_of(run))
-        manifest = read_json(checkpoint / MANIFEST)
-        settings = manifest["settings"]
+        tuned = FineTuned.load(run, device=device, autocast=autocast)
+        store = PassageStore.open(passages or passages_of(tuned.run))
         if open_index is None:
-            open_index = partial(open_snapshot, run, kept_in=kept_in, progress=progress)
-        answerer = cls(
-            model,
+            open_index = partial(open_snapshot, tuned.run, kept_in=kept_in, progress=progress)
+        return cls.over(
+            tuned,
             store,
-            open_index(model, store),
-            lengths=AnsweringLengths(
-                question=int(settings["question_wordpieces"]),
-                joint=int(settings["joint_wordpieces"]),
-                num_passages=_num_passages(settings),
-            ),
-            name=run.name,
-            fingerprint=str(manifest["fingerprint"]),
-            calibration=calibration,
+            open_index(tuned.model, store),
+            lambda: open_lexical(kept_in or tuned.run, store, progress=progress),
         )
-        if autocast == "auto":
-            autocast = "bfloat16" if has_quick_bfloat16(where) else "none"
-        answerer.autocast = autocast
-        if settings.get("retriever") == "hybrid":
-            answerer.use_hybrid(
-                open_lexical(kept_in or run, store, progress=progress),
-                lexical_weight=float(settings["lexical_weight"]),
-            )
+
+    @classmethod
+    def over(
+        cls,
+        tuned: FineTuned,
+        store: Passages,
+        snapshot: Snapshot,
+        open_words: Callable[[], Lexical],
+    ) -> "Answerer":
+        """Return what answers from these passages.
+
+        Args:
+            tuned: the model.
+            store: the passages.
+            snapshot: of them, under the model's Embed_doc.
+            open_words: returns BM25 over them; called where the model's retriever wants it.
+
+        Raises:
+            ConfigError: the passages were cut with another vocabulary.
+        """
+        answerer = cls(
+            tuned.model,
+            store,
+            snapshot,
+            lengths=tuned.lengths,
+            name=tuned.name,
+            fingerprint=tuned.fingerprint,
+            calibration=tuned.calibration,
+        )
+        answerer.autocast = tuned.autocast
+        if tuned.lexical_weight is not None:
+            answerer.use_hybrid(open_words(), lexical_weight=tuned.lexical_weight)
         return answerer
 
-    def use_hybrid(self, lexical: Bm25Retriever, *, lexical_weight: float) -> None:
+    def use_hybrid(self, lexical: Lexical, *, lexical_weight: float) -> None:
         """Retrieve by the sum of the dense score and BM25's from now on."""
         self.retriever = HybridRetriever(self.dense, lexical, lexical_weight=lexical_weight)
 
@@ -203,7 +203,8 @@ class Answerer:
             return []
         num_passages = num_passages or self.lengths.num_passages
         wanted = max(num_passages, num_retrieved or 0)
-        retrieved = self.retriever.retrieve(questions, wanted)
+        nothing: list[tuple[list[int], list[float]]] = [([], [])] * len(pieces)
+        retrieved = self.retriever.retrieve(questions, wanted) if len(self.store) else nothing
         answered: list[AnsweredQuestion] = []
         for question, ids, (rows, scores) in zip(questions, pieces, retrieved, strict=True):
             read = rows[:num_passages]
@@ -292,12 +293,6 @@ def _calibrated(answers: tuple[Answer, ...], probability: float) -> tuple[Answer
     )
 
 
-def _num_passages(settings: dict[str, Any]) -> int:
-    """Return how many passages an imported model was published to read; the paper's otherwise."""
-    published = settings.get("defaults", {}).get("evaluate", {})
-    return int(published.get("num_passages", AnsweringLengths().num_passages))
-
-
 def answered_as_json(answered: AnsweredQuestion) -> dict[str, Any]:
     """Return what `realm ask --json` prints.
 
@@ -322,15 +317,22 @@ def answered_as_json(answered: AnsweredQuestion) -> dict[str, Any]:
                 "start": answer.start,
                 "end": answer.end,
                 "passage": {
-                    "id": answer.passage.id,
-                    "article_id": answer.passage.article_id,
-                    "title": answer.passage.title,
-                    "text": answer.passage.text,
-                    "start": answer.passage.start,
-                    "end": answer.passage.end,
+                    **passage_as_json(answer.passage),
                     "probability": answer.passage_probability,
                 },
             }
             for answer in answered.answers
         ],
+    }
+
+
+def passage_as_json(passage: Passage) -> dict[str, Any]:
+    """Return a passage as JSON; `start` and `end` are characters of its article's text."""
+    return {
+        "id": passage.id,
+        "article_id": passage.article_id,
+        "title": passage.title,
+        "text": passage.text,
+        "start": passage.start,
+        "end": passage.end,
     }

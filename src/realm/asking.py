@@ -187,7 +187,7 @@ def look_at(docs: Path, *, model: Path | None, cache: Path | None) -> AskedFolde
     checkpoint = find_checkpoint(model or default_model())
     skipped = Skipped()
     files = list_files(docs, skipped)
-    split = SplitConfig.model_validate({"drop_titles": (), **stage_defaults(checkpoint, "split")})
+    split = cutting_of(checkpoint)
     index = IndexConfig(shard_rows=SHARD_ROWS, passage_wordpieces=split.max_wordpieces)
     where = docs.resolve()
     key = fingerprint_of(
@@ -209,6 +209,15 @@ def look_at(docs: Path, *, model: Path | None, cache: Path | None) -> AskedFolde
         index=index,
         skipped=skipped,
     )
+
+
+def cutting_of(checkpoint: Path) -> SplitConfig:
+    """Return how a model wants somebody's own files cut: no title is a reason to leave one out.
+
+    Raises:
+        ArtifactError: no model there.
+    """
+    return SplitConfig.model_validate({"drop_titles": (), **stage_defaults(checkpoint, "split")})
 
 
 def _make_passages(asked: AskedFolder, progress: Progress | None) -> PassageStore:

@@ -243,3 +243,52 @@ class Skipped:
     def total(self) -> int:
         """How many items were left out in all."""
         return sum(self.counts.values())
+
+
+DocumentFormat = Literal["text", "markdown", "jsonl"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """What a user adds to a library, replaces or removes; passages are what it is cut into."""
+
+    id: str
+    """Unique in the library; of a file in a folder its path there, with slashes."""
+    text: str
+    title: str = ""
+    """"": the heading of a Markdown text, or the id's last part without its ending."""
+    format: DocumentFormat = "text"
+    """jsonl: each line is a record with id, title and text, an article of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentInfo:
+    """What a listing tells of a document."""
+
+    id: str
+    title: str
+    format: DocumentFormat
+    num_characters: int
+    num_passages: int
+    sha256: str
+    """Hash of its text."""
+    added_at: str
+    """ISO 8601, UTC: when this version of it was added."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What adding or removing did to a library."""
+
+    added: tuple[str, ...] = ()
+    replaced: tuple[str, ...] = ()
+    unchanged: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    num_embedded: int = 0
+    """Passages that had to be embedded: not those that the library already knew."""
+    skipped: Skipped = field(default_factory=Skipped)
+    """Records of JSON lines and texts that could not be used, by reason."""
+
+    def __bool__(self) -> bool:
+        """Return whether anything in the library is another than before."""
+        return bool(self.added or self.replaced or self.removed)

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from realm.checkpoint.checkpoints import CHECKPOINTS, Model, find_checkpoint
-from realm.corpus.store import PassageStore
+from realm.corpus.store import Passages, PassageStore
 from realm.errors import ArtifactError, ConfigError
 from realm.storage import MANIFEST, read_json, write_json
 
@@ -36,12 +36,14 @@ def passages_of(run: Path) -> Path:
     return folder
 
 
-def check_vocabulary(model: Model, store: PassageStore) -> None:
+def check_vocabulary(model: Model, store: Passages) -> None:
     """Refuse passages whose wordpieces mean something else to the model.
 
     Raises:
         ConfigError: another tokenizer.
     """
+    if model.tokenizer is store.tokenizer:
+        return
     if model.tokenizer.fingerprint != store.tokenizer.fingerprint:
         raise ConfigError(
             f"the passages in {store.folder} were cut with another tokenizer than the model's; "

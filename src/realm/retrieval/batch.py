@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from realm.corpus.store import PassageStore
+from realm.corpus.store import Passages
 from realm.errors import ConfigError
 from realm.model.inputs import TokenSequence
 from realm.model.realm import CandidateBatch
@@ -23,13 +23,13 @@ class Lengths:
     joint: int
 
 
-def body_of(store: PassageStore, row: int) -> list[int]:
+def body_of(store: Passages, row: int) -> list[int]:
     """Return the wordpieces of a passage's text; none for the null passage."""
     return store.wordpieces(row).tolist() if row >= 0 else []
 
 
 def passage_sequence(
-    store: PassageStore, tokenizer: WordpieceTokenizer, row: int, max_length: int
+    store: Passages, tokenizer: WordpieceTokenizer, row: int, max_length: int
 ) -> TokenSequence:
     """Return Embed_doc's input for one row; the null passage is the empty title and body."""
     title = store.title_wordpieces(row).tolist() if row >= 0 else []
@@ -37,7 +37,7 @@ def passage_sequence(
 
 
 def candidate_batch(
-    store: PassageStore,
+    store: Passages,
     examples: Sequence[MaskedExample],
     rows: Sequence[Sequence[int]],
     lengths: Lengths,

@@ -18,6 +18,10 @@ from realm.storage import Request, fingerprint, fingerprint_of, locked, open_fol
 
 _TOKENIZER = "words-s-v1"
 """Name and version of `words`; an index made with another one is made again."""
+K1 = 0.9
+"""How soon a repeated word counts no more (Anserini)."""
+B = 0.4
+"""How much long passages are held back, 0 to 1 (Anserini)."""
 _TELL_EVERY = 1_000
 _PATIENCE_SECONDS = 3_600.0
 """How long to wait for another process that builds the same index; its lock ends with it."""
@@ -38,6 +42,19 @@ class StoredPassages(Protocol):
     def __iter__(self) -> Iterator[Passage]: ...
 
 
+@runtime_checkable
+class Lexical(Protocol):
+    """Scores all passages by the words of a question."""
+
+    def scores(self, question: str) -> NDArray[np.float32]:
+        """Return the score of every row; 0 where it shares no word with the question."""
+        ...
+
+    def best(self, scores: NDArray[np.float32], k: int) -> tuple[list[int], list[float]]:
+        """Return (rows, scores) of the k best that share a word, best first."""
+        ...
+
+
 class Bm25Retriever:
     """BM25 (Lucene's variant) over title and text of each passage."""
 
@@ -54,8 +71,8 @@ class Bm25Retriever:
         passages: StoredPassages,
         *,
         cache: Path | None = None,
-        k1: float = 0.9,
-        b: float = 0.4,
+        k1: float = K1,
+        b: float = B,
         progress: Progress | None = None,
     ) -> "Bm25Retriever":
         """Return a retriever, loaded from `cache` where an equal one was built before.
@@ -64,8 +81,8 @@ class Bm25Retriever:
             passages: what is searched.
             cache: a folder for built indexes, one for each set of passages and settings; a
                 damaged one is built again. None: build, keep nothing.
-            k1: how soon a repeated word counts no more (Anserini: 0.9).
-            b: how much long passages are held back, 0 to 1 (Anserini: 0.4).
+            k1: how soon a repeated word counts no more.
+            b: how much long passages are held back, 0 to 1.
             progress: called with (rows read, rows).
 
         Raises:
@@ -113,7 +130,7 @@ class Bm25Retriever:
 
     def best(self, scores: NDArray[np.float32], k: int) -> tuple[list[int], list[float]]:
         """Return (rows, scores) of the k best that share a word, as `retrieve` does."""
-        return _top(scores, k) if k > 0 else ([], [])
+        return best_rows(scores, k)
 
     def _retrieve(self, question: str, k: int) -> tuple[list[int], list[float]]:
         return self.best(self.scores(question), k)
@@ -167,7 +184,10 @@ def _tokenize(
     return rows, numbers
 
 
-def _top(scores: NDArray[np.float32], k: int) -> tuple[list[int], list[float]]:
+def best_rows(scores: NDArray[np.float32], k: int) -> tuple[list[int], list[float]]:
+    """Return (rows, scores) of the k largest scores above 0, equal ones in row order."""
+    if k <= 0:
+        return [], []
     rows = np.flatnonzero(scores > 0)
     if rows.size > k:
         least = np.partition(scores[rows], -k)[-k]

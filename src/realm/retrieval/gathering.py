@@ -8,7 +8,7 @@ from itertools import accumulate
 from jaxtyping import Float
 from torch import Tensor
 
-from realm.corpus.store import PassageStore
+from realm.corpus.store import Passages
 from realm.records import Answer, Passage
 
 
@@ -55,7 +55,7 @@ class Gathered:
 
 
 def gather(
-    store: PassageStore,
+    store: Passages,
     rows: Sequence[int],
     probabilities: Sequence[float],
     spans: Sequence[int],

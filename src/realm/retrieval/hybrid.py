@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from realm.retrieval.bm25 import Bm25Retriever
+from realm.retrieval.bm25 import Lexical
 from realm.retrieval.dense import DenseRetriever
 
 MIN_DEPTH = 200
@@ -26,7 +26,7 @@ class HybridRetriever:
     score_weight = 1.0
 
     def __init__(
-        self, dense: DenseRetriever, lexical: Bm25Retriever, *, lexical_weight: float
+        self, dense: DenseRetriever, lexical: Lexical, *, lexical_weight: float
     ) -> None:
         self.dense = dense
         self.lexical = lexical

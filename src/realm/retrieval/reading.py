@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from realm.corpus.store import PassageStore
+from realm.corpus.store import Passages
 from realm.errors import AnsweringError
 from realm.model.inputs import TokenSequence
 from realm.model.realm import SpanInput
@@ -40,7 +40,7 @@ def question_ids(
 
 
 def joint_inputs(
-    store: PassageStore, question_ids: Sequence[int], rows: Sequence[int], max_length: int
+    store: Passages, question_ids: Sequence[int], rows: Sequence[int], max_length: int
 ) -> list[TokenSequence]:
     """Return [CLS] question [SEP] body [SEP] of each passage, from cached wordpieces.
 
@@ -52,7 +52,7 @@ def joint_inputs(
 
 
 def span_inputs(
-    store: PassageStore, question_ids: Sequence[int], rows: Sequence[int], max_length: int
+    store: Passages, question_ids: Sequence[int], rows: Sequence[int], max_length: int
 ) -> list[SpanInput]:
     """Return the joint inputs with the place of the body in each.
 

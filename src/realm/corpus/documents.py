@@ -1,0 +1,161 @@
+"""A document that somebody added -> the articles in it, each with its line."""
+
+import re
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import cast
+
+from realm.corpus.articles import JSONL, TEXT_FILES, heading_of, parse_line
+from realm.corpus.folder import TextFile
+from realm.corpus.reading import (
+    BAD_UTF8,
+    BINARY,
+    NOT_READ,
+    TEXT_LIMIT,
+    TOO_LONG,
+    Found,
+    Place,
+    Reading,
+)
+from realm.corpus.streams import read_blocks, read_lines
+from realm.errors import CorpusError
+from realm.records import Article, Document, DocumentFormat, Skipped
+
+MAX_ID_CHARACTERS = 1_000
+FORMATS: tuple[DocumentFormat, ...] = ("text", "markdown", "jsonl")
+
+
+def check_document(document: Document) -> None:
+    """Refuse a document that no library can hold.
+
+    Raises:
+        CorpusError: its id, format or text cannot be used.
+    """
+    if not 0 < len(document.id) <= MAX_ID_CHARACTERS or not document.id.isprintable():
+        raise CorpusError(
+            f"found the document id {document.id[:80]!r} ({len(document.id):,} characters), "
+            f"expected 1 to {MAX_ID_CHARACTERS:,} printable characters, such as notes/april.md"
+        )
+    if document.format not in FORMATS:
+        raise CorpusError(
+            f"{document.id}: found the format {document.format!r}, expected {', '.join(FORMATS)}"
+        )
+    if len(document.text) > TEXT_LIMIT:
+        raise CorpusError(
+            f"{document.id}: found {len(document.text):,} characters, expected at most "
+            f"{TEXT_LIMIT:,}; cut it into several documents"
+        )
+    for told, text in (("text", document.text), ("title", document.title)):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise CorpusError(
+                f"{document.id}: found half a surrogate pair at character {error.start + 1} of "
+                f"its {told}, expected Unicode characters; decode it again"
+            ) from None
+
+
+def title_of(document: Document) -> str:
+    """Return a document's title: its own, its heading, or the last part of its id."""
+    own = " ".join(document.title.split())
+    if not own and document.format == "markdown":
+        own = heading_of(document.text)
+    return own or _stem(document.id)
+
+
+def articles_of(document: Document, skipped: Skipped) -> Iterator[tuple[Article, int]]:
+    """Yield (article, line of the document that it begins in, from 1).
+
+    A text is one article under the document's own id; a record of JSON lines has its own id, or its
+    line, behind the document's.
+
+    Args:
+        document: one that `check_document` lets pass.
+        skipped: counts what is left out, by reason, with its place.
+    """
+    reading = Reading(drop_titles=(), on_error="skip", skipped=skipped)
+    for found in _read(document, reading):
+        if reading.admits(found):
+            yield found.article, found.place.line
+
+
+def read_document(file: TextFile, skipped: Skipped) -> Document | None:
+    """Return a file of a folder as a document; None, counted by reason, where it is no text.
+
+    A line of JSON lines that is no UTF-8 is left out, and counted; the others stay in their lines.
+
+    Args:
+        file: of `list_files`.
+        skipped: counts what is left out.
+    """
+    is_records = bool(JSONL.search(file.name.lower()))
+    try:
+        data = _read_bytes(file, skipped)
+    except CorpusError:
+        skipped.add(NOT_READ, str(Place(file.name, 1)))
+        return None
+    if data is None:
+        return None
+    if is_records:
+        lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+        decoded = [_decode(line, file.name, number, skipped) for number, line in enumerate(lines, 1)]
+        return Document(id=file.name, text="\n".join(line or "" for line in decoded), format="jsonl")
+    text = _decode(data.removeprefix(b"\xef\xbb\xbf"), file.name, 1, skipped)
+    if text is None or "\0" in text:
+        if text is not None:
+            skipped.add(BINARY, str(Place(file.name, 1)))
+        return None
+    return Document(id=file.name, text=text, format=format_of(file.name))
+
+
+def format_of(name: str) -> DocumentFormat:
+    """Return the format that a file's name stands for.
+
+    Raises:
+        CorpusError: none that is read.
+    """
+    if JSONL.search(name.lower()):
+        return "jsonl"
+    ending = PurePosixPath(name).suffix.lower()
+    if ending not in TEXT_FILES:
+        raise CorpusError(f"{name} is of no kind that is read; expected .txt, .md or .jsonl")
+    return cast("DocumentFormat", "markdown" if ending == ".md" else "text")
+
+
+def _read(document: Document, reading: Reading) -> Iterator[Found]:
+    if document.format != "jsonl":
+        article = Article(id=document.id, title=title_of(document), text=document.text)
+        yield Found(article, Place(document.id, 1))
+        return
+    for number, line in read_lines([document.text.encode()], TEXT_LIMIT):
+        place = Place(document.id, number)
+        if line is None:
+            reading.skipped.add(TOO_LONG, str(place))
+        elif line.strip() and (article := parse_line(line, place, str(number), reading)):
+            own = f"{document.id}/{article.id}"
+            yield Found(Article(id=own, title=article.title, text=article.text), place)
+
+
+def _read_bytes(file: TextFile, skipped: Skipped) -> bytes | None:
+    parts: list[bytes] = []
+    size = 0
+    for block in read_blocks(file.path):
+        parts.append(block)
+        size += len(block)
+        if size > TEXT_LIMIT:
+            skipped.add(TOO_LONG, str(Place(file.name, 1)))
+            return None
+    return b"".join(parts)
+
+
+def _decode(data: bytes, name: str, line: int, skipped: Skipped) -> str | None:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        skipped.add(BAD_UTF8, str(Place(name, line + data.count(b"\n", 0, error.start))))
+        return None
+
+
+def _stem(document_id: str) -> str:
+    name = PurePosixPath(document_id).name
+    return re.sub(r"\.(txt|md|jsonl)(\.(bz2|gz|zst))?$", "", name, flags=re.IGNORECASE) or name

@@ -1,0 +1,1 @@
+"""Living documents: a folder that holds documents and answers from them as they change."""

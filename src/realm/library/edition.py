@@ -1,0 +1,199 @@
+"""An edition: what a library holds between two changes, immutable.
+
+Rows stand in the order of document ids, whatever was added when: editions of the same documents
+are equal but for the rounding of their vectors.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from operator import index
+from pathlib import Path
+from typing import SupportsIndex
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int64
+
+from realm.config import SplitConfig
+from realm.corpus.reading import Place
+from realm.corpus.store import Passages
+from realm.corpus.views import Shard
+from realm.errors import CorpusError
+from realm.index.mapped import MappedRows
+from realm.index.snapshot import Snapshot
+from realm.library.head import Head
+from realm.library.postings import LibraryWords
+from realm.library.segment import Segment
+from realm.records import Document, DocumentInfo, Passage
+from realm.storage import fingerprint_of
+from realm.tokenizer import WordpieceTokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Where a document is."""
+
+    segment: int
+    number: int
+    """Among the segment's documents."""
+
+
+class Edition:
+    """Documents, passages, vectors and words of some segments, without what was removed."""
+
+    def __init__(self, folder: Path, head: Head, segments: Sequence[Segment]) -> None:
+        """Look at segments as one.
+
+        Args:
+            folder: the library.
+            head: names the segments, and which of their documents were removed.
+            segments: in the head's order.
+        """
+        self.folder = folder
+        self.head = head
+        self.segments = list(segments)
+        self.there = [self._there(number) for number in range(len(self.segments))]
+        """Of each segment, which documents have not been removed."""
+        placed = sorted(
+            (segment.infos[number].id, Held(place, number))
+            for place, segment in enumerate(self.segments)
+            for number in np.flatnonzero(self.there[place]).tolist()
+        )
+        self.held: dict[str, Held] = dict(placed)
+        """Where each document is, by its id, in their order."""
+        owners = np.array([h.segment for _, h in placed], dtype=np.int64)
+        counts = np.array([self.segments[h.segment].counts[h.number] for _, h in placed], np.int64)
+        firsts = np.array(
+            [self.segments[h.segment].first_rows[h.number] for _, h in placed], np.int64
+        )
+        starts = np.cumsum(counts) - counts
+        self.num_passages = int(counts.sum())
+        self.segment_of: Int64[np.ndarray, " passages"] = np.repeat(owners, counts)
+        """The segment that holds each row."""
+        self.at: Int64[np.ndarray, " passages"] = np.arange(self.num_passages) + np.repeat(
+            firsts - starts, counts
+        )
+        """Each row's own row there."""
+
+    def _there(self, number: int) -> Bool[np.ndarray, " documents"]:
+        there = np.ones(self.segments[number].num_documents, dtype=bool)
+        there[list(self.head.segments[number].removed)] = False
+        return there
+
+    def __len__(self) -> int:
+        """Return the number of documents."""
+        return len(self.held)
+
+    def infos(self) -> list[DocumentInfo]:
+        """Return what a listing tells, by id."""
+        return [self.segments[h.segment].infos[h.number] for h in self.held.values()]
+
+    def info(self, document_id: str) -> DocumentInfo | None:
+        """Return what a listing tells of one document, None where there is none."""
+        held = self.held.get(document_id)
+        return held and self.segments[held.segment].infos[held.number]
+
+    def document(self, document_id: str) -> Document:
+        """Return a document with its whole text.
+
+        Raises:
+            CorpusError: there is none of this id.
+        """
+        held = self.held.get(document_id)
+        if held is None:
+            raise self.unknown(document_id)
+        return self.segments[held.segment].document(held.number)
+
+    def unknown(self, document_id: str) -> CorpusError:
+        """Return what to raise for an id that no document has."""
+        example = next(iter(self.held), None)
+        expected = f"expected one such as {example!r}" if example else "it holds no document yet"
+        return CorpusError(
+            f"{self.folder} has no document {document_id!r}; {expected} "
+            f"(all of them: realm docs list {self.folder})"
+        )
+
+    def place(self, passage: Passage, start: int) -> Place:
+        """Return the document and the line, from 1, of a character of a passage's article."""
+        segment = self.segments[int(self.segment_of[passage.row])]
+        at = int(self.at[passage.row])
+        number = int(np.searchsorted(segment.first_rows + segment.counts, at, side="right"))
+        info = segment.infos[number]
+        within = 0
+        if info.format != "jsonl":
+            within = passage.text.count("\n", 0, start - passage.start)
+        return Place(info.id, int(segment.lines[at]) + within)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of all documents and of how they were cut: equal whatever was added when."""
+        told = [(info.id, info.title, info.format, info.sha256) for info in self.infos()]
+        return fingerprint_of({"documents": told, "made_with": self.head.made_with})
+
+    @cached_property
+    def words(self) -> LibraryWords:
+        """BM25 over the passages."""
+        rows = [self._row_of(number) for number in range(len(self.segments))]
+        postings = [segment.postings for segment in self.segments]
+        return LibraryWords(postings, rows, self.num_passages)
+
+    def _row_of(self, number: int) -> Int64[np.ndarray, " rows"]:
+        """Return the row of each of a segment's own rows, -1 for those removed."""
+        rows = np.full(self.segments[number].num_passages, -1, dtype=np.int64)
+        mine = np.flatnonzero(self.segment_of == number)
+        rows[self.at[mine]] = mine
+        return rows
+
+    @cached_property
+    def snapshot(self) -> Snapshot:
+        """The passages' vectors, in memory, in the order of rows."""
+        dim = int(self.head.made_with["dim"])
+        scan = torch.empty((self.num_passages, dim), dtype=torch.bfloat16)
+        exact = torch.empty((self.num_passages, dim))
+        for number, segment in enumerate(self.segments):
+            mine = torch.from_numpy(np.flatnonzero(self.segment_of == number))
+            own = torch.from_numpy(self.at)[mine]
+            scan[mine], exact[mine] = segment.scan[own], segment.exact[own]
+        return Snapshot(
+            folder=self.folder,
+            step=0,
+            model_hash=str(self.head.made_with["embedder"]),
+            passages_fingerprint=self.fingerprint,
+            scan=MappedRows([scan]),
+            exact=MappedRows([exact]),
+            max_norm=max((s.max_norm for s in self.segments), default=0.0),
+            max_rounding=max((s.max_rounding for s in self.segments), default=0.0),
+        )
+
+    def passages(self, tokenizer: WordpieceTokenizer) -> "LibraryPassages":
+        """Return the passages by their rows."""
+        return LibraryPassages(self, tokenizer)
+
+
+class LibraryPassages(Passages):
+    """The passages of an edition."""
+
+    def __init__(self, edition: Edition, tokenizer: WordpieceTokenizer) -> None:
+        self.folder = edition.folder
+        self.fingerprint = edition.fingerprint
+        self.config = SplitConfig.model_validate(edition.head.made_with["split"])
+        self._edition = edition
+        self._tokenizer = tokenizer
+
+    def __len__(self) -> int:
+        return self._edition.num_passages
+
+    @property
+    def tokenizer(self) -> WordpieceTokenizer:
+        """The model's own, which they were cut with."""
+        return self._tokenizer
+
+    def find(self, row: SupportsIndex) -> tuple[Shard, int]:
+        """Return the shard of a row, and its place there."""
+        at = index(row)
+        if not 0 <= at < len(self):
+            raise IndexError(f"row {at} is outside the {len(self):,} passages of {self.folder}")
+        segment = self._edition.segments[int(self._edition.segment_of[at])]
+        return segment.shard, int(self._edition.at[at])
+
