@@ -1,4 +1,4 @@
-"""The tool server, asked by the SDK's own client: in this process, and over stdio as assistants do."""
+"""The tool server, asked by the SDK's own client: in this process, and over stdio."""
 
 import json
 import os
@@ -214,9 +214,7 @@ def test_what_cannot_be_opened_is_told_by_every_tool(capsys: pytest.CaptureFixtu
 
     async def ask(client: Client) -> None:
         for _ in range(2):
-            assert "found no model in runs/qa" in await refused(
-                client, "answer", question="Who?"
-            )
+            assert "found no model in runs/qa" in await refused(client, "answer", question="Who?")
 
     talk(load, ask)
     assert "found no model in runs/qa" in capsys.readouterr().err

@@ -66,6 +66,6 @@ def test_the_page_says_what_most_blocks_print() -> None:
     ],
 )
 def test_figures_may_differ_a_little_and_words_not(
-    printed: str, told: str, expected: bool
+    printed: str, told: str, *, expected: bool
 ) -> None:
     assert agree(printed, told) is expected
