@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from realm.cache import cache_folder
 from realm.checkpoint.calibration import Calibration
@@ -54,6 +56,7 @@ class Answerer:
         snapshot.check_passages(store.fingerprint)
         check_vocabulary(model, store)
         self.store = store
+        self.snapshot = snapshot
         self.reader = model.need_reader().eval()
         self.lengths = lengths or AnsweringLengths()
         self.model_name = name
@@ -169,6 +172,22 @@ class Answerer:
         """Fingerprint of the passages it answers from."""
         return self.store.fingerprint
 
+    def search(self, query: str, k: int) -> tuple[list[int], list[float], list[float]]:
+        """Return the rows of the k best passages, their scores, and p(z|x) over them.
+
+        Args:
+            query: a question, or some words.
+            k: passages to return, at most.
+
+        Raises:
+            AnsweringError: an empty query, or one longer than the model reads.
+        """
+        self._check(query)
+        if not len(self.store):
+            return [], [], []
+        ((rows, scores),) = self.retriever.retrieve([query], k)
+        return rows, scores, self._weights(scores).softmax(dim=0).tolist()
+
     def answer(
         self,
         questions: Sequence[str],
@@ -207,8 +226,10 @@ class Answerer:
         retrieved = self.retriever.retrieve(questions, wanted) if len(self.store) else nothing
         answered: list[AnsweredQuestion] = []
         for question, ids, (rows, scores) in zip(questions, pieces, retrieved, strict=True):
-            read = rows[:num_passages]
-            answers, evidence = self._read(ids, read, scores[:num_passages], num_answers)
+            read, weights = rows[:num_passages], self._weights(scores[:num_passages])
+            answers, evidence = self._read(
+                ids, read, scores[:num_passages], weights, num_answers
+            )
             if calibration is not None and evidence is not None and answers:
                 answers = _calibrated(answers, calibration.calibrator.probability(evidence))
             answered.append(
@@ -217,6 +238,7 @@ class Answerer:
                     answers=answers,
                     passage_rows=tuple(rows),
                     read_rows=tuple(read),
+                    read_probabilities=tuple(weights.softmax(dim=0).tolist()),
                     evidence=evidence,
                     is_calibrated=calibration is not None,
                     min_probability=min_probability,
@@ -224,13 +246,22 @@ class Answerer:
             )
         return answered
 
+    def _weights(self, scores: list[float]) -> Float[Tensor, " rows"]:
+        """Return what the reader adds for each passage; their softmax is p(z|x)."""
+        return torch.tensor(scores) * self.retriever.score_weight
+
     def _check(self, question: str) -> list[int]:
         """Return the question's wordpieces."""
         return question_ids(self.store.tokenizer, question, self.lengths.question)
 
     @torch.inference_mode()
     def _read(
-        self, question_ids: list[int], rows: list[int], scores: list[float], num_answers: int
+        self,
+        question_ids: list[int],
+        rows: list[int],
+        scores: list[float],
+        weighted: Float[Tensor, " rows"],
+        num_answers: int,
     ) -> tuple[tuple[Answer, ...], Evidence | None]:
         """Return the most probable strings among the passages read, and what speaks for the best.
 
@@ -242,7 +273,6 @@ class Answerer:
         also = [NULL_ROW] if self.reader.reads_null else []
         inputs = span_inputs(self.store, question_ids, [*rows, *also], self.lengths.joint)
         budget = Budget(pad_id=self.store.tokenizer.pad_id, batch_tokens=BATCH_TOKENS)
-        weighted = torch.tensor(scores) * self.retriever.score_weight
         with autocast_to(self.autocast, device_of(self.reader)):
             logits = span_logits(self.reader, inputs, budget)
         null = logits.pop()[0, :1] if also else torch.empty(0)

@@ -2,8 +2,11 @@
 
 RealmError
 ├── ConfigError          a setting or a command is wrong; nothing has started
+│   ├── NoEncoderError   blanks are to be filled, and no encoder is there
+│   └── ReadOnlyError    documents are to change where they cannot
 ├── CorpusError          an article, passage or question cannot be read
-│   └── MaskingError     spans or taggers that cannot be used
+│   ├── MaskingError     spans or taggers that cannot be used
+│   └── UnknownDocumentError  no document has this id
 ├── ArtifactError        a folder on disk is missing, unfinished, damaged or made from other inputs
 │   ├── LockedError      another process is writing it
 │   └── StaleIndexError  the index is older than refresh.max_staleness_steps
@@ -23,12 +26,24 @@ class ConfigError(RealmError):
     """A setting or a command is wrong; nothing has started."""
 
 
+class NoEncoderError(ConfigError):
+    """Blanks are to be filled, and no encoder is there."""
+
+
+class ReadOnlyError(ConfigError):
+    """Documents are to change where they cannot: in a run's own passages."""
+
+
 class CorpusError(RealmError):
     """An article, passage or question cannot be read."""
 
 
 class MaskingError(CorpusError):
     """Spans or taggers that cannot be used."""
+
+
+class UnknownDocumentError(CorpusError):
+    """No document has this id."""
 
 
 class ArtifactError(RealmError):

@@ -1,13 +1,13 @@
 """Table 3 for any sentence: the prediction without retrieval, with each passage, summed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from realm.checkpoint.checkpoints import Model
-from realm.corpus.store import PassageStore
+from realm.corpus.store import Passages
 from realm.device import AUTO
 from realm.index.snapshot import Snapshot
 from realm.masking.cloze import cloze
@@ -23,6 +23,10 @@ from realm.predicting import Predictor
 from realm.records import MaskedExample, Passage, Progress
 from realm.retrieval.batch import Lengths
 from realm.retrieval.retriever import NULL_ROW
+
+
+Propose = Callable[[str, int], list[int]]
+"""(A sentence with blanks, k) -> rows of k passages to read, best first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,12 +69,23 @@ class Explainer:
     def __init__(
         self,
         model: Model,
-        store: PassageStore,
+        store: Passages,
         snapshot: Snapshot,
         *,
         lengths: Lengths | None = None,
+        propose: Propose | None = None,
     ) -> None:
+        """Take a model apart.
+
+        Args:
+            model: with towers and encoder.
+            store: the passages.
+            snapshot: of them; under another embedder than the model's only with `propose`.
+            lengths: longest inputs.
+            propose: finds the candidates, in the place of `snapshot`; the model then only scores.
+        """
         self.predictor = Predictor(model, store, snapshot, lengths=lengths)
+        self.propose = propose
         self.store = store
         self.lengths = self.predictor.lengths
 
@@ -119,7 +134,11 @@ class Explainer:
         blank = cloze(text, self.store.tokenizer, query_wordpieces=self.lengths.query)
         pieces = blank.with_answers(answers) if answers else blank.with_masks()
         example = _example(pieces)
-        rows = self._candidates(example, num_candidates)
+        rows = (
+            [NULL_ROW, *self.propose(text, num_candidates - 1)]
+            if self.propose
+            else self._candidates(example, num_candidates)
+        )
         reading = self.predictor.read([example], [rows])
         batch, scores = reading.batch, reading.scores
         only_null = torch.zeros_like(scores)

@@ -11,7 +11,7 @@ from torch import Tensor
 from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model
 from realm.checkpoint.sources import check_vocabulary, passages_of, run_of
 from realm.config import PretrainConfig
-from realm.corpus.store import PassageStore
+from realm.corpus.store import Passages, PassageStore
 from realm.device import AUTO, choose_device, device_of
 from realm.errors import ConfigError
 from realm.index.builder import autocast_to
@@ -60,7 +60,7 @@ class Predictor:
     def __init__(
         self,
         model: Model,
-        store: PassageStore,
+        store: Passages,
         snapshot: Snapshot,
         *,
         lengths: Lengths | None = None,

@@ -194,6 +194,8 @@ class AnsweredQuestion:
     """Every retrieved row, best first (as many as were asked for, read or not)."""
     read_rows: tuple[int, ...] = ()
     """The rows that the reader read."""
+    read_probabilities: tuple[float, ...] = ()
+    """p(z|x) of each of them, over those read."""
     evidence: Evidence | None = None
     """For the best answer; None when nothing was found."""
     is_calibrated: bool = False

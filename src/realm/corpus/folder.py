@@ -60,6 +60,19 @@ def list_files(docs: Path, skipped: Skipped) -> list[TextFile]:
     Raises:
         CorpusError: there is nothing at `docs`, or nothing in it that is read.
     """
+    found = find_files(docs, skipped)
+    if not found:
+        told = "".join(f" ({n:,} {why})" for why, n in skipped.counts.items())
+        raise CorpusError(f"found no text in {docs}{told}; expected {READ}")
+    return found
+
+
+def find_files(docs: Path, skipped: Skipped) -> list[TextFile]:
+    """Return the same, also where there is nothing yet that is read.
+
+    Raises:
+        CorpusError: there is nothing at `docs`, or one file that is not read.
+    """
     if docs.is_file():
         if not _is_read(docs.name):
             raise CorpusError(
@@ -78,9 +91,6 @@ def list_files(docs: Path, skipped: Skipped) -> list[TextFile]:
                 found.append(TextFile(name=name, path=file))
             else:
                 skipped.add(OTHER_IN_FOLDER, str(Place(name, 1)))
-    if not found:
-        told = "".join(f" ({n:,} {why})" for why, n in skipped.counts.items())
-        raise CorpusError(f"found no text in {docs}{told}; expected {READ}")
     return sorted(found, key=lambda file: file.name)
 
 

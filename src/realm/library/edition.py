@@ -19,7 +19,7 @@ from realm.config import SplitConfig
 from realm.corpus.reading import Place
 from realm.corpus.store import Passages
 from realm.corpus.views import Shard
-from realm.errors import CorpusError
+from realm.errors import UnknownDocumentError
 from realm.index.mapped import MappedRows
 from realm.index.snapshot import Snapshot
 from realm.library.head import Head
@@ -98,18 +98,18 @@ class Edition:
         """Return a document with its whole text.
 
         Raises:
-            CorpusError: there is none of this id.
+            UnknownDocumentError: there is none of this id.
         """
         held = self.held.get(document_id)
         if held is None:
             raise self.unknown(document_id)
         return self.segments[held.segment].document(held.number)
 
-    def unknown(self, document_id: str) -> CorpusError:
+    def unknown(self, document_id: str) -> UnknownDocumentError:
         """Return what to raise for an id that no document has."""
         example = next(iter(self.held), None)
         expected = f"expected one such as {example!r}" if example else "it holds no document yet"
-        return CorpusError(
+        return UnknownDocumentError(
             f"{self.folder} has no document {document_id!r}; {expected} "
             f"(all of them: realm docs list {self.folder})"
         )

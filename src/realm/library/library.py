@@ -146,7 +146,7 @@ class Library:
         """Remove documents, all or none; no later answer comes from them.
 
         Raises:
-            CorpusError: an id that no document has; nothing is removed.
+            UnknownDocumentError: an id that no document has; nothing is removed.
             ArtifactError: the library cannot be written.
         """
         wanted = dict.fromkeys([ids] if isinstance(ids, str) else ids)

@@ -1,0 +1,144 @@
+"""realm.load: a model and documents, ready to be asked."""
+
+import re
+import shutil
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from realm.answering import Answerer
+from realm.cache import cache_folder
+from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model
+from realm.checkpoint.sources import SOURCES
+from realm.device import AUTO, choose_device
+from realm.errors import ArtifactError, ConfigError
+from realm.explaining import Explainer
+from realm.fine_tuned import FineTuned
+from realm.library.face import ExplainerOver, Realm
+from realm.library.indexing import Indexer
+from realm.library.library import Library
+from realm.library.watching import WatchedFolder
+from realm.mini import NAME, default_model
+from realm.records import Progress
+from realm.retrieval.batch import Lengths
+from realm.storage import MANIFEST, fingerprint_of, read_json
+
+
+def load(
+    model: str | Path = NAME,
+    *,
+    docs: Path | None = None,
+    library: Path | None = None,
+    encoder: Path | None = None,
+    device: str = AUTO,
+    progress: Progress | None = None,
+) -> Realm:
+    """Open a model with documents to answer from.
+
+    Args:
+        model: "realm-mini", which ships; or a fine-tuned run, a checkpoint, a packed model.
+        docs: a folder with .txt, .md and .jsonl files, read into a library in the user's cache,
+            where only what has changed since is read and embedded again.
+        library: a folder that keeps documents; made where there is none. Without `docs` and
+            `library` a run answers from its own passages, and a model that has none from a
+            temporary library, empty at first.
+        encoder: a run of `realm pretrain` whose encoder fills blanks for `explain`.
+        device: where the models run: auto, cpu, cuda, cuda:NUMBER.
+        progress: called with (passages embedded, passages).
+
+    Raises:
+        ConfigError: both docs and library; a model without a reader; a library of another model;
+            an encoder with another vocabulary.
+        CorpusError: there is no text in `docs`.
+        ArtifactError: something is missing, damaged or cannot be written.
+    """
+    if docs is not None and library is not None:
+        raise ConfigError(
+            "found docs beside library, expected one of them: a library keeps documents, docs are "
+            "files that are read (a library can watch them: Realm.watch)"
+        )
+    run = default_model() if str(model) == NAME else Path(model)
+    tuned = FineTuned.load(run, device=device, autocast="auto")
+    explainer = _explainer(tuned, encoder, device)
+    if docs is None and library is None and (tuned.run / SOURCES).is_file():
+        answerer = Answerer.load(run, device=device, autocast="auto", progress=progress)
+        return Realm(tuned, answerer=answerer, explainer=explainer)
+    indexer = Indexer(tuned)
+    closing = ExitStack()
+    try:
+        if docs is not None:
+            opened = _read_folder(Path(docs), indexer, progress)
+        elif library is not None:
+            opened = Library.create(Path(library), indexer)
+        else:
+            folder = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="realm-")))
+            opened = Library.create(folder, indexer)
+        return Realm(tuned, library=opened, explainer=explainer, finally_do=closing)
+    except BaseException:
+        closing.close()
+        raise
+
+
+def kept_library(docs: Path, indexer: Indexer) -> Path:
+    """Return where the library of a folder's files is kept for a model, in the user's cache."""
+    where = docs.resolve()
+    key = fingerprint_of({"docs": str(where), "made_with": indexer.made_with})[:16]
+    name = re.sub(r"\W+", "-", where.name).strip("-")[:40]
+    return cache_folder() / "libraries" / f"{name or 'root'}-{key}"
+
+
+def _read_folder(docs: Path, indexer: Indexer, progress: Progress | None) -> Library:
+    """Return the library of a folder's files, brought up to date."""
+    from realm.corpus.folder import list_files
+    from realm.records import Skipped
+
+    list_files(docs, Skipped())
+    folder = kept_library(docs, indexer)
+    try:
+        library = Library.create(folder, indexer)
+    except ArtifactError:  # damaged: it can be made again
+        shutil.rmtree(folder, ignore_errors=True)
+        library = Library.create(folder, indexer)
+    WatchedFolder(library, indexer, docs).sync(progress=progress)
+    return library
+
+
+def _explainer(tuned: FineTuned, encoder: Path | None, device: str) -> ExplainerOver | None:
+    """Return what fills blanks: the encoder named, the model's own, or nothing."""
+    if encoder is None:
+        if tuned.model.encoder is None:
+            return None
+        model, settings = tuned.model, _settings(tuned.checkpoint)
+    else:
+        checkpoint = find_checkpoint(encoder)
+        model, settings = load_model(checkpoint).to(choose_device(device)), _settings(checkpoint)
+        model.need_encoder()
+        model.need_towers()
+        if model.tokenizer.fingerprint != tuned.model.tokenizer.fingerprint:
+            raise ConfigError(
+                f"the encoder of {encoder} has another vocabulary than {tuned.name}; expected one "
+                "pre-trained with the same tokenizer"
+            )
+    lengths = None
+    if "query_wordpieces" in settings:
+        lengths = Lengths(
+            query=int(settings["query_wordpieces"]),
+            passage=int(settings["passage_wordpieces"]),
+            joint=int(settings["joint_wordpieces"]),
+        )
+    return lambda answerer: _explain_with(model, answerer, lengths)
+
+
+def _explain_with(model: Model, answerer: Answerer, lengths: Lengths | None) -> Explainer:
+    """Return what fills blanks from the passages that an answerer finds."""
+
+    def propose(sentence: str, k: int) -> list[int]:
+        ((rows, _),) = answerer.retriever.retrieve([sentence.replace("[MASK]", " ")], k)
+        return rows
+
+    return Explainer(model, answerer.store, answerer.snapshot, lengths=lengths, propose=propose)
+
+
+def _settings(checkpoint: Path) -> dict[str, Any]:
+    return dict(read_json(checkpoint / MANIFEST)["settings"])

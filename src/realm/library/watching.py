@@ -1,0 +1,258 @@
+"""Files in a folder -> documents in a library, once or whenever the files change.
+
+Beside a library's head, `folder-<16 hex digits>.json` notes which documents came from a folder:
+those go when their files go, others stay. It is written before the library changes, so that no
+document is ever left behind.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Set
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+from realm.corpus.documents import check_document, read_document
+from realm.corpus.folder import TextFile, find_files
+from realm.corpus.reading import NOT_READ, Place
+from realm.errors import ArtifactError, CorpusError, RealmError
+from realm.library.indexing import Indexer
+from realm.library.library import Library
+from realm.records import Changes, Document, Progress, Skipped
+from realm.storage import fingerprint_of, read_json, write_json
+
+Look = tuple[int, int, int]
+"""Of a file: number, time of its last change in nanoseconds, bytes."""
+OnChange = Callable[[Changes], None]
+OnError = Callable[[RealmError], None]
+
+
+class WatchedFolder:
+    """A folder whose files are documents of a library."""
+
+    def __init__(self, library: Library, indexer: Indexer, folder: Path) -> None:
+        self.library = library
+        self.indexer = indexer
+        self.folder = folder
+        key = fingerprint_of(str(folder.resolve()))[:16]
+        self._note = library.folder / f"folder-{key}.json"
+        self._read: dict[str, Look] = {}
+        """How each file looked when it was last read."""
+
+    def sync(
+        self,
+        *,
+        only: dict[str, Look] | None = None,
+        keep: Set[str] = frozenset(),
+        progress: Progress | None = None,
+    ) -> Changes:
+        """Make the library's documents of this folder what its files are.
+
+        Args:
+            only: read only these files, as they were seen; None: all.
+            keep: documents that stay though their files are not there.
+            progress: see `Library.add`.
+
+        Raises:
+            CorpusError: there is no such folder.
+            ArtifactError: the library cannot be written.
+        """
+        skipped = Skipped()
+        files = find_files(self.folder, skipped)
+        names = {file.name for file in files} | keep
+        for name in self._read.keys() - names:
+            del self._read[name]
+        ours = self._ours()
+        if not names <= ours:
+            self._remember(ours | names)
+        unusable: set[str] = set()
+        documents = self._documents(files, only, skipped, unusable)
+        try:
+            changes = self.library.add(documents, self.indexer, progress=progress)
+        except BaseException:
+            self._read.clear()  # what was read may not have come into the library
+            raise
+        held = self.library.current().held
+        gone = sorted(name for name in (ours - names) | unusable if name in held)
+        removed = self.library.remove(gone).removed if gone else ()
+        if ours - names:
+            self._remember(names)
+        skipped.join(changes.skipped)
+        return Changes(
+            added=changes.added,
+            replaced=changes.replaced,
+            unchanged=changes.unchanged,
+            removed=removed,
+            num_embedded=changes.num_embedded,
+            skipped=skipped,
+        )
+
+    def look(self) -> dict[str, Look]:
+        """Return how each file looks.
+
+        Raises:
+            CorpusError: there is no such folder.
+        """
+        looks: dict[str, Look] = {}
+        for file in find_files(self.folder, Skipped()):
+            with suppress(OSError):  # gone since
+                looks[file.name] = _look(file)
+        return looks
+
+    def is_as_read(self, looks: dict[str, Look]) -> bool:
+        """Return whether nothing has changed since `sync`."""
+        return looks == self._read
+
+    def _documents(
+        self,
+        files: list[TextFile],
+        only: dict[str, Look] | None,
+        skipped: Skipped,
+        unusable: set[str],
+    ) -> Iterator[Document]:
+        """Yield the files that are new or changed; those that change while they are read wait."""
+        for file in files:
+            try:
+                before = _look(file)
+                if self._read.get(file.name) == before:
+                    continue
+                if only is not None and only.get(file.name) != before:
+                    continue  # it is being written
+                document = read_document(file, skipped)
+                if _look(file) != before:
+                    continue
+            except OSError:
+                continue  # gone since it was listed
+            self._read[file.name] = before
+            if document is not None and _can_be_held(document, skipped):
+                yield document
+            else:
+                unusable.add(file.name)
+
+    def _ours(self) -> set[str]:
+        try:
+            return set(map(str, read_json(self._note)["documents"]))
+        except (ArtifactError, KeyError, TypeError):
+            return set()
+
+    def _remember(self, names: set[str]) -> None:
+        told = {"folder": str(self.folder.resolve()), "documents": sorted(names)}
+        try:
+            write_json(self._note, told)
+        except OSError as error:
+            raise ArtifactError(
+                f"cannot write {self._note}: {error.strerror or error}; free space or mend the "
+                "permissions"
+            ) from error
+
+
+class FolderWatcher:
+    """Looks at a folder again and again, in a thread of its own.
+
+    A file is read once it has looked the same twice, so that nobody's half-written file is. What
+    cannot be done now (a full disk, a folder that is away) is told and tried again.
+    """
+
+    def __init__(
+        self,
+        library: Library,
+        indexer: Indexer,
+        folder: Path,
+        *,
+        every_seconds: float = 1.0,
+        on_change: OnChange | None = None,
+        on_error: OnError | None = None,
+    ) -> None:
+        """Prepare to watch.
+
+        Args:
+            library: takes the documents.
+            indexer: of the model that it was made with.
+            folder: with .txt, .md and .jsonl files at any depth.
+            every_seconds: how often to look.
+            on_change: called with each change, in the watcher's thread.
+            on_error: called with what could not be done, once in a row of the same.
+        """
+        self.folder = WatchedFolder(library, indexer, folder)
+        self.every_seconds = every_seconds
+        self.error: RealmError | None = None
+        """What could not be done at the last look; None: all is well."""
+        self._on_change, self._on_error = on_change, on_error
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="realm-watch", daemon=True)
+        self._seen: dict[str, Look] = {}
+
+    def __enter__(self) -> "FolderWatcher":
+        if not self._thread.is_alive():
+            self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def start(self, *, progress: Progress | None = None) -> Changes:
+        """Read the folder once, then go on watching it.
+
+        Raises:
+            CorpusError: there is no such folder.
+            ArtifactError: the library cannot be written.
+        """
+        changes = self.folder.sync(progress=progress)
+        self._tell(changes)
+        self._thread.start()
+        return changes
+
+    def close(self) -> None:
+        """Stop, after what is being read is in the library."""
+        self._stopped.set()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def look(self) -> Changes | None:
+        """Look once; return what has changed in the library, None where nothing has to.
+
+        Raises:
+            CorpusError: there is no such folder.
+            ArtifactError: the library cannot be written.
+        """
+        looks = self.folder.look()
+        before, self._seen = self._seen, looks
+        if self.folder.is_as_read(looks):
+            return None
+        settled = {name: look for name, look in looks.items() if before.get(name) == look}
+        return self.folder.sync(only=settled, keep=before.keys() - looks.keys())
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self.every_seconds):
+            try:
+                changes = self.look()
+            except RealmError as error:
+                if self._on_error and str(error) != str(self.error):
+                    self._on_error(error)
+                self.error = error
+                continue
+            self.error = None
+            if changes is not None:
+                self._tell(changes)
+
+    def _tell(self, changes: Changes) -> None:
+        if changes and self._on_change:
+            self._on_change(changes)
+
+
+def _look(file: TextFile) -> Look:
+    found = file.path.stat()
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _can_be_held(document: Document, skipped: Skipped) -> bool:
+    try:
+        check_document(document)
+    except CorpusError:
+        skipped.add(NOT_READ, str(Place(document.id, 1)))
+        return False
+    return True
