@@ -1,7 +1,9 @@
 """The Haystack components, alone and in Haystack's own pipelines."""
 
 import asyncio
+import gc
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,7 +122,8 @@ def test_both_work_in_a_pipeline_that_went_through_yaml(docs: Path, model: str) 
     pipeline.connect("retriever.documents", "reader.documents")
     asked = {"retriever": {"query": QUESTION}, "reader": {"query": QUESTION}}
     found = pipeline.run(asked)["reader"]["answers"]
-    again = Pipeline.loads(pipeline.dumps()).run(asked)["reader"]["answers"]
+    read = Pipeline.loads(pipeline.dumps(), allowed_modules=["realm.adapters.haystack"])
+    again = read.run(asked)["reader"]["answers"]
     assert [one.to_dict() for one in again] == [one.to_dict() for one in found]
     assert isinstance(found[0], ExtractedAnswer)
 
@@ -157,6 +160,19 @@ def test_what_is_impossible_is_refused(model: str) -> None:
         reader.run(QUESTION, [Document(content=BRIDGE)], top_k=-1)
     with pytest.raises(RealmError, match="wordpieces"):
         reader.run("why " * 500, [Document(content=BRIDGE)])
+
+
+def test_a_reader_leaves_nothing_behind(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    reader = RealmReader(model=model)
+    reader.run(QUESTION, [Document(content=BRIDGE)])
+    assert len([*(tmp_path / "temporary").iterdir()]) == 1
+    del reader
+    gc.collect()
+    assert [*(tmp_path / "temporary").iterdir()] == []
 
 
 def test_nothing_is_opened_before_it_is_needed(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import anyio
 from mcp import Client, StdioServerParameters
 
 from realm.adapters.mcp import Load, build_server
-from realm.library import Realm
+from realm.library.face import Realm
 
 Make = Callable[..., Any]
 Ask = Callable[[Client], Awaitable[Any]]

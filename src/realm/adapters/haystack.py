@@ -1,11 +1,13 @@
 """Components for Haystack pipelines: a retriever and an extractive reader; extra: haystack.
 
-Both can be written to YAML with their pipeline. Haystack calls a passage a document: `Document`
-here is Haystack's.
+Both go through YAML with their pipeline; reading it, Haystack wants to be told that this module is
+trusted (`allowed_modules`). Haystack calls a passage a document: `Document` here is Haystack's.
 """
 
 import asyncio
+import shutil
 import tempfile
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
@@ -15,7 +17,8 @@ from haystack.dataclasses import ExtractedAnswer
 
 from realm import load, records
 from realm.errors import ConfigError
-from realm.library import Answered, Hit, PlacedAnswer, Realm
+from realm.library.face import Realm
+from realm.library.results import Answered, PlacedAnswer, ReadPassage
 
 
 @component
@@ -135,7 +138,6 @@ class RealmReader:
         _check(top_k)
         self.model, self.top_k, self.num_passages = model, top_k, num_passages
         self.min_probability, self.no_answer, self.device = min_probability, no_answer, device
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._realm: Realm | None = None
         self._lock = Lock()
 
@@ -198,9 +200,9 @@ class RealmReader:
 
     def _opened(self) -> Realm:
         if self._realm is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="realm-reader-")
-            library = Path(self._folder.name) / "library"
-            self._realm = load(self.model, library=library, device=self.device)
+            folder = Path(tempfile.mkdtemp(prefix="realm-reader-"))
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+            self._realm = load(self.model, library=folder / "library", device=self.device)
         return self._realm
 
 
@@ -219,7 +221,7 @@ def _hold(realm: Realm, documents: Sequence[Document]) -> None:
     )
 
 
-def _as_document(hit: Hit) -> Document:
+def _as_document(hit: ReadPassage) -> Document:
     passage = hit.passage
     meta = {
         "document": hit.place.document,

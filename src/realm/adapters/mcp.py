@@ -27,7 +27,7 @@ from realm.adapters.mcp_results import (
     SearchHits,
 )
 from realm.errors import RealmError
-from realm.library import Realm
+from realm.library.face import Realm
 from realm.records import Changes, Document, DocumentFormat, Progress
 
 T = TypeVar("T")
