@@ -121,6 +121,9 @@ def cli_page() -> str:
     for name, verb in group.commands.items():
         told = verb.make_context(name, [], parent=context, resilient_parsing=True)
         parts += [f"## {name}", _fenced(_help(verb, told))]
+        for inner, part in getattr(verb, "commands", {}).items():
+            within = part.make_context(inner, [], parent=told, resilient_parsing=True)
+            parts += [f"### {name} {inner}", _fenced(_help(part, within))]
     return "\n\n".join(parts) + "\n"
 
 

@@ -227,9 +227,7 @@ class Answerer:
         answered: list[AnsweredQuestion] = []
         for question, ids, (rows, scores) in zip(questions, pieces, retrieved, strict=True):
             read, weights = rows[:num_passages], self._weights(scores[:num_passages])
-            answers, evidence = self._read(
-                ids, read, scores[:num_passages], weights, num_answers
-            )
+            answers, evidence = self._read(ids, read, scores[:num_passages], weights, num_answers)
             if calibration is not None and evidence is not None and answers:
                 answers = _calibrated(answers, calibration.calibrator.probability(evidence))
             answered.append(

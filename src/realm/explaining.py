@@ -24,7 +24,6 @@ from realm.records import MaskedExample, Passage, Progress
 from realm.retrieval.batch import Lengths
 from realm.retrieval.retriever import NULL_ROW
 
-
 Propose = Callable[[str, int], list[int]]
 """(A sentence with blanks, k) -> rows of k passages to read, best first."""
 

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) as a stage advances; total is 0 while it is not known."""
@@ -294,3 +294,14 @@ class Changes:
     def __bool__(self) -> bool:
         """Return whether anything in the library is another than before."""
         return bool(self.added or self.replaced or self.removed)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON, what was left out by reason."""
+        return {
+            "added": list(self.added),
+            "replaced": list(self.replaced),
+            "unchanged": list(self.unchanged),
+            "removed": list(self.removed),
+            "num_embedded": self.num_embedded,
+            "skipped": dict(self.skipped.counts),
+        }

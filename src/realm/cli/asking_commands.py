@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from realm.cli import claim_commands, options
-from realm.errors import ConfigError
+from realm.errors import ArtifactError, ConfigError
 
 if TYPE_CHECKING:
     from realm.answering import Answerer
@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
     app.command("ask", rich_help_panel=PANEL)(ask)
 
 
-def ask(
+def ask(  # noqa: PLR0917 - a command's options
     question: Annotated[str, typer.Argument(help="A question in words.")],
     docs: Annotated[
         Path | None,
@@ -29,6 +29,12 @@ def ask(
             "--docs",
             help="Answer from the .txt, .md and .jsonl files in this folder, at any depth, or from "
             "one such file; read and embedded once, and again when they change.",
+        ),
+    ] = None,
+    library: Annotated[
+        Path | None,
+        typer.Option(
+            "--library", help="Answer from the documents of this library (realm docs add)."
         ),
     ] = None,
     model: Annotated[
@@ -62,11 +68,26 @@ def ask(
     passage speaks most for it.
 
     Example: realm ask "When does the library close?" --docs notes/
+    Example: realm ask "When does the library close?" --library notes.library
     Example: realm ask "Who discovered radium?" --model runs/qa
     """
-    _check_sources(docs, model, passages, cache)
+    _check_sources(docs, model, passages, cache, library)
     if model is not None and claim_commands.is_of_claims(model):
-        _ask_claim(question, model, passages, docs, num_passages, device=device, as_json=as_json)
+        _ask_claim(
+            question, model, passages, docs or library, num_passages, device=device, as_json=as_json
+        )
+        return
+    if library is not None:
+        _ask_library(
+            question,
+            library,
+            model,
+            num_answers,
+            num_passages,
+            min_probability,
+            device=device,
+            as_json=as_json,
+        )
         return
     opened = (
         _open_run(model, passages, device)
@@ -97,6 +118,38 @@ def ask(
         display.show_answers(answered, places)
 
 
+def _ask_library(
+    question: str,
+    library: Path,
+    model: Path | None,
+    num_answers: int,
+    num_passages: int | None,
+    min_probability: float | None,
+    *,
+    device: str,
+    as_json: bool,
+) -> None:
+    from realm.cli import display
+    from realm.library.head import read_head
+    from realm.library.loading import load
+    from realm.mini import NAME
+
+    read_head(library)  # asking makes no library
+    with load(model or NAME, library=library, device=device) as realm:
+        if min_probability:
+            display.note_uncalibrated(realm.view().answerer.why_uncalibrated)
+        answered = realm.answer(
+            question,
+            num_passages=num_passages,
+            num_answers=num_answers,
+            min_probability=min_probability,
+        )
+    if as_json:
+        typer.echo(json.dumps(answered.as_dict(), ensure_ascii=False))
+    else:
+        display.show_answers(answered.record, [str(one.place) for one in answered.answers])
+
+
 def _ask_claim(
     claim: str,
     model: Path,
@@ -109,8 +162,8 @@ def _ask_claim(
 ) -> None:
     if docs is not None:
         raise ConfigError(
-            f"{model} classifies claims, which it reads passages for: found --docs, expected "
-            "--passages FOLDER (from realm split), or the run's own"
+            f"{model} classifies claims, which it reads passages for: found --docs or --library, "
+            "expected --passages FOLDER (from realm split), or the run's own"
         )
     claim_commands.ask_claim(
         claim,
@@ -133,20 +186,39 @@ def _open_run(model: Path | None, passages: Path | None, device: str) -> "Answer
 
 
 def _check_sources(
-    docs: Path | None, model: Path | None, passages: Path | None, cache: Path | None
+    docs: Path | None,
+    model: Path | None,
+    passages: Path | None,
+    cache: Path | None,
+    library: Path | None,
 ) -> None:
-    if docs is not None and passages is not None:
+    given = {"--docs": docs, "--library": library, "--passages": passages}
+    sources = [name for name, value in given.items() if value is not None]
+    if len(sources) > 1:
         raise ConfigError(
-            "found --docs beside --passages, expected one of them: --docs reads files, --passages "
-            "takes what realm split made of them"
+            f"found {sources[0]} beside {sources[1]}, expected one of them: --docs reads files, "
+            "--library keeps documents, --passages takes what realm split made"
         )
     if docs is None and cache is not None:
         raise ConfigError("found --cache without --docs, expected both: it keeps what --docs makes")
-    if docs is None and passages is None and model is None:
+    if docs is not None and _is_library(docs):
+        raise ConfigError(f"{docs} is a library; expected --library {docs}")
+    if not sources and model is None:
         raise ConfigError(
-            "found nothing to answer from; expected --docs FOLDER (your own files), "
-            "--passages FOLDER (from realm split), or --model RUN (a run with its own passages)"
+            "found nothing to answer from; expected --docs FOLDER (your own files), --library "
+            "FOLDER (from realm docs add), --passages FOLDER (from realm split), or --model RUN "
+            "(a run with its own passages)"
         )
+
+
+def _is_library(folder: Path) -> bool:
+    from realm.library.head import read_head
+
+    try:
+        read_head(folder)
+    except ArtifactError:
+        return False
+    return True
 
 
 def _open_folder(

@@ -98,8 +98,12 @@ def read_document(file: TextFile, skipped: Skipped) -> Document | None:
         return None
     if is_records:
         lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
-        decoded = [_decode(line, file.name, number, skipped) for number, line in enumerate(lines, 1)]
-        return Document(id=file.name, text="\n".join(line or "" for line in decoded), format="jsonl")
+        decoded = [
+            _decode(line, file.name, number, skipped) for number, line in enumerate(lines, 1)
+        ]
+        return Document(
+            id=file.name, text="\n".join(line or "" for line in decoded), format="jsonl"
+        )
     text = _decode(data.removeprefix(b"\xef\xbb\xbf"), file.name, 1, skipped)
     if text is None or "\0" in text:
         if text is not None:

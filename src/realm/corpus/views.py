@@ -18,10 +18,12 @@ class Lists:
         self.offsets = column.offsets.to_numpy(zero_copy_only=True)  # type: ignore[attr-defined]
 
     def get(self, at: int) -> Shaped[np.ndarray, " values"]:
+        """Return the list of one row."""
         return self.values[self.offsets[at] : self.offsets[at + 1]]
 
     @property
     def sizes(self) -> Int64[np.ndarray, " rows"]:
+        """Return how long each row's list is."""
         return np.diff(self.offsets).astype(np.int64)
 
 
@@ -35,6 +37,7 @@ class Strings:
         self._data = memoryview(data or b"")
 
     def get(self, at: int) -> str:
+        """Return the string of one row."""
         return str(self._data[self._offsets[at] : self._offsets[at + 1]], "utf-8")
 
 

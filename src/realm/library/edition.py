@@ -196,4 +196,3 @@ class LibraryPassages(Passages):
             raise IndexError(f"row {at} is outside the {len(self):,} passages of {self.folder}")
         segment = self._edition.segments[int(self._edition.segment_of[at])]
         return segment.shard, int(self._edition.at[at])
-

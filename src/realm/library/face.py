@@ -174,7 +174,7 @@ class Realm:
         )
 
     @overload
-    def answer(
+    def answer(  # pyright: ignore[reportOverlappingOverload] - a string is a sequence of strings
         self,
         questions: str,
         *,
@@ -367,4 +367,3 @@ class Realm:
                 "not change; expected documents: load it with docs=FOLDER or library=FOLDER"
             )
         return self._library, self._indexer
-

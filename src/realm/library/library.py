@@ -85,9 +85,7 @@ class Library:
         head = self.current().head
         if head.made_with != indexer.made_with:
             keys = head.made_with.keys() | indexer.made_with.keys()
-            other = sorted(
-                k for k in keys if head.made_with.get(k) != indexer.made_with.get(k)
-            )
+            other = sorted(k for k in keys if head.made_with.get(k) != indexer.made_with.get(k))
             raise ConfigError(
                 f"{self.folder} was made with the model {head.model!r}, and {indexer.model_name!r} "
                 f"differs in {', '.join(other)}; expected the same model, or make it over: "

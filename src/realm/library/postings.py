@@ -18,13 +18,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from jaxtyping import Int32, Int64, Shaped
 from numpy.typing import NDArray
 
 from realm.corpus.views import Lists
 from realm.errors import ArtifactError
-from realm.retrieval.bm25 import B, K1, best_rows, words
+from realm.retrieval.bm25 import K1, B, best_rows, words
 
 WORDS = "words.arrow"
 COLUMNS = pa.schema(
@@ -81,13 +80,14 @@ class Postings:
             new_rows: of each, the row that each of its rows becomes; -1: it is left out.
             num_passages: rows of the whole.
         """
-        vocabulary = pa.concat_arrays([part.vocabulary for part in parts]).unique()
-        vocabulary = vocabulary.take(pc.array_sort_indices(vocabulary))
+        lists = [part.vocabulary.to_pylist() for part in parts]
+        vocabulary = sorted({word for some in lists for word in some})
+        number_of = {word: number for number, word in enumerate(vocabulary)}
         word_of: list[Any] = []
         rows: list[Any] = []
         counts: list[Any] = []
-        for part, new in zip(parts, new_rows, strict=True):
-            number = pc.index_in(part.vocabulary, vocabulary).to_numpy().astype(np.int64)
+        for part, own, new in zip(parts, lists, new_rows, strict=True):
+            number = np.array([number_of[word] for word in own], dtype=np.int64)
             row = new[part.rows]
             kept = row >= 0
             word_of.append(np.repeat(number, np.diff(part.offsets))[kept])
@@ -98,7 +98,9 @@ class Postings:
         sizes = np.bincount(word, minlength=len(vocabulary))
         held = sizes > 0
         return cls(
-            vocabulary.filter(pa.array(held)),
+            pa.array(
+                [w for w, is_held in zip(vocabulary, held, strict=True) if is_held], pa.string()
+            ),
             _offsets(sizes[held]),
             row[order].astype(np.int32),
             count[order].astype(np.int32),
@@ -209,9 +211,7 @@ class LibraryWords:
     def _score(self, rows: NDArray[np.int64], counts: NDArray[np.int32]) -> NDArray[np.float32]:
         """Return Lucene's BM25 of one word for the rows that hold it."""
         frequency = counts.astype(np.float32)
-        idf = np.float32(
-            math.log(1 + (self._num_rows - rows.size + 0.5) / (rows.size + 0.5))
-        )
+        idf = np.float32(math.log(1 + (self._num_rows - rows.size + 0.5) / (rows.size + 0.5)))
         norm = K1 * ((1 - B) + B * self._lengths[rows] / self._mean_length)
         return (idf * (frequency / (norm + frequency))).astype(np.float32)
 

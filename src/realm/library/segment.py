@@ -134,7 +134,10 @@ class Segment:
 def document_rows(documents: Sequence[Document], infos: Sequence[DocumentInfo]) -> pa.RecordBatch:
     """Return documents as the rows of a segment."""
     rows = [
-        {**{name: getattr(info, name) for name in COLUMNS.names if name != "text"}, "text": one.text}
+        {
+            **{name: getattr(info, name) for name in COLUMNS.names if name != "text"},
+            "text": one.text,
+        }
         for one, info in zip(documents, infos, strict=True)
     ]
     return pa.RecordBatch.from_pylist(rows, schema=COLUMNS)
@@ -159,17 +162,13 @@ def write_segment(folder: Path, content: SegmentContent) -> Segment:
             num_wordpieces=0,
             skipped=Skipped(),
         )
-        write_passages(
-            shard_path(scratch, 0), [content.passages], content.passages.schema, counts
-        )
+        write_passages(shard_path(scratch, 0), [content.passages], content.passages.schema, counts)
         content.postings.write(scratch)
         max_norm = max_rounding = 0.0
         if num_passages:
             write_shard(scratch, 0, content.exact)
             write_matrix(scratch / LINES, torch.from_numpy(content.lines))
-            max_norm, max_rounding = largest_norms(
-                content.exact.to(torch.bfloat16), content.exact
-            )
+            max_norm, max_rounding = largest_norms(content.exact.to(torch.bfloat16), content.exact)
         told = {
             "num_documents": content.documents.num_rows,
             "num_passages": num_passages,
@@ -201,7 +200,9 @@ def join_segments(parts: Sequence[tuple[Segment, Bool[np.ndarray, " _"]]]) -> Se
         documents=_stacked([s.documents for s in segments], kept),
         passages=_stacked([s.shard.batch for s in segments], rows),
         lines=np.concatenate([s.lines[old] for s, old in zip(segments, rows, strict=True)]),
-        exact=torch.cat([s.exact[torch.from_numpy(o)] for s, o in zip(segments, rows, strict=True)]),
+        exact=torch.cat(
+            [s.exact[torch.from_numpy(o)] for s, o in zip(segments, rows, strict=True)]
+        ),
         postings=Postings.joined(
             [segment.postings for segment in segments], new_rows, num_passages=num_rows
         ),

@@ -206,6 +206,11 @@ class FolderWatcher:
         self._thread.start()
         return changes
 
+    def wait(self) -> None:
+        """Return when somebody else closes this; Ctrl-C is heard meanwhile."""
+        while not self._stopped.wait(1.0):
+            pass
+
     def close(self) -> None:
         """Stop, after what is being read is in the library."""
         self._stopped.set()

@@ -25,9 +25,7 @@ class HybridRetriever:
     name = "hybrid"
     score_weight = 1.0
 
-    def __init__(
-        self, dense: DenseRetriever, lexical: Lexical, *, lexical_weight: float
-    ) -> None:
+    def __init__(self, dense: DenseRetriever, lexical: Lexical, *, lexical_weight: float) -> None:
         self.dense = dense
         self.lexical = lexical
         self.lexical_weight = lexical_weight
