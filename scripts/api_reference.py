@@ -5,17 +5,11 @@ The sources are read, not imported: what stands in the page is what stands in th
 
 import ast
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-SOURCE = Path(__file__).parent.parent / "src" / "realm"
-SECTION = re.compile(r"^(Args|Returns|Yields|Raises):$")
-ENTRY = re.compile(r"^    (\S[^:]*):\s*(.*)$")
-MANY_ARGUMENTS = 3
-"""From here on each argument is described."""
-Function = ast.FunctionDef | ast.AsyncFunctionDef
+from docstrings import complaints_of, fields_of, parse
+from signatures import Function, dotted, is_property, is_public, signature, tree_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,19 +20,28 @@ class Chapter:
     told: str
     names: tuple[str, ...]
     """`module:name`, or `module:*` for all public classes and functions of a module."""
+    with_constructors: bool = False
+    """Whether the classes are made by calling them."""
 
 
-@dataclass(slots=True)
-class Docstring:
-    """A docstring in Google style, taken apart."""
-
-    text: str = ""
-    arguments: dict[str, str] = field(default_factory=dict[str, str])
-    returns: str = ""
-    raises: dict[str, str] = field(default_factory=dict[str, str])
-
-
+SHORT = {"library/loading:load": "realm", "records:Document": "realm"}
+"""Names that a package above their module hands on."""
 CHAPTERS = (
+    Chapter(
+        "Ask",
+        "A model and documents in one object.",
+        (
+            "library/loading:load",
+            "library/face:Realm",
+            "library/results:Answered",
+            "library/results:PlacedAnswer",
+            "library/results:ReadPassage",
+            "library/results:PlaceInDocument",
+            "library/results:SearchResult",
+            "explaining:Explanation",
+            "explaining:CandidateExplanation",
+        ),
+    ),
     Chapter(
         "Articles, passages, answers",
         "The nouns: plain frozen records.",
@@ -107,10 +110,20 @@ CHAPTERS = (
             "asking:FolderAnswerer",
             "asking:ask_folder",
             "explaining:Explainer",
-            "explaining:Explanation",
-            "explaining:CandidateExplanation",
             "classifying:ClaimClassifier",
         ),
+    ),
+    Chapter(
+        "In other systems",
+        "See [adapters](adapters.md).",
+        (
+            "adapters/haystack:RealmRetriever",
+            "adapters/haystack:RealmReader",
+            "adapters/mcp:build_server",
+            "adapters/mcp:serve",
+            "adapters/mcp:Opening",
+        ),
+        with_constructors=True,
     ),
     Chapter(
         "Settings",
@@ -151,7 +164,7 @@ def api_page() -> str:
             parts.append(_settings(chapter))
             continue
         for module, node in _nodes(chapter):
-            parts += [f"### {node.name}", *_described(module, node)]
+            parts += [f"### {node.name}", *_described(module, node, chapter)]
     return "\n\n".join(parts)
 
 
@@ -160,56 +173,8 @@ def complaints() -> list[str]:
     found: list[str] = []
     for chapter in CHAPTERS:
         for module, node in _nodes(chapter):
-            found += [f"{_dotted(module)}.{line}" for line in complaints_of(node)]
+            found += [f"{dotted(module)}.{line}" for line in complaints_of(node)]
     return found
-
-
-def complaints_of(node: ast.ClassDef | Function, name: str = "") -> list[str]:
-    """Return what is missing in a docstring, and in those of a class's public methods."""
-    name = name or node.name
-    told = parse(ast.get_docstring(node) or "")
-    if not told.text:
-        return [f"{name} has no docstring"]
-    if isinstance(node, ast.ClassDef):
-        own = (one for one in node.body if isinstance(one, Function) and _is_public(one))
-        return [line for one in own for line in complaints_of(one, f"{name}.{one.name}")]
-    found: list[str] = []
-    arguments = _arguments(node)
-    if told.arguments and set(told.arguments) != set(arguments):
-        wrong = sorted(set(told.arguments) ^ set(arguments))
-        found.append(f"{name}: Args and signature differ in {', '.join(wrong)}")
-    if not told.arguments and len(arguments) >= MANY_ARGUMENTS:
-        found.append(f"{name} has {len(arguments)} arguments and no Args")
-    if not _says_what_it_returns(node, told):
-        found.append(f"{name} does not say what it returns")
-    if missing := sorted(_raised(node) - set(told.raises)):
-        found.append(f"{name} raises {', '.join(missing)} and has no such line in Raises")
-    return found
-
-
-def parse(docstring: str) -> Docstring:
-    """Return a Google-style docstring's parts."""
-    told = Docstring()
-    text: list[str] = []
-    section, entry = "", ""
-    entries: dict[str, dict[str, str]] = {"Args": told.arguments, "Raises": told.raises}
-    for line in docstring.splitlines():
-        if match := SECTION.match(line):
-            section, entry = match[1], ""
-        elif section and line and not line.startswith(" "):
-            section = ""
-            text.append(line)
-        elif not section:
-            text.append(line)
-        elif section in entries and (match := ENTRY.match(line)):
-            entry = match[1]
-            entries[section][entry] = match[2]
-        elif section in entries and line.strip():
-            entries[section][entry] = f"{entries[section][entry]} {line.strip()}".strip()
-        else:
-            told.returns = f"{told.returns} {line.strip()}".strip()
-    told.text = "\n".join(text).strip()
-    return told
 
 
 def _nodes(chapter: Chapter) -> Iterator[tuple[str, ast.ClassDef | Function]]:
@@ -218,7 +183,7 @@ def _nodes(chapter: Chapter) -> Iterator[tuple[str, ast.ClassDef | Function]]:
         module, _, wanted = entry.partition(":")
         known = {
             node.name: node
-            for node in _tree(module).body
+            for node in tree_of(module).body
             if isinstance(node, ast.ClassDef | Function) and not node.name.startswith("_")
         }
         names = [name for name in known if name.endswith(wanted.removeprefix("*"))]
@@ -228,22 +193,26 @@ def _nodes(chapter: Chapter) -> Iterator[tuple[str, ast.ClassDef | Function]]:
             yield module, known[name]
 
 
-@cache
-def _tree(module: str) -> ast.Module:
-    return ast.parse((SOURCE / f"{module}.py").read_text(encoding="utf-8"))
-
-
-def _described(module: str, node: ast.ClassDef | Function) -> list[str]:
+def _described(module: str, node: ast.ClassDef | Function, chapter: Chapter) -> list[str]:
     """Return the paragraphs below a name's heading."""
-    come = f"from {_dotted(module)} import {node.name}"
+    shown = SHORT.get(f"{module}:{node.name}", dotted(module))
+    come = f"from {shown} import {node.name}"
     if not isinstance(node, ast.ClassDef):
-        return [_code(come, "", _signature(node)), *_paragraphs(node)]
+        return [_code(come, "", signature(module, node)), *_paragraphs(node)]
     bases = ", ".join(ast.unparse(one) for one in node.bases)
     head = ["", f"class {node.name}({bases}): ..."] if bases else []
     parts = [_code(come, *head), *_paragraphs(node), *_table_of_fields(node)]
     for one in node.body:
-        if isinstance(one, Function) and _is_public(one) and not _is_property(one):
-            parts += [f"#### {node.name}.{one.name}", _code(_signature(one)), *_paragraphs(one)]
+        if not isinstance(one, Function) or is_property(one):
+            continue
+        if one.name == "__init__" and chapter.with_constructors:
+            parts += [_code(signature(module, one)), *_paragraphs(one)]
+        if is_public(one):
+            parts += [
+                f"#### {node.name}.{one.name}",
+                _code(signature(module, one)),
+                *_paragraphs(one),
+            ]
     return parts
 
 
@@ -265,43 +234,9 @@ def _paragraphs(node: ast.ClassDef | Function) -> list[str]:
 def _table_of_fields(node: ast.ClassDef) -> list[str]:
     rows = [
         f"| `{name}` | {_cell(f'`{kind}`') if kind else ''} | {_cell(told)} |"
-        for name, kind, told in _fields(node)
+        for name, kind, told in fields_of(node)
     ]
     return ["\n".join(["| attribute | type | meaning |", "|---|---|---|", *rows])] if rows else []
-
-
-def _fields(node: ast.ClassDef) -> Iterator[tuple[str, str, str]]:
-    """Yield (name, type, meaning) of a class's fields, described attributes and properties."""
-    for line, text in _with_following(node.body):
-        match line:
-            case ast.AnnAssign(target=ast.Name(id=name)) if not name.startswith("_"):
-                yield name, _type(line.annotation), text
-            case ast.FunctionDef(name="__init__"):
-                for inner, told in _with_following(line.body):
-                    match inner:
-                        case (
-                            ast.Assign(targets=[ast.Attribute(attr=name)])
-                            | ast.AnnAssign(target=ast.Attribute(attr=name))
-                        ) if told and not name.startswith("_"):
-                            kind = getattr(inner, "annotation", None)
-                            yield name, _type(kind) if kind else "", told
-                        case _:
-                            pass
-            case ast.FunctionDef() if _is_public(line) and _is_property(line):
-                told = parse(ast.get_docstring(line) or "")
-                yield line.name, _type(line.returns), " ".join(told.text.split())
-            case _:
-                pass
-
-
-def _with_following(body: Sequence[ast.stmt]) -> Iterator[tuple[ast.stmt, str]]:
-    """Yield each statement with the string that stands below it."""
-    for line, following in zip(body, [*body[1:], None], strict=True):
-        match following:
-            case ast.Expr(value=ast.Constant(value=str(text))):
-                yield line, " ".join(text.split())
-            case _:
-                yield line, ""
 
 
 def _settings(chapter: Chapter) -> str:
@@ -309,7 +244,7 @@ def _settings(chapter: Chapter) -> str:
     rows = []
     for module, node in _nodes(chapter):
         first = (ast.get_docstring(node) or "").split("\n\n")[0]
-        rows.append(f"| `{_dotted(module)}.{node.name}` | {_cell(first)} |")
+        rows.append(f"| `{dotted(module)}.{node.name}` | {_cell(first)} |")
     return "\n".join(["| class | what it sets |", "|---|---|", *rows])
 
 
@@ -323,94 +258,6 @@ def _contents(chapter: Chapter) -> str:
 
 def _anchor(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
-
-
-def _signature(node: Function) -> str:
-    """Return a function's first lines, an argument a line where they are many."""
-    head = "async def" if isinstance(node, ast.AsyncFunctionDef) else "def"
-    decorators = [ast.unparse(one) for one in node.decorator_list if _is_told(one)]
-    arguments = ast.unparse(node.args)
-    returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
-    line = f"{head} {node.name}({arguments}){returns}: ..."
-    if len(line) > 100:
-        parts = _split_arguments(arguments)
-        line = "\n".join(
-            [f"{head} {node.name}(", *(f"    {part}," for part in parts), f"){returns}: ..."]
-        )
-    return "\n".join([*(f"@{one}" for one in decorators), line])
-
-
-def _split_arguments(arguments: str) -> list[str]:
-    """Return the arguments of a signature, taken apart at the commas outside of brackets."""
-    parts, depth = [""], 0
-    for character in arguments:
-        depth += (character in "([{") - (character in ")]}")
-        if character == "," and not depth:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return [part.strip() for part in parts]
-
-
-def _arguments(node: Function) -> list[str]:
-    """Return the names of what a caller passes."""
-    told = node.args
-    named = [one.arg for one in (*told.posonlyargs, *told.args, *told.kwonlyargs)]
-    named += [f"*{told.vararg.arg}"] if told.vararg else []
-    named += [f"**{told.kwarg.arg}"] if told.kwarg else []
-    is_bound = named[:1] == ["self"] or _is_constructor(node)
-    return named[1:] if is_bound else named
-
-
-def _raised(node: Function) -> set[str]:
-    """Return the errors of realm that a function's own lines raise."""
-    known = {one.name for one in _tree("errors").body if isinstance(one, ast.ClassDef)}
-    named = {
-        one.exc.func.id
-        for one in ast.walk(node)
-        if isinstance(one, ast.Raise)
-        and isinstance(one.exc, ast.Call)
-        and isinstance(one.exc.func, ast.Name)
-    }
-    return named & known
-
-
-def _is_public(node: Function) -> bool:
-    is_setter = any(ast.unparse(one).endswith(".setter") for one in node.decorator_list)
-    return not node.name.startswith("_") and not is_setter
-
-
-def _is_property(node: Function) -> bool:
-    return any("property" in ast.unparse(one) for one in node.decorator_list)
-
-
-def _is_constructor(node: Function) -> bool:
-    return any(ast.unparse(one) == "classmethod" for one in node.decorator_list)
-
-
-def _says_what_it_returns(node: Function, told: Docstring) -> bool:
-    is_plain = node.returns is None or ast.unparse(node.returns) in {"None", "Self"}
-    if is_plain or _is_constructor(node) or _is_property(node) or told.returns:
-        return True
-    return any(word in told.text.lower() for word in ("return", "yield"))
-
-
-def _is_told(decorator: ast.expr) -> bool:
-    return ast.unparse(decorator) in {"classmethod", "staticmethod"}
-
-
-def _type(annotation: ast.expr | None) -> str:
-    match annotation:
-        case None:
-            return ""
-        case ast.Constant(value=str(text)):
-            return text
-        case _:
-            return ast.unparse(annotation)
-
-
-def _dotted(module: str) -> str:
-    return f"realm.{module.replace('/', '.')}".removesuffix(".__init__")
 
 
 def _code(*lines: str) -> str:

@@ -4,6 +4,7 @@ import ast
 import importlib
 
 import api_reference
+import docstrings
 import pytest
 
 COMPLETE = '''
@@ -33,7 +34,7 @@ def measure(passages: list[str], *, at: int, seed: int = 0) -> float:
 def complaints(source: str) -> list[str]:
     (node,) = ast.parse(source).body
     assert isinstance(node, ast.FunctionDef | ast.ClassDef)
-    return api_reference.complaints_of(node)
+    return docstrings.complaints_of(node)
 
 
 def test_every_public_name_says_what_it_takes_returns_and_raises() -> None:
@@ -58,7 +59,7 @@ def test_a_complete_docstring_is_taken_apart() -> None:
     assert complaints(COMPLETE) == []
     (node,) = ast.parse(COMPLETE).body
     assert isinstance(node, ast.FunctionDef)
-    told = api_reference.parse(ast.get_docstring(node) or "")
+    told = docstrings.parse(ast.get_docstring(node) or "")
     assert told.text.endswith("with p(z|x) and a <tag>.")
     assert told.arguments == {
         "passages": "the texts, in any order.",
@@ -103,3 +104,10 @@ def test_incomplete_docstrings_are_not_written(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(api_reference, "CHAPTERS", (chapter,))
     with pytest.raises(SystemExit, match="defines no no_such_name"):
         api_reference.api_page()
+
+
+def test_a_signature_shows_values_and_a_line_for_each_of_many_arguments() -> None:
+    page = api_reference.api_page()
+    assert "    model: str | Path = 'realm-mini',\n    *,\n    docs: Path | None = None,\n" in page
+    assert "def read_questions(path: Path) -> list[Question]: ..." in page
+    assert page.count("#### Realm.answer\n") == 1  # not once for each overload
