@@ -33,6 +33,22 @@ def test_sources_that_do_not_fit_are_refused(
     assert message in capsys.readouterr().err
 
 
+def test_a_client_that_leaves_early_leaves_no_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python ends a thread amid torch with an abort: the process leaves before that."""
+    pytest.importorskip("mcp", reason="needs the extra: mcp")
+    monkeypatch.setattr("realm.adapters.mcp.serve", lambda *_, **__: False)
+
+    def leave(code: int) -> None:
+        raise SystemExit(f"left with {code}")
+
+    monkeypatch.setattr("os._exit", leave)
+    monkeypatch.setattr(sys, "argv", ["realm", "mcp", "--library", str(tmp_path)])
+    with pytest.raises(SystemExit, match="left with 0"):
+        run()
+
+
 def test_a_missing_extra_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

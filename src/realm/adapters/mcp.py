@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import Future
 from threading import Thread
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -27,11 +27,13 @@ from realm.adapters.mcp_results import (
     SearchHits,
 )
 from realm.errors import RealmError
-from realm.library.face import Realm
 from realm.records import Changes, Document, DocumentFormat, Progress
 
+if TYPE_CHECKING:
+    from realm.library.face import Realm  # brings torch, which may take longer than clients wait
+
 T = TypeVar("T")
-Load = Callable[[Progress], Realm]
+Load = Callable[[Progress], "Realm"]
 """Opens a realm, and calls with (passages embedded, passages) meanwhile."""
 TELL_EVERY_SECONDS = 1.0
 MAX_CHARACTERS = 20_000
@@ -57,15 +59,15 @@ Id = Annotated[str, Field(description="The document's id, as `list_documents` te
 At = Annotated[int, Field(ge=0)]
 
 
-class Opening:
+class Opening(Generic[T]):
     """A realm that is opened in a thread, and how far that is."""
 
-    def __init__(self, load: Load) -> None:
-        self._realm: Future[Realm] = Future()
+    def __init__(self, load: Callable[[Progress], T]) -> None:
+        self._realm: Future[T] = Future()
         self._progress = (0, 0)
         Thread(target=self._run, args=(load,), name="realm-opening", daemon=True).start()
 
-    async def wait(self, context: Context[Any, Any]) -> Realm:
+    async def wait(self, context: Context[Any, Any]) -> T:
         """Return the realm once it is open; tell the client meanwhile how far that is.
 
         Raises:
@@ -83,12 +85,16 @@ class Opening:
         except RealmError as error:
             raise ToolError(str(error)) from error
 
-    def close(self) -> None:
-        """Close the realm, if it is open."""
-        if self._realm.done() and not self._realm.exception():
-            self._realm.result().close()
+    @property
+    def is_over(self) -> bool:
+        """Whether the thread has come to its end, well or badly."""
+        return self._realm.done()
 
-    def _run(self, load: Load) -> None:
+    def opened(self) -> T | None:
+        """Return the realm, if it is open."""
+        return self._realm.result() if self.is_over and not self._realm.exception() else None
+
+    def _run(self, load: Callable[[Progress], T]) -> None:
         try:
             self._realm.set_result(load(self._tell))
         except BaseException as error:  # noqa: BLE001 - whoever waits gets it
@@ -102,7 +108,7 @@ class Opening:
 class Tools:
     """The tools, each a method whose docstring and annotations the assistant reads."""
 
-    def __init__(self, opening: Opening) -> None:
+    def __init__(self, opening: Opening[Any]) -> None:
         self.opening = opening
 
     async def answer(
@@ -200,7 +206,7 @@ class Tools:
         """Remove a document; no later answer comes from it."""
         return _told(await self._run(context, lambda realm: realm.remove_documents(id)))
 
-    async def _run(self, context: Context[Any, Any], action: Callable[[Realm], T]) -> T:
+    async def _run(self, context: Context[Any, Any], action: Callable[["Realm"], T]) -> T:
         """Return what an action does with the open realm, in a thread.
 
         Raises:
@@ -213,7 +219,7 @@ class Tools:
             raise ToolError(str(error)) from error
 
 
-def build_server(load: Load, *, can_change: bool = True) -> tuple[MCPServer, Opening]:
+def build_server(load: Load, *, can_change: bool = True) -> tuple[MCPServer, Opening[Any]]:
     """Return a server whose tools answer from a realm, and that realm's opening, which has begun.
 
     Args:
@@ -230,18 +236,23 @@ def build_server(load: Load, *, can_change: bool = True) -> tuple[MCPServer, Ope
     return server, opening
 
 
-def serve(load: Load, *, can_change: bool = True) -> None:
+def serve(load: Load, *, can_change: bool = True) -> bool:
     """Serve on standard input and output until the client closes them; see `build_server`.
 
     Args:
         load: opens the realm.
         can_change: whether the assistant may change documents.
+
+    Returns:
+        Whether all is at rest; False: the client left while documents were still being embedded.
     """
     server, opening = build_server(load, can_change=can_change)
     try:
         server.run("stdio")
     finally:
-        opening.close()
+        if (realm := opening.opened()) is not None:
+            realm.close()
+    return opening.is_over
 
 
 def _told(changes: Changes) -> ChangesResult:

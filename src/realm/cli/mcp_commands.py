@@ -1,5 +1,6 @@
 """realm mcp."""
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -55,7 +56,8 @@ def mcp(
     from realm import load
 
     opened = partial(load, model or "realm-mini", docs=docs, library=library, device=device)
-    serve(lambda progress: opened(progress=progress), can_change=not read_only)
+    if not serve(lambda progress: opened(progress=progress), can_change=not read_only):
+        os._exit(0)  # a thread amid torch cannot be asked to end; what it embedded is kept
 
 
 def _check_sources(docs: Path | None, library: Path | None, model: Path | None) -> None:
