@@ -383,8 +383,8 @@ def _without(edition: Edition, ids: Iterable[str]) -> Head:
     """Return the head after some documents are removed; segments that are left empty go."""
     gone: dict[int, list[int]] = {}
     for document_id in ids:
-        held = edition.held[document_id]
-        gone.setdefault(held.segment, []).append(held.number)
+        segment, number = edition.where(document_id)
+        gone.setdefault(segment, []).append(number)
     states: list[SegmentState] = []
     for place, state in enumerate(edition.head.segments):
         removed = tuple(sorted({*state.removed, *gone.get(place, ())}))
