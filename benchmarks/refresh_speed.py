@@ -13,11 +13,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from realm.checkpoint.run_records import read_metrics
 from realm.config import OptimizerConfig, PretrainConfig, RefreshConfig
 from realm.corpus.store import PassageStore
 from realm.masking.store import ExampleStore
 from realm.training.pretrain import pretrain
-from realm.training.runlog import read_metrics
 
 WARM_UP = 10
 WAYS: dict[str, dict[str, Any]] = {

@@ -18,13 +18,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from realm.checkpoint.run_records import read_metrics
 from realm.config import OptimizerConfig, PretrainConfig, RefreshConfig
 from realm.corpus.store import PassageStore
 from realm.masking.store import ExampleStore
 from realm.refresh.presence import builders_of
 from realm.training.examples import ExampleSampler
 from realm.training.pretrain import pretrain
-from realm.training.runlog import read_metrics
 
 LIMIT = 1.15
 WARM_UP = 6

@@ -10,8 +10,9 @@ from realm.index.ivfpq import choose_layout
 from realm.planning.costs import search_seconds
 from realm.planning.encoders import SHAPES
 from realm.planning.machine import ACCELERATORS, computed_rates
-from realm.planning.plan import ROOM, duration, make_plan, size
+from realm.planning.plan import ROOM, make_plan
 from realm.planning.workload import Workload
+from realm.readable import duration, size
 
 SIZES = (100_000, 1_000_000, 13_353_718, 100_000_000, 1_000_000_000)
 GPU, NETWORK_GBITS = "h100", 400.0

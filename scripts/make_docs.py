@@ -73,10 +73,17 @@ CLI = """
 # Command line
 
 `realm VERB --help` prints the texts below. Exit codes: 0 is done, 2 is an error that one can act
-on (one line on standard error, nothing lost), 130 is Ctrl-C (the same command resumes).
+on (one line on standard error, nothing lost), 130 is Ctrl-C (the same command resumes). `realm
+doctor` ends with 1 where something that is needed is broken.
 
-Results go to standard output. Progress, metrics and hints go to standard error, so that `--json`
-output can be piped. The settings of `--set` and `--config` are described in
+Results go to standard output. Progress, metrics and hints go to standard error. Every verb that
+tells something takes `--json`: standard output is then one JSON object on one line, and nothing
+else. Bars and colours are for terminals; `NO_COLOR=1` turns colours off there, too.
+
+`realm --install-completion`, once, makes bash, zsh, fish and PowerShell complete verbs, options
+and files (`--show-completion` prints the script, to put it elsewhere).
+
+The settings of `--set` and `--config` are described in
 [configuration](configuration.md).
 """
 

@@ -8,8 +8,8 @@ import matplotlib as mpl
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
+from realm.checkpoint.run_records import read_metrics
 from realm.storage import read_json
-from realm.training.runlog import read_metrics
 
 PANELS = {
     "ict": (("loss", "eval/recall_at_1", "eval/recall_at_5"), "Inverse Cloze Task"),

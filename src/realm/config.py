@@ -249,6 +249,14 @@ class RefreshConfig(Config):
     audit_passages: int = Field(default=512, ge=0)
     """Passages embedded afresh at each measurement, to tell the recall of the index (0: none)."""
 
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that decide what comes out; a resume may change the others."""
+        settings = self.as_dict()
+        how = ("builders", "builder_threads", "when_stale", "max_wait_seconds", "keep_snapshots")
+        for name in how:
+            del settings[name]
+        return settings
+
     @property
     def publish_every_steps(self) -> int:
         """Optimizer steps between published parameters."""
@@ -318,11 +326,7 @@ class PretrainConfig(TrainConfig):
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that decide what comes out; a resume may change the others."""
-        settings = super().identity()
-        for name in ("builders", "builder_threads", "when_stale", "max_wait_seconds"):
-            del settings["refresh"][name]
-        del settings["refresh"]["keep_snapshots"]
-        return settings
+        return super().identity() | {"refresh": self.refresh.identity()}
 
     @model_validator(mode="after")
     def _possible(self) -> "PretrainConfig":
@@ -374,7 +378,21 @@ class FinetuneConfig(TrainConfig):
     """Questions per step (released: 1)."""
     retriever_rate: float = Field(default=1.0, ge=0)
     """Learning rate of Embed_input relative to the reader's (0: it stands still, and there is no
-    early loss); Embed_doc stays fixed."""
+    early loss); of Embed_doc, too, with `train_passages`."""
+    train_passages: bool = False
+    """Embed_doc learns, too, and the index follows it (`refresh`). False: both stand still
+    (paper)."""
+    fresh_passages: int = Field(default=20, ge=0)
+    """With `train_passages`: so many passages of the beam, the best and one that is right, are
+    embedded afresh for the early loss, beside those that are read; the others count in it with
+    their vectors in the index (0: the early loss teaches Embed_doc by the passages read alone)."""
+    share_towers: bool | None = None
+    """With `train_passages`: false unties the towers; None: as the start has it. Without, they are
+    always two."""
+    passage_wordpieces: int = Field(default=288, ge=16, le=512)
+    """With `train_passages`: longest input of Embed_doc, title and special tokens included."""
+    refresh: RefreshConfig = RefreshConfig()
+    """With `train_passages`: how the index follows Embed_doc."""
     objective: Literal["marginal", "emdr2", "pdist"] = "marginal"
     """How the reader teaches the retriever, beside the early loss: by the gradient of its own loss,
     which sums over passages (paper); or by how probable the answer is with each passage alone, as
@@ -401,6 +419,16 @@ class FinetuneConfig(TrainConfig):
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=5e-5)
     """Released: 1e-5 with batch 1."""
 
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that decide what comes out; a resume may change the others."""
+        settings = super().identity()
+        if self.train_passages:
+            return settings | {"refresh": self.refresh.identity()}
+        only_then = ("fresh_passages", "share_towers", "passage_wordpieces", "refresh")
+        for name in ("train_passages", *only_then):
+            del settings[name]
+        return settings
+
     @model_validator(mode="after")
     def _possible(self) -> "FinetuneConfig":
         _check_room(self.joint_wordpieces, "question_wordpieces", self.question_wordpieces)
@@ -408,7 +436,34 @@ class FinetuneConfig(TrainConfig):
             raise ValueError(
                 f"null_rate={self.null_rate} needs null_passage=true and draw_from, e.g. 20"
             )
+        if self.train_passages:
+            self._check_refresh()
+        elif self.share_towers:
+            raise ValueError(
+                "share_towers=true needs train_passages=true: one tower cannot learn from "
+                "questions and stand still for passages"
+            )
         return self
+
+    def _check_refresh(self) -> None:
+        """Refuse settings under which Embed_doc would not learn, or re-ranking would be no use."""
+        if not self.retriever_rate:
+            raise ValueError(
+                "train_passages=true needs a retriever_rate above 0: found 0, at which Embed_doc "
+                "learns nothing; raise it, or leave train_passages out"
+            )
+        depth = self.refresh.rerank_passages
+        if depth and self.retriever == "hybrid":
+            raise ValueError(
+                f"refresh.rerank_passages={depth} needs retriever='dense': hybrid retrieval orders "
+                "its passages by BM25, too; set it to 0"
+            )
+        if 0 < depth < self.retriever_beam:
+            raise ValueError(
+                f"refresh.rerank_passages={depth} is less than retriever_beam="
+                f"{self.retriever_beam}, all of which would be embedded afresh for each question; "
+                "lower retriever_beam, or set it to 0"
+            )
 
 
 class ClassifyConfig(TrainConfig):

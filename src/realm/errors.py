@@ -11,6 +11,7 @@ RealmError
 │   ├── LockedError      another process is writing it
 │   └── StaleIndexError  the index is older than refresh.max_staleness_steps
 ├── AnsweringError       a question cannot be answered
+│   └── QuestionTooLongError  it is longer than the model reads
 └── RankError            another process of a run on several ranks died, or does not answer
 
 Messages say what was found, what was expected and what to do. The command line prints them
@@ -72,6 +73,10 @@ class StaleIndexError(ArtifactError):
 
 class AnsweringError(RealmError):
     """A question cannot be answered."""
+
+
+class QuestionTooLongError(AnsweringError):
+    """A question is longer than the model reads."""
 
 
 class RankError(RealmError):

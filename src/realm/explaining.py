@@ -195,11 +195,6 @@ class Explainer:
         )
 
 
-def as_probability(value: float) -> str:
-    """Return a probability as people read it: 0.129, 1.1e-14."""
-    return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
-
-
 def _example(pieces: MaskedPieces) -> MaskedExample:
     return MaskedExample(
         row=0,

@@ -12,6 +12,7 @@ from pathlib import Path
 from realm import encyclopedia
 from realm.answering import Answerer
 from realm.checkpoint.folders import load_tokenizer
+from realm.checkpoint.run_records import read_metrics
 from realm.config import (
     EncoderConfig,
     EvaluateConfig,
@@ -46,7 +47,6 @@ from realm.training.ict import ict, start_towers
 from realm.training.loop import OnMetrics
 from realm.training.mlm import mlm
 from realm.training.pretrain import pretrain
-from realm.training.runlog import read_metrics
 
 EMBEDDER = EncoderConfig(init="minilm", num_layers=4)
 """Cut short: the whole of it finds an answer among the first five at once, and leaves nothing to

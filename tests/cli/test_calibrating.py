@@ -61,6 +61,8 @@ def test_calibrate_writes_one_file_that_ask_and_evaluate_use(
     assert made.out.endswith(f"wrote {qa / 'calibration.json'}\n")
     written = json.loads((qa / "calibration.json").read_text(encoding="utf-8"))
     assert written["retriever"] == "dense"
+    again = call("calibrate", half_right, *asking, "--set", "removed_share=0.2", "--json")
+    assert json.loads(again.out) == written
     told = json.loads(call("ask", QUESTION, *asking, "--json").out)
     assert told["calibrated"]
     assert told["min_probability"] == written["min_probability"]

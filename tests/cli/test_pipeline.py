@@ -42,6 +42,19 @@ def test_every_stage_says_what_it_made(world: World) -> None:
     assert sum(json.loads(line).get("index/refreshed", 0) for line in metrics) == 2
 
 
+def test_a_run_notes_what_its_report_will_show(world: World) -> None:
+    """Releases and device of every run; candidates of held-out sentences where there are any."""
+    from realm.versions import versions
+
+    for verb in ("ict", "mlm", "pretrain", "qa"):
+        content = json.loads((world / verb / "manifest.json").read_text("utf-8"))["content"]
+        assert content["versions"] == versions()
+        assert content["device"].startswith(("cpu", "cuda"))
+    kept = json.loads((world / "pretrain" / "held-out.json").read_text("utf-8"))
+    assert (kept["first"]["step"], kept["newest"]["step"]) == (0, 4)
+    assert len(kept["newest"]["examples"]) == 8
+
+
 def test_every_stage_says_what_comes_next(world: World) -> None:
     for verb in ("split", "mask", "ict", "mlm", "pretrain", "finetune"):
         *_, line = world.results[verb].err.strip().splitlines()

@@ -110,6 +110,9 @@ def test_a_claim_that_fails_counts_as_wrong_and_spoils_no_other() -> None:
     assert (report.labels["no"].precision, report.labels["no"].recall) == (1.0, 0.5)
     assert report.records[2].error == "AnsweringError: cannot be read"
     assert report.records[2].prediction == ""
+    assert report.records[2].evidence is None
+    assert report.records[0].evidence is not None
+    assert report.records[0].evidence.excerpt == PASSAGE.text
 
 
 def test_where_every_claim_fails_there_are_no_numbers() -> None:

@@ -10,7 +10,7 @@ import pytest
 from realm.config import EvaluateConfig
 from realm.errors import AnsweringError, ArtifactError, ConfigError, CorpusError, RealmError
 from realm.evaluation.evaluate import evaluate
-from realm.evaluation.report import Report
+from realm.evaluation.report import EXCERPT_CHARACTERS, Report, ShownEvidence
 from realm.evaluation.train_overlap import TrainOverlap
 from realm.records import Answer, AnsweredQuestion, Passage, Question
 
@@ -151,6 +151,25 @@ def test_every_number_is_what_can_be_counted_by_hand() -> None:
     assert (when.right, when.f1, when.rank) == (False, pytest.approx(2 / 3), 3)
     assert (month.right, month.exact_match, month.f1, month.regex_match) == (True, None, None, True)
     assert (none.prediction, none.probability, none.right, none.rank) == ("", 0.0, False, None)
+
+
+def test_a_record_shows_where_its_prediction_stands() -> None:
+    text = f"{'before ' * 60}Jane Austen wrote it{' after' * 60}"
+    said = replace(
+        answer("Jane Austen", 0.9),
+        passage=replace(answer(text, 0.9).passage, start=100, end=100 + len(text)),
+        start=100 + text.index("Jane"),
+        end=100 + text.index(" wrote"),
+    )
+    told = ShownEvidence.of(said)
+    assert told.excerpt[told.start : told.end] == "Jane Austen"
+    assert told.article_start == said.start
+    assert set(told.excerpt.split()) == {"before", "Jane", "Austen", "wrote", "it", "after"}
+    assert len(told.excerpt) <= 2 * EXCERPT_CHARACTERS + len("Jane Austen")
+    report = run(
+        {"q": (["Jane Austen"], [0]), "r": ([], [0])}, [asking("q", "Jane"), asking("r", "x")]
+    )
+    assert [one.evidence is not None for one in report.records] == [True, False]
 
 
 def test_the_oracle_and_the_reciprocal_rank_look_at_their_own_depths() -> None:

@@ -8,7 +8,7 @@ import torch
 from realm.checkpoint.checkpoints import Model, tower_hash
 from realm.config import IndexConfig
 from realm.index.builder import EmbedderVersion, build_index, write_matrix
-from realm.index.opening import adopt_snapshot, find_snapshot, open_snapshot
+from realm.index.opening import adopt_snapshot, find_snapshot, known_from, open_snapshot
 from realm.index.snapshot import STEPS, snapshot_folder
 
 if TYPE_CHECKING:
@@ -86,3 +86,26 @@ def test_other_passages_are_embedded_once_and_kept(
     again = open_snapshot(tmp_path, model, other, progress=lambda done, _: told.append(done))
     assert not told
     assert again.folder == first.folder
+
+
+def test_vectors_are_taken_over_from_a_snapshot_only_where_the_same_would_be_made(
+    store: "PassageStore", make_store: Any, articles: Any, make_towers: Any, tmp_path: Path
+) -> None:
+    towers = make_towers()
+    built = build(tmp_path / "run", towers, store, 40)
+    same, config = (
+        EmbedderVersion(model_hash=built.model_hash, step=7),
+        IndexConfig(autocast="none"),
+    )
+    known = known_from(built, same, store, config)
+    assert known is not None
+    places, vectors = known([3, 1])
+    assert places == [0, 1]
+    assert torch.equal(vectors, built.exact[torch.tensor([3, 1])])
+    shorter = IndexConfig(autocast="none", passage_wordpieces=20)
+    other = EmbedderVersion(model_hash="other")
+    assert known_from(None, same, store, config) is None
+    assert known_from(built, other, store, config) is None
+    assert known_from(built, same, store, shorter) is None
+    assert known_from(built, same, store, IndexConfig()) is None
+    assert known_from(built, same, make_store(articles[:3]), config) is None

@@ -8,14 +8,13 @@ from realm.config import PretrainConfig, RefreshConfig
 from realm.planning.machine import ACCELERATORS, MachineRates, computed_rates
 from realm.planning.plan import (
     builders_needed,
-    duration,
     make_plan,
-    size,
     split_processes,
     staleness,
 )
 from realm.planning.stages import pretrain_stage, refresh_stage
 from realm.planning.workload import Workload
+from realm.readable import duration, size
 
 PAPER = PretrainConfig(steps=200_000, batch_size=512)
 

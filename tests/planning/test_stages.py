@@ -4,10 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from realm.config import PretrainConfig, RefreshConfig
-from realm.planning.costs import all_reduce_bytes, search_seconds
+from realm.config import FinetuneConfig, PretrainConfig, RefreshConfig
+from realm.planning.costs import StageCost, all_reduce_bytes, search_seconds
 from realm.planning.machine import MachineRates
-from realm.planning.question_stages import serving_stage
+from realm.planning.question_stages import (
+    finetune_stage,
+    num_fresh_passages,
+    num_rebuilds,
+    serving_stage,
+)
 from realm.planning.stages import (
     pretrain_stage,
     refresh_stage,
@@ -106,3 +111,26 @@ def test_a_question_costs_embedding_search_and_reading(
     stage = serving_stage(wikipedia, rates)
     assert stage.seconds == pytest.approx(sum(stage.parts.values()))
     assert stage.parts["search"] == pytest.approx(3.42e9 / 1e10 + 3.42e9 / 1e11, rel=0.01)
+
+
+def test_training_passages_costs_their_embedding_in_each_step_and_in_each_refresh(
+    wikipedia: Workload, rates: MachineRates
+) -> None:
+    def stage(**changed: object) -> tuple[FinetuneConfig, StageCost]:
+        config = FinetuneConfig.model_validate({"steps": 1_001, **changed})
+        return config, finetune_stage(replace(wikipedia, finetune=config), rates)
+
+    _, fixed = stage()
+    config, learnt = stage(train_passages=True, refresh={"mode": "sync", "every_steps": 500})
+    fresh = 1_001 * config.batch_size * 20 * wikipedia.passage_flops * 3
+    assert learnt.flops - fixed.flops == pytest.approx(fresh)
+    assert num_rebuilds(config) == 3  # at 500 and 1000, and the last one
+    assert learnt.seconds - fixed.seconds > 3 * refresh_stage(wikipedia, rates).seconds
+    assert learnt.memory["tower"] > 0
+    assert "tower" not in fixed.memory
+    drawn, _ = stage(train_passages=True, draw_from=50, refresh={"mode": "async"})
+    assert (num_fresh_passages(drawn), num_rebuilds(drawn)) == (25, 1)
+    untied = stage(train_passages=True, share_towers=False)[1]
+    tied = stage(train_passages=True)[1]
+    gained = untied.disk["checkpoints"] / tied.disk["checkpoints"]
+    assert gained > 1.3

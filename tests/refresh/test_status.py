@@ -46,8 +46,10 @@ def test_trainer_builders_index_and_numbers_are_told(run: Path) -> None:
 def test_what_is_no_pre_training_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="found no run"):
         run_status(tmp_path)
-    (tmp_path / "request.json").write_text(json.dumps({"settings": {"stage": "ict"}}))
-    with pytest.raises(ArtifactError, match="not a pre-training run"):
+    (tmp_path / "request.json").write_text(
+        json.dumps({"kind": "run", "settings": {"stage": "ict"}})
+    )
+    with pytest.raises(ArtifactError, match="refreshes no index"):
         run_status(tmp_path)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from realm.checkpoint.checkpoints import Model, load_model, save_checkpoint, tower_hash
 from realm.checkpoint.pretrained import load_pretrained
+from realm.checkpoint.run_records import read_metrics
 from realm.checkpoint.sources import ANSWER, CLASSIFY, passages_of, task_of
 from realm.classifying import ClaimClassifier
 from realm.config import ClassifyConfig, EncoderConfig, IctConfig, OptimizerConfig, SplitConfig
@@ -28,7 +29,6 @@ from realm.tokenizer import SPECIAL_TOKENS, WordpieceTokenizer
 from realm.training.classify import classify
 from realm.training.classify_job import ClassifyJob
 from realm.training.ict import ict
-from realm.training.runlog import read_metrics
 from realm.training.sampling import batch_at, is_held_out
 
 ENDS = ("an", "es", "or", "iv", "um", "el", "ot", "ad")

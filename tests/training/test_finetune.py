@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from realm.answering import Answerer
 from realm.checkpoint.checkpoints import Model, load_model, save_checkpoint, tower_hash
 from realm.checkpoint.pretrained import load_pretrained
+from realm.checkpoint.run_records import read_metrics
 from realm.checkpoint.sources import passages_of
 from realm.config import EncoderConfig, FinetuneConfig, IndexConfig, OptimizerConfig
 from realm.corpus.store import PassageStore
@@ -37,7 +38,6 @@ from realm.tokenizer import WordpieceTokenizer
 from realm.training.finetune import finetune
 from realm.training.finetune_job import FinetuneJob
 from realm.training.mixing import QuestionSet
-from realm.training.runlog import read_metrics
 from realm.training.supervision import correct_spans, judge, rows_to_read
 
 MakeJob = Callable[..., FinetuneJob]
@@ -196,7 +196,7 @@ def test_the_gradient_sent_back_in_two_parts_is_that_of_one_graph(
         read = rows[number, :3]
         ids = store.tokenizer.encode(question.question).ids
         inputs = span_inputs(store, ids, read.tolist(), plain.config.joint_wordpieces)
-        logits = span_logits(plain.reader, inputs, plain.budget)
+        logits = span_logits(plain.reader, inputs, plain.reading.budget)
         correct = correct_spans(store, question, read.tolist(), logits)
         losses.append(in_one_graph(objective, scores[number, :3], logits, correct))
         holds = torch.from_numpy(holds_answer(store, rows[number].tolist(), question))
@@ -379,7 +379,7 @@ def test_with_everything_on_the_gradient_is_still_that_of_one_graph(
         prior = (prior[0] + hybrid.weigh(question.question, torch.tensor(read))).log_softmax(dim=0)
         ids = store.tokenizer.encode(question.question).ids
         inputs = span_inputs(store, ids, [*read, NULL_ROW], plain.config.joint_wordpieces)
-        *parts, null = span_logits(plain.reader, inputs, plain.budget)
+        *parts, null = span_logits(plain.reader, inputs, plain.reading.budget)
         logits = [*(part + p for part, p in zip(parts, prior, strict=True)), null]
         correct = correct_spans(store, question, [*read, NULL_ROW], logits, gold=judged.gold)
         flat = torch.cat([part.reshape(-1) for part in logits])

@@ -14,13 +14,13 @@ import pytest
 import torch
 
 from realm.checkpoint.checkpoints import Model, save_checkpoint
+from realm.checkpoint.run_records import read_metrics
 from realm.config import OptimizerConfig, PretrainConfig, RefreshConfig
 from realm.corpus.store import PassageStore
 from realm.masking.store import ExampleStore
 from realm.model.embedder import build_towers
 from realm.model.encoder import build_encoder
 from realm.training.pretrain import pretrain
-from realm.training.runlog import read_metrics
 
 GOLDEN = Path(__file__).with_name("golden_loss.json")
 NAMES = ("loss", "p_null", "utility/mean", "index/score_drift")

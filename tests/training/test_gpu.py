@@ -9,6 +9,7 @@ import torch
 
 from realm.answering import Answerer
 from realm.checkpoint.checkpoints import load_model
+from realm.checkpoint.run_records import read_metrics
 from realm.config import (
     EncoderConfig,
     FinetuneConfig,
@@ -31,7 +32,6 @@ from realm.training.finetune import finetune
 from realm.training.ict import ict
 from realm.training.mlm import mlm
 from realm.training.pretrain import pretrain
-from realm.training.runlog import read_metrics
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
 CUDA = torch.device("cuda")

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from realm.checkpoint.checkpoints import load_model, tower_hash
+from realm.checkpoint.run_records import read_metrics
 from realm.config import EncoderConfig, IctConfig, OptimizerConfig
 from realm.corpus.store import PassageStore
 from realm.errors import ConfigError, CorpusError
 from realm.model.inputs import pad
 from realm.training.ict import IctJob, Pair, ict, start_towers
-from realm.training.runlog import read_metrics
 from realm.training.sampling import is_held_out
 
 MakeStore = Callable[[Sequence[Mapping[str, str]]], PassageStore]

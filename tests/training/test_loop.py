@@ -11,6 +11,7 @@ from torch import nn
 
 from realm.checkpoint.checkpoints import Model, list_checkpoints, load_model
 from realm.checkpoint.run_folder import TrainReport, open_run
+from realm.checkpoint.run_records import read_metrics
 from realm.config import OptimizerConfig, TrainConfig
 from realm.errors import ArtifactError
 from realm.model.encoder import build_encoder
@@ -18,7 +19,6 @@ from realm.storage import Request
 from realm.tokenizer import WordpieceTokenizer
 from realm.training import loop
 from realm.training.loop import train
-from realm.training.runlog import read_metrics
 
 REQUEST = Request(kind="run", settings={"stage": "count"})
 BERT = {

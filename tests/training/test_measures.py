@@ -8,13 +8,16 @@ import torch
 from torch import Tensor
 
 from realm.checkpoint.checkpoints import load_model
+from realm.checkpoint.run_records import read_held_out
 from realm.corpus.store import PassageStore
 from realm.masking.store import ExampleStore
 from realm.model.realm import Budget, CandidateBatch
 from realm.records import MaskedExample
 from realm.retrieval.batch import Lengths
 from realm.retrieval.retriever import MISSING_ROW, NULL_ROW
+from realm.training.held_out import HeldOutRead, keep_held_out, told_examples
 from realm.training.measures import (
+    EVAL_GROUP,
     ForwardPass,
     average,
     leave_out_null,
@@ -157,6 +160,33 @@ def test_a_prediction_without_retrieval_sees_the_null_passage_only(
         forward.encoder.head.bias[example.target_ids[0]] = -100.0
     found = measure_held_out(forward, [example])
     assert found["eval/span_accuracy"] == found["eval/span_accuracy_null"] == 0.0
+
+
+def test_what_candidates_did_for_the_first_examples_is_kept(
+    forward: ForwardPass, examples: ExampleStore, tmp_path: Path
+) -> None:
+    chosen = [examples[row] for row in range(0, 22, 2)]
+    read: list[HeldOutRead] = []
+    found = measure_held_out(forward, chosen, on_first=read.append)
+    assert len(read) == 1
+    told = told_examples(read[0])
+    assert [one["sentence"] for one in told] == [one.sentence for one in chosen[:EVAL_GROUP]]
+    for one, example in zip(told, chosen, strict=False):
+        null, passage = one["candidates"]  # the missing one is left out
+        assert (null["passage_id"], null["utility"]) == (None, 0.0)
+        assert null["p_passage"] + passage["p_passage"] == pytest.approx(1.0)
+        assert null["p_answer"] == one["p_without"]
+        weighted = [z["p_passage"] * z["p_answer"] for z in one["candidates"]]
+        assert sum(weighted) == pytest.approx(one["p_marginal"], rel=1e-4)
+        assert one["sentence"][one["start"] : one["end"]] == one["answer"]
+        assert passage["excerpt"][passage["start"] : passage["end"]] == one["answer"]
+        assert passage["passage_id"] == forward.store[example.origin].id
+    assert measure_held_out(forward, chosen) == found
+    for step in (0, 4, 2):  # cut after 4, resumed from 1
+        keep_held_out(tmp_path, step, read[0])
+    kept = read_held_out(tmp_path)
+    assert (kept["first"]["step"], kept["newest"]["step"]) == (0, 2)
+    assert kept["newest"]["examples"] == told
 
 
 def test_no_examples_no_numbers(forward: ForwardPass) -> None:

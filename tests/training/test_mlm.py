@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from realm.checkpoint.checkpoints import load_model
 from realm.checkpoint.pretrained import load_pretrained
+from realm.checkpoint.run_records import read_metrics
 from realm.config import EncoderConfig, MaskConfig, MlmConfig, OptimizerConfig
 from realm.corpus.store import PassageStore
 from realm.errors import ConfigError, CorpusError
@@ -21,7 +22,6 @@ from realm.masking.store import ExampleStore
 from realm.training import mlm as stage
 from realm.training.mlm import mlm
 from realm.training.mlm_job import GUESS_AMONG_READ, MlmJob, Reading, window
-from realm.training.runlog import read_metrics
 from realm.training.sampling import is_held_out
 
 SCRATCH = EncoderConfig(init="scratch:1x32")

@@ -11,6 +11,7 @@ import torch
 
 from realm.checkpoint.checkpoints import Model, load_model, save_checkpoint, tower_hash
 from realm.checkpoint.pretrained import load_pretrained
+from realm.checkpoint.run_records import read_metrics
 from realm.checkpoint.sources import passages_of
 from realm.config import (
     EncoderConfig,
@@ -31,7 +32,6 @@ from realm.retrieval.retriever import NULL_ROW
 from realm.tokenizer import WordpieceTokenizer
 from realm.training.pretrain import check_candidates, pretrain
 from realm.training.pretrain_job import PretrainJob
-from realm.training.runlog import read_metrics
 
 MakeJob = Callable[..., PretrainJob]
 

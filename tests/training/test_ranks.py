@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from realm.checkpoint.checkpoints import load_model
+from realm.checkpoint.run_records import read_metrics
 from realm.config import TrainConfig
 from realm.corpus.store import PassageStore
 from realm.errors import ConfigError
 from realm.masking.store import ExampleStore
 from realm.ranks import Ranks
 from realm.training.loop import check_ranks
-from realm.training.runlog import read_metrics
 
 Torchrun = Callable[..., subprocess.CompletedProcess[str]]
 AssertSameRun = Callable[[Path, Path], None]
@@ -42,8 +42,11 @@ JOINT: dict[str, Any] = {
     "refresh": {"mode": "sync", "every_steps": 2},
 }
 LIVE = {"mode": "sync", "every_steps": 4, "write_back": True}
+RERANKED = {**LIVE, "rerank_passages": 12}
 ASYNC = {"every_steps": 2, "max_staleness_steps": 3, "shard_rows": 8}
 NOISY = {**JOINT, "dropout": 0.1, "steps": 10}
+ASKED = {**SHARED, "num_passages": 3, "retriever_beam": 8, "span_hidden": 16}
+LEARNT = {**ASKED, "train_passages": True, "fresh_passages": 4, "batch_tokens": 256}
 STAGES: dict[str, tuple[str, dict[str, Any]]] = {
     "ict": ("ict", ICT),
     "unequal": ("ict", {**ICT, "batch_size": 2, "share_towers": False}),
@@ -51,13 +54,13 @@ STAGES: dict[str, tuple[str, dict[str, Any]]] = {
     "pretrain": ("pretrain", JOINT),
     "deeper": ("pretrain", {**JOINT, "retriever_frozen_steps": 0}),
     "live": ("pretrain", {**JOINT, "refresh": LIVE}),
-    "reranked": ("pretrain", {**JOINT, "refresh": {**LIVE, "rerank_passages": 12}}),
+    "reranked": ("pretrain", {**JOINT, "refresh": RERANKED}),
     "async": ("pretrain", {**JOINT, "refresh": {**ASYNC, "order": "sweep"}}),
     "rolling": ("pretrain", {**JOINT, "refresh": ASYNC}),
-    "finetune": (
-        "finetune",
-        {**SHARED, "num_passages": 3, "retriever_beam": 8, "span_hidden": 16},
-    ),
+    "finetune": ("finetune", ASKED),
+    "passages": ("finetune", {**LEARNT, "refresh": LIVE}),
+    "alone": ("finetune", {**LEARNT, "batch_size": 2, "held_out": 0.0, "refresh": RERANKED}),
+    "passages-rolling": ("finetune", {**LEARNT, "refresh": ASYNC}),
     "classify": (
         "classify",  # Adam makes steps of rounding errors where a gradient is nothing: small ones
         {**SHARED, "num_passages": 3, "optimizer": {"learning_rate": 1e-4, "warmup_steps": 2}},
@@ -131,7 +134,8 @@ with started_ranks() as ranks:
         else:
             config = FinetuneConfig.model_validate(settings)
             start = {"run": embedder, "encoder": encoder}
-            report = finetune(questions, store, out / stage, config=config, ranks=ranks, **start)
+            asked = questions[:1] if stage == "alone" else questions  # one rank has none
+            report = finetune(asked, store, out / stage, config=config, ranks=ranks, **start)
         told = {"resumed_from": report.resumed_from, "already_done": report.already_done}
         with (out / f"reports-{ranks.rank}.jsonl").open("a") as stream:
             stream.write(json.dumps({"stage": stage, **told}) + "\\n")
@@ -162,7 +166,8 @@ def reports(folder: Path, rank: int, stage: str) -> list[dict[str, Any]]:
     return [told for line in lines if (told := json.loads(line))["stage"] == stage]
 
 
-ALIKE = ["ict", "unequal", "mlm", "pretrain", "live", "reranked", "finetune", "classify"]
+ALIKE = ["ict", "unequal", "mlm", "pretrain", "live", "reranked"]
+ALIKE += ["finetune", "passages", "alone", "classify"]
 
 
 @pytest.mark.parametrize("stage", [*ALIKE, "deeper"])
@@ -190,7 +195,7 @@ def test_the_cases_that_ranks_must_not_stumble_over_occurred(runs: dict[int, Pat
     assert max(losses) > 0.0
 
 
-@pytest.mark.parametrize("stage", ["async", "rolling"])
+@pytest.mark.parametrize("stage", ["async", "rolling", "passages-rolling"])
 def test_ranks_swap_together_what_a_builder_publishes(runs: dict[int, Path], stage: str) -> None:
     """The bound on staleness makes the trainer wait for the builder, so that there is a swap."""
     for world in (1, 2):

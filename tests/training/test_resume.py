@@ -13,6 +13,7 @@ import pytest
 
 from realm.checkpoint.checkpoints import find_checkpoint
 from realm.checkpoint.run_folder import TrainReport
+from realm.checkpoint.run_records import read_metrics
 from realm.config import (
     ClassifyConfig,
     EncoderConfig,
@@ -31,7 +32,6 @@ from realm.training.finetune import finetune
 from realm.training.ict import ict
 from realm.training.mlm import mlm
 from realm.training.pretrain import pretrain
-from realm.training.runlog import read_metrics
 
 # Refreshes at 2, 4, ...; saves at 3, 6, 9, 10; measurements at 0, 4, 8, 10: every order occurs.
 SHARED: dict[str, Any] = {
@@ -76,7 +76,10 @@ def pretrain_config(**changed: Any) -> PretrainConfig:
     )
 
 
-@pytest.fixture(params=["ict", "ict-bfloat16", "mlm", "pretrain", "finetune", "classify"])
+STAGES = ["ict", "ict-bfloat16", "mlm", "pretrain", "finetune", "finetune-passages", "classify"]
+
+
+@pytest.fixture(params=STAGES)
 def stage(
     request: pytest.FixtureRequest,
     store: PassageStore,
@@ -117,6 +120,9 @@ def stage(
                 folders = {"run": start["embedder"], "encoder": start["encoder"]}
                 return classify(claims, store, out, config=claim_config, **folders, **more)
             case _:
+                if "-" in request.param:
+                    refresh = RefreshConfig(mode="sync", every_steps=2, write_back=True)
+                    changed |= {"train_passages": True, "fresh_passages": 4, "refresh": refresh}
                 config = FinetuneConfig(num_passages=3, retriever_beam=8, span_hidden=16, **changed)
                 folders = {"run": start["embedder"], "encoder": start["encoder"]}
                 return finetune(questions, store, out, config=config, **folders, **more)

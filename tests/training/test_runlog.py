@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from realm.checkpoint.run_records import read_metrics
 from realm.errors import ConfigError
-from realm.training.runlog import RunLog, read_metrics
+from realm.training.runlog import RunLog
 
 
 def test_each_step_is_one_line(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ def align(
         bool, typer.Option("--rebuild", help="Replace --out, whatever it was made from.")
     ] = False,
     quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Find, for each masked sentence, the passages that help to predict what is masked.
 
@@ -76,6 +77,9 @@ def align(
             rebuild=rebuild,
             progress=advance,
         )
+    if as_json:
+        options.print_json(report, out=out)
+        return
     done = "already done: " if report.already_done else ""
     display.out.print(
         f"{done}{report.num_aligned:,} of {report.num_sentences:,} sentences have a passage that "

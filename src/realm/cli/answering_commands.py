@@ -1,7 +1,5 @@
 """realm explain, quickstart."""
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -81,7 +79,7 @@ def explain(
         explainer = Explainer.load(model, passages=passages, device=device, progress=advance)
     explanation = explainer.explain(sentence, answers=answer or (), num_candidates=candidates)
     if as_json:
-        typer.echo(json.dumps(asdict(explanation), ensure_ascii=False))
+        options.print_json(explanation)
     else:
         display.show_explanation(explanation)
 
@@ -106,7 +104,7 @@ def _explain_file(
     with display.progress("explaining", "sentences") as advance:
         found = table3(explainer, read, num_candidates=candidates, progress=advance)
     if as_json:
-        typer.echo(json.dumps(found.as_json(), ensure_ascii=False))
+        options.print_json(found.as_json())
     else:
         display.show_table3(found)
     if out is not None:

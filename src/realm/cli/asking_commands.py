@@ -1,6 +1,5 @@
 """realm ask."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -113,7 +112,7 @@ def ask(  # noqa: PLR0917 - a command's options
         told = placed_as_json(answered, opened)
         places = [str(opened.place(answer)) for answer in answered.answers]
     if as_json:
-        typer.echo(json.dumps(told, ensure_ascii=False))
+        options.print_json(told)
     else:
         display.show_answers(answered, places)
 
@@ -145,7 +144,7 @@ def _ask_library(
             min_probability=min_probability,
         )
     if as_json:
-        typer.echo(json.dumps(answered.as_dict(), ensure_ascii=False))
+        options.print_json(answered.as_dict())
     else:
         display.show_answers(answered.record, [str(one.place) for one in answered.answers])
 

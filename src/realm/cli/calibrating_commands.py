@@ -1,6 +1,5 @@
 """realm calibrate: when a run is to be believed, and when it says "no answer"."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,7 +63,7 @@ def calibrate(
     with display.progress("answering", "questions") as advance:
         calibration = fit(answerer, asked, config=settings, progress=advance)
     if as_json:
-        typer.echo(json.dumps(calibration.as_json(), ensure_ascii=False))
+        options.print_json(calibration.as_json())
     else:
         display.out.print(_told(calibration), markup=False)
     path = save_calibration(run_of(model), calibration)  # last: if it fails, the numbers were seen

@@ -1,10 +1,9 @@
 """What finetune, ask and evaluate do where the task is to classify claims."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
+from realm.cli import options
 
 if TYPE_CHECKING:
     from realm.training.loop import TrainReport
@@ -86,7 +85,7 @@ def ask_claim(
         classifier = ClaimClassifier.load(model, passages=passages, device=device, progress=advance)
     classified = classifier.classify([claim], num_passages=num_passages)[0]
     if as_json:
-        typer.echo(json.dumps(classified_as_json(classified), ensure_ascii=False))
+        options.print_json(classified_as_json(classified))
     else:
         display.show_labels(classified)
 
@@ -136,7 +135,7 @@ def evaluate_on_claims(
             progress=advance,
         )
     if as_json:
-        typer.echo(json.dumps(report.as_json(), ensure_ascii=False))
+        options.print_json(report.as_json())
     else:
         display.out.print(report.table(), markup=False)
     if out is not None:  # last: where it cannot be written, the numbers were seen

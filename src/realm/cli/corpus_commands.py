@@ -59,6 +59,7 @@ def split(
     sets: options.Sets = None,
     rebuild: options.Rebuild = False,
     quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Cut articles into passages of whole sentences: the knowledge corpus Z.
 
@@ -83,6 +84,9 @@ def split(
             progress=advance,
         )
     display.show_skipped(report.skipped)
+    if as_json:
+        options.print_json(report, out=out)
+        return
     done = "already done: " if report.already_done else ""
     display.out.print(
         f"{done}{report.num_articles:,} articles, {report.num_passages:,} passages, "
@@ -110,6 +114,7 @@ def mask(
     sets: options.Sets = None,
     rebuild: options.Rebuild = False,
     quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Make masked sentences of passages: what is asked in pre-training.
 
@@ -134,6 +139,9 @@ def mask(
             progress=advance,
         )
     display.show_skipped(report.skipped)
+    if as_json:
+        options.print_json(report, out=out)
+        return
     kinds = ", ".join(f"{name} {count:,}" for name, count in report.spans_by_label.items())
     done = "already done: " if report.already_done else ""
     display.out.print(

@@ -28,9 +28,18 @@ if TYPE_CHECKING:
     from realm.evaluation.table3 import Table3
     from realm.explaining import Explanation
 
-out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-err = Console(highlight=False, soft_wrap=not sys.stderr.isatty(), stderr=True)
-"""Lines wrap at a terminal's width only: piped, each stays whole."""
+PIPED_WIDTH = 10_000
+"""Characters: wider than any table."""
+
+
+def _console(*, is_terminal: bool, stderr: bool) -> Console:
+    """Return where to print; lines wrap at a terminal's width only: piped, each stays whole."""
+    width = None if is_terminal else PIPED_WIDTH
+    return Console(highlight=False, soft_wrap=not is_terminal, width=width, stderr=stderr)
+
+
+out = _console(is_terminal=sys.stdout.isatty(), stderr=False)
+err = _console(is_terminal=sys.stderr.isatty(), stderr=True)
 
 CONTEXT_CHARACTERS = 160
 """Characters of a passage shown on each side of an answer."""
@@ -210,7 +219,7 @@ def show_labels(classified: ClassifiedClaim) -> None:
 
 def show_explanation(explanation: "Explanation") -> None:
     """Print one row of Table 3."""
-    from realm.explaining import as_probability
+    from realm.readable import as_probability
 
     out.print(
         f"[bold]{escape(explanation.text)}[/]  y = [bold green]{escape(explanation.answer)}[/]"

@@ -1,6 +1,5 @@
 """realm docs: add, remove, list, watch, reindex the documents of a library."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -110,7 +109,7 @@ def list_(library: LibraryFolder, as_json: options.AsJson = False) -> None:
     infos = edition.infos()
     if as_json:
         told = {"documents": [asdict(info) for info in infos], "num_passages": edition.num_passages}
-        typer.echo(json.dumps(told, ensure_ascii=False))
+        options.print_json(told)
         return
     rows = [
         (info.id, info.title, f"{info.num_characters:,}", f"{info.num_passages:,}", info.added_at)
@@ -223,7 +222,7 @@ def _show(changes: Changes, skipped: Skipped, *, as_json: bool) -> None:
 
     if as_json:
         told = changes.as_dict() | {"skipped": dict(skipped.counts)}
-        typer.echo(json.dumps(told, ensure_ascii=False))
+        options.print_json(told)
         return
     display.show_skipped(skipped)
     parts = [

@@ -1,6 +1,5 @@
 """realm evaluate, compare."""
 
-import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -130,7 +129,7 @@ def evaluate(
             progress=advance,
         )
     if as_json:
-        typer.echo(json.dumps(report.as_json(), ensure_ascii=False))
+        options.print_json(report.as_json())
     else:
         display.out.print(report.table(), markup=False)
     if out is not None:  # last: where it cannot be written, the numbers were seen
@@ -161,7 +160,7 @@ def compare(
 
     found = measure(ReportFile.read(first), ReportFile.read(second), samples=samples, seed=seed)
     if as_json:
-        typer.echo(json.dumps(found.as_json(), ensure_ascii=False))
+        options.print_json(found.as_json())
     else:
         display.out.print(found.table(), markup=False)
 

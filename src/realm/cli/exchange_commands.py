@@ -44,6 +44,7 @@ def import_(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Run folder to write.")],
+    *,
     download: Annotated[
         bool,
         typer.Option(
@@ -69,6 +70,7 @@ def import_(
     processes: Annotated[int, typer.Option(help="Worker processes; the output is the same.")] = 1,
     rebuild: options.Rebuild = False,
     quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Convert published REALM or ORQA weights into a run that every verb takes.
 
@@ -91,6 +93,9 @@ def import_(
             rebuild=rebuild,
             progress=advance,
         )
+    if as_json:
+        options.print_json(report)
+        return
     passages = f", {report.num_passages:,} passages" if report.num_passages else ""
     done = "already done: " if report.already_done else ""
     display.out.print(f"{done}{report.kind}: {', '.join(report.parts)}{passages}; run in {out}")
@@ -111,6 +116,7 @@ def export(
     passages: options.Passages = None,
     rebuild: options.Rebuild = False,
     quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Write a run's model for others: one folder, nothing else needed to load it.
 
@@ -123,6 +129,9 @@ def export(
         report = export_run(
             run, out, to=to.value, passages=passages, rebuild=rebuild, progress=advance
         )
+    if as_json:
+        options.print_json(report)
+        return
     done = "already done: " if report.already_done else ""
     display.out.print(f"{done}{', '.join(report.holds)} in {report.folder}")
 
@@ -132,6 +141,7 @@ def pack(
     out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
     rebuild: options.Rebuild = False,
     quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Write a run that answers as a small folder: weights in 8 bits, a quarter of the size.
 
@@ -141,6 +151,9 @@ def pack(
     from realm.exchange.packing import pack_run
 
     report = pack_run(run, out, rebuild=rebuild)
+    if as_json:
+        options.print_json(report)
+        return
     done = "already done: " if report.already_done else ""
     display.out.print(
         f"{done}{report.size_bytes / 1e6:.1f} MB in {report.folder} "

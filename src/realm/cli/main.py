@@ -39,11 +39,14 @@ def build_app() -> typer.Typer:
         asking_commands,
         calibrating_commands,
         corpus_commands,
+        doctor_commands,
         document_commands,
         evaluating_commands,
         exchange_commands,
         mcp_commands,
         planning_commands,
+        report_commands,
+        serving_commands,
         status_commands,
         study_commands,
         training_commands,
@@ -58,13 +61,16 @@ def build_app() -> typer.Typer:
     )
     app.callback()(_realm)
     answering_commands.register_quickstart(app)
+    doctor_commands.register(app)
     for part in (
         corpus_commands,
         training_commands,
         status_commands,
+        report_commands,
         asking_commands,
         document_commands,
         answering_commands,
+        serving_commands,
         mcp_commands,
         calibrating_commands,
         evaluating_commands,

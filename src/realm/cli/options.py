@@ -1,10 +1,13 @@
 """Options that several verbs share, and the settings that --set takes, for their help."""
 
 import json
+import math
 import os
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -34,10 +37,17 @@ Quiet = Annotated[
 TensorBoard = Annotated[
     bool, typer.Option("--tensorboard", help="Also write TensorBoard events (extra: track).")
 ]
+DEVICES = ("auto", "cpu", "cuda")
 Device = Annotated[
-    str, typer.Option(help="auto (a GPU if there is one), cpu, cuda or cuda:NUMBER.")
+    str,
+    typer.Option(
+        help="auto (a GPU if there is one), cpu, cuda or cuda:NUMBER.",
+        autocompletion=lambda: list(DEVICES),
+    ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on stdout instead of text.")
+]
 Passages = Annotated[
     Path | None,
     typer.Option(
@@ -60,6 +70,17 @@ MinProbability = Annotated[
 
 RANKED_VERBS = ("ict", "mlm", "pretrain", "finetune", "index")
 """What `torchrun` may start several times for one run."""
+
+
+def print_json(value: object, **more: object) -> None:
+    """Print one JSON object on stdout: what --json promises of every verb.
+
+    Args:
+        value: a mapping or a record; paths become texts, numbers that JSON has not become null.
+        **more: entries beside it.
+    """
+    told = _plain(value) | {name: _plain(one) for name, one in more.items()}
+    typer.echo(json.dumps(told, ensure_ascii=False, allow_nan=False))
 
 
 def rank() -> int:
@@ -123,6 +144,20 @@ def settings_help(verb: str) -> str | None:
     if verb == "finetune":
         told += f". With --task classify: {_told(config.ClassifyConfig)}"
     return escape(f"Settings and their defaults, for --set and --config: {told}")
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever a report holds
+    """Return a value as JSON has it."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, Mapping):
+        entries = cast("Mapping[object, object]", value)
+        return {str(name): _plain(one) for name, one in entries.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in cast("Sequence[object]", value)]
+    if isinstance(value, Path):
+        return str(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _told(cls: "type[config.Config]") -> str:

@@ -1,6 +1,5 @@
 """realm plan, realm approximate."""
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -133,7 +132,7 @@ def plan(
 
     made = make_plan(asking.assign_processes(work, rates, told), rates)
     if as_json:
-        typer.echo(json.dumps(made.as_dict(), indent=2))
+        options.print_json(made.as_dict())
     else:
         _show(made)
 
@@ -145,6 +144,7 @@ def approximate(
     sets: options.Sets = None,
     rebuild: options.Rebuild = False,
     quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Make a small, fast, approximate index (FAISS IVF-PQ) of a snapshot, for very many passages.
 
@@ -168,6 +168,11 @@ def approximate(
             Snapshot.open(snapshot), out, config=settings, rebuild=rebuild, progress=advance
         )
     size = sum(file.stat().st_size for file in out.iterdir())
+    if as_json:
+        told = {"out": out, "num_passages": len(made), "size_bytes": size, "recall": made.recall}
+        more = {"recall_at": made.recall_at, "probes": made.probes, "already_done": bool(done)}
+        options.print_json(told | more)
+        return
     display.out.print(
         f"{done}{len(made):,} passages, {size / len(made):.0f} bytes a passage, recall@"
         f"{made.recall_at} {made.recall:.3f} with {made.probes} probes in {out}"
@@ -207,12 +212,10 @@ def _load_calibration(file: Path) -> "Calibration":
 
 
 def _show_calibration(measured: "Calibration", *, as_json: bool) -> None:
-    from dataclasses import asdict
-
     from realm.cli import display
 
     if as_json:
-        typer.echo(json.dumps(asdict(measured), indent=2))
+        options.print_json(measured)
         return
     rates = measured.rates
     rows = [
@@ -230,7 +233,7 @@ def _show_calibration(measured: "Calibration", *, as_json: bool) -> None:
 
 def _show(made: "Plan") -> None:
     from realm.cli import display
-    from realm.planning.plan import duration, size
+    from realm.readable import duration, size
 
     work = made.work
     rows = [

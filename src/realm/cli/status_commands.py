@@ -1,11 +1,12 @@
 """realm status: a run that trains, live, also from another terminal."""
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from realm.cli import options
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -16,6 +17,7 @@ SECONDS_BETWEEN_LOOKS = 1.0
 SHOWN = {
     "loss": "loss",
     "utility/marginal_minus_null": "retrieval utility",
+    "recall_at_5": "answer recall@5 in training",
     "index/staleness_steps": "staleness of the index, steps",
     "index/retrieved_staleness_steps": "staleness of what is retrieved, steps",
     "index/age_seconds": "age of the index, seconds",
@@ -32,9 +34,14 @@ def register(app: typer.Typer) -> None:
 
 
 def status(
-    run: Annotated[Path, typer.Argument(help="Run folder of realm pretrain.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            help="Run folder of realm pretrain, or of realm finetune with train_passages."
+        ),
+    ],
     once: Annotated[bool, typer.Option("--once", help="Print it once, do not stay.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it once, as JSON.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Show what trainer and builders of a run are doing, and how old its index is.
 
@@ -47,7 +54,7 @@ def status(
 
     found = run_status(run)
     if as_json:
-        typer.echo(json.dumps(found.as_json(), indent=2))
+        options.print_json(found.as_json())
         return
     if once or not display.out.is_terminal:
         display.out.print(_shown(found))

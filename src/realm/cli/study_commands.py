@@ -60,6 +60,7 @@ def study(  # noqa: PLR0917
         ),
     ] = None,
     quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
 ) -> None:
     r"""Run the rows of a study, as the paper's Table 2, and print its table with intervals.
 
@@ -100,7 +101,10 @@ def study(  # noqa: PLR0917
     if not table.rows:
         raise ConfigError(f"{out} has no result yet; run the study without --table")
     write_table(table, out)
-    display.out.print(table.markdown(), markup=False)
+    if as_json:
+        options.print_json(table.as_json())
+    else:
+        display.out.print(table.markdown(), markup=False)
 
 
 def _numbers(seeds: str) -> list[int]:

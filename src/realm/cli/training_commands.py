@@ -52,6 +52,7 @@ def ict(
     sets: options.Sets = None,
     rebuild: options.Rebuild = False,
     quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
     tensorboard: options.TensorBoard = False,
 ) -> None:
     """Warm-start the embedder by the Inverse Cloze Task: which passage lost this sentence?
@@ -80,6 +81,7 @@ def ict(
     _tell(
         report,
         quiet,
+        as_json,
         "realm pretrain EXAMPLES",
         passages,
         "--embedder",
@@ -103,6 +105,7 @@ def mlm(
     sets: options.Sets = None,
     rebuild: options.Rebuild = False,
     quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
     tensorboard: options.TensorBoard = False,
 ) -> None:
     """Warm-start the encoder: masked language modelling with a passage to read.
@@ -133,6 +136,7 @@ def mlm(
     _tell(
         report,
         quiet,
+        as_json,
         "realm pretrain",
         examples or "EXAMPLES",
         passages,
@@ -154,7 +158,7 @@ def index(  # noqa: PLR0917
         Path | None,
         typer.Option(
             "--follow",
-            help="Build snapshots for this pre-training run until it is finished, beside its "
+            help="Build snapshots for this run until it is finished, beside its "
             "trainer, on this or another machine that sees its folder.",
         ),
     ] = None,
@@ -170,6 +174,7 @@ def index(  # noqa: PLR0917
     sets: options.Sets = None,
     rebuild: options.Rebuild = False,
     quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Embed every passage, once (a snapshot) or for as long as a run trains (a builder).
 
@@ -187,7 +192,15 @@ def index(  # noqa: PLR0917
 
         torch.set_num_threads(threads)
     if follow is not None:
-        _follow(follow, checkpoint, patience=patience, device=device, parent=parent, quiet=quiet)
+        _follow(
+            follow,
+            checkpoint,
+            patience=patience,
+            device=device,
+            parent=parent,
+            quiet=quiet,
+            as_json=as_json,
+        )
         return
     if checkpoint is None or passages is None or out is None:
         raise ConfigError(
@@ -222,7 +235,10 @@ def index(  # noqa: PLR0917
             share=share,
             progress=advance,
         )
-    if share[0] == 0:
+    if share[0] == 0 and as_json:
+        told = {"out": out, "num_passages": len(snapshot), "dim": tower.dim}
+        options.print_json({**told, "already_done": bool(done)})
+    elif share[0] == 0:
         display.out.print(f"{done}{len(snapshot):,} passages x {tower.dim} dimensions in {out}")
 
 
@@ -234,6 +250,7 @@ def _follow(
     device: str,
     parent: int | None,
     quiet: bool,
+    as_json: bool,
 ) -> None:
     """Be a builder of a run."""
     import os
@@ -252,6 +269,9 @@ def _follow(
         tell=tell,
         is_parent_alive=lambda: parent is None or os.getppid() == parent,
     )
+    if as_json:
+        options.print_json(report)
+        return
     display.out.print(f"built {report.sweeps:,} snapshots; {report.reason}", markup=False)
 
 
@@ -269,6 +289,7 @@ def pretrain(  # noqa: PLR0917
     sets: options.Sets = None,
     rebuild: options.Rebuild = False,
     quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
     tensorboard: options.TensorBoard = False,
 ) -> None:
     r"""Pre-train retriever and encoder together (Eq. 1), refreshing the index as they learn.
@@ -315,7 +336,16 @@ def pretrain(  # noqa: PLR0917
             tensorboard=tensorboard,
             ranks=ranks,
         )
-    _tell(report, quiet, "realm finetune QUESTIONS", passages, "--model", out, "--out runs/qa")
+    _tell(
+        report,
+        quiet,
+        as_json,
+        "realm finetune QUESTIONS",
+        passages,
+        "--model",
+        out,
+        "--out runs/qa",
+    )
 
 
 def finetune(
@@ -347,9 +377,13 @@ def finetune(
     sets: options.Sets = None,
     rebuild: options.Rebuild = False,
     quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
     tensorboard: options.TensorBoard = False,
 ) -> None:
     r"""Fine-tune for open-domain question answering: the reader and the question tower learn.
+
+    With --set train_passages=true the passage tower learns, too, and the index is refreshed as in
+    pre-training: `realm status RUN` and `realm index --follow RUN` work for both.
 
     Example: realm finetune questions.jsonl passages/ --model runs/pretrain --out runs/qa
 
@@ -377,7 +411,7 @@ def finetune(
             quiet=quiet,
             tensorboard=tensorboard,
         )
-        _tell(report, quiet, 'realm ask "..." --model', out)
+        _tell(report, quiet, as_json, 'realm ask "..." --model', out)
         return
     from realm.checkpoint.defaults import stage_defaults
     from realm.config import FinetuneConfig, load_config
@@ -416,10 +450,11 @@ def finetune(
             rebuild=rebuild,
             on_metrics=display.TrainingDisplay("finetune", quiet=quiet),
             progress=advance,
+            tell=lambda sentence: display.err.print(sentence, style="yellow", markup=False),
             tensorboard=tensorboard,
             ranks=ranks,
         )
-    _tell(report, quiet, 'realm ask "..." --model', out)
+    _tell(report, quiet, as_json, 'realm ask "..." --model', out)
 
 
 def _weighted(named: str) -> tuple[Path, float]:
@@ -435,13 +470,15 @@ def _weighted(named: str) -> tuple[Path, float]:
         ) from None
 
 
-def _tell(report: "TrainReport", quiet: bool, *next_command: str | Path) -> None:
+def _tell(report: "TrainReport", quiet: bool, as_json: bool, *next_command: str | Path) -> None:
     """Print how a run ended, and the command that comes next; on the first rank only."""
     if options.rank():
         return
     from realm.cli import display
 
-    if report.already_done:
+    if as_json:
+        options.print_json(report)
+    elif report.already_done:
         display.out.print(f"already done: {report.run} ({report.steps:,} steps)")
     else:
         resumed = f", resumed from {report.resumed_from:,}" if report.resumed_from else ""

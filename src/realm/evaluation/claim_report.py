@@ -5,7 +5,36 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from realm.evaluation.report import Metric
+from realm.records import LabelEvidence
 from realm.storage import FORMAT_VERSION
+
+EXCERPT_CHARACTERS = 400
+"""Characters of a passage kept as evidence for a label."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimEvidence:
+    """The passage that speaks most for the label that was said."""
+
+    passage_id: str
+    title: str
+    excerpt: str
+    """The beginning of the passage."""
+    passage_probability: float
+    """p(z|x) over the passages that were read."""
+    label_probability: float
+    """p(label|z,x): what this passage alone says."""
+
+    @classmethod
+    def of(cls, label: LabelEvidence) -> "ClaimEvidence":
+        """Return what speaks for a label."""
+        return cls(
+            passage_id=label.passage.id,
+            title=label.passage.title,
+            excerpt=label.passage.text[:EXCERPT_CHARACTERS],
+            passage_probability=label.passage_probability,
+            label_probability=label.label_probability,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +51,8 @@ class ClaimRecord:
     p_label: float
     """p(label|x) of the right label."""
     error: str | None
+    evidence: ClaimEvidence | None = None
+    """For the prediction; None where there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from realm.config import EvaluateConfig
 from realm.errors import AnsweringError, CorpusError, RealmError
-from realm.evaluation.claim_report import ClaimRecord, ClaimReport, LabelNumbers
+from realm.evaluation.claim_report import ClaimEvidence, ClaimRecord, ClaimReport, LabelNumbers
 from realm.evaluation.json_lines import read_objects, whole
 from realm.evaluation.metrics import bootstrap_interval
 from realm.evaluation.report import Metric
@@ -184,6 +184,7 @@ def _judge(claim: Claim, reply: ClassifiedClaim | RealmError) -> ClaimRecord:
         probability=probabilities.get(prediction, 0.0),
         p_label=probabilities.get(claim.label, 0.0),
         error=f"{type(reply).__name__}: {reply}" if is_error else None,
+        evidence=None if is_error else ClaimEvidence.of(reply.labels[0]),
     )
 
 

@@ -7,8 +7,8 @@ from realm.config import EvaluateConfig
 from realm.errors import RealmError
 from realm.evaluation.measuring import Depths
 from realm.evaluation.metrics import answer_finder, exact_match, regex_match, token_f1
-from realm.evaluation.report import QuestionRecord
-from realm.records import AnsweredQuestion, Question
+from realm.evaluation.report import QuestionRecord, ShownEvidence
+from realm.records import Answer, AnsweredQuestion, Question
 
 
 @runtime_checkable
@@ -102,6 +102,7 @@ def judge(
         rank=rank,
         answer_was_read=answer_was_read,
         error=f"{type(error).__name__}: {error}" if error else None,
+        evidence=ShownEvidence.of(best) if isinstance(best, Answer) else None,
         refused=answered.is_refused if isinstance(answered, AnsweredQuestion) else not best,
     )
 

@@ -8,8 +8,11 @@ from typing import Any, Protocol, runtime_checkable
 from realm.errors import ArtifactError
 from realm.evaluation.abstention import Abstention
 from realm.evaluation.metrics import Interval
+from realm.records import Answer
 from realm.storage import FORMAT_VERSION, write_json
 
+EXCERPT_CHARACTERS = 200
+"""Characters of a passage kept on each side of an answer."""
 _BY = {
     "question_word": "by question word",
     "gold_rank": "by rank of the answer",
@@ -37,6 +40,48 @@ class Metric:
             low=interval.low,
             high=interval.high,
             num_questions=num_questions,
+        )
+
+
+def excerpt_around(text: str, start: int, end: int) -> tuple[int, int]:
+    """Return where an excerpt around text[start:end] begins and ends: not within a word."""
+    first, last = max(0, start - EXCERPT_CHARACTERS), min(len(text), end + EXCERPT_CHARACTERS)
+    while 0 < first < start and not text[first - 1].isspace():
+        first += 1
+    while end < last < len(text) and not text[last].isspace():
+        last -= 1
+    return first, last
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownEvidence:
+    """Where the words of a prediction stand: `excerpt[start:end]` is the prediction."""
+
+    passage_id: str
+    title: str
+    excerpt: str
+    """Of the passage, around the words."""
+    start: int
+    end: int
+    article_start: int
+    """First character of the words in the article's text."""
+    passage_probability: float
+    """p(z|x) over the passages that were read."""
+
+    @classmethod
+    def of(cls, answer: Answer) -> "ShownEvidence":
+        """Return where an answer stands."""
+        text, offset = answer.passage.text, answer.passage.start
+        start, end = answer.start - offset, answer.end - offset
+        first, last = excerpt_around(text, start, end)
+        return cls(
+            passage_id=answer.passage.id,
+            title=answer.passage.title,
+            excerpt=text[first:last],
+            start=start - first,
+            end=end - first,
+            article_start=answer.start,
+            passage_probability=answer.passage_probability,
         )
 
 
@@ -71,6 +116,8 @@ class QuestionRecord:
     """Whether "no answer" was said: the prediction is then a guess that was kept back."""
     train_overlap: str | None = None
     """What the training set holds of it: question, answer only, none; None: not compared."""
+    evidence: ShownEvidence | None = None
+    """Of the prediction; None where there is none, or no passage was read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

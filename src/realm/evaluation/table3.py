@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
 from realm.errors import ArtifactError, CorpusError
-from realm.explaining import CandidateExplanation, Explanation, as_probability
+from realm.explaining import CandidateExplanation, Explanation
+from realm.readable import as_probability
 from realm.records import Progress
 
 _EXAMPLE = '{"sentence": "3 is a [MASK] prime.", "answers": ["Fermat"]}'

@@ -3,12 +3,14 @@
 import shutil
 from pathlib import Path
 
+import torch
+
 from realm.checkpoint.checkpoints import Model, tower_hash
 from realm.checkpoint.sources import run_of
 from realm.config import IndexConfig
 from realm.corpus.store import PassageStore
 from realm.errors import ArtifactError
-from realm.index.builder import EmbedderVersion, build_index
+from realm.index.builder import EmbedderVersion, KnownVectors, build_index
 from realm.index.snapshot import Snapshot, snapshot_folder
 from realm.model.embedder import Embedder
 from realm.records import Progress
@@ -94,6 +96,23 @@ def find_snapshot(run: Path, tower: Embedder, store: PassageStore) -> Snapshot |
         ):
             return snapshot
     return None
+
+
+def known_from(
+    snapshot: Snapshot | None, version: EmbedderVersion, store: PassageStore, config: IndexConfig
+) -> KnownVectors | None:
+    """Return what gives a snapshot's vectors to a build, None if it would make others."""
+    if (
+        snapshot is None
+        or snapshot.model_hash != version.model_hash
+        or snapshot.passages_fingerprint != store.fingerprint
+        or not snapshot.is_of_one_step
+    ):
+        return None
+    made = open_folder(snapshot.folder, "index")["settings"]
+    if any(made.get(n) != getattr(config, n) for n in ("passage_wordpieces", "autocast")):
+        return None
+    return lambda rows: (list(range(len(rows))), snapshot.exact[torch.tensor(rows)])
 
 
 def adopt_snapshot(snapshot: Snapshot, run: Path) -> Snapshot:

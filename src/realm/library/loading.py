@@ -30,6 +30,7 @@ def load(
     *,
     docs: Path | None = None,
     library: Path | None = None,
+    passages: Path | None = None,
     encoder: Path | None = None,
     device: str = AUTO,
     progress: Progress | None = None,
@@ -43,6 +44,8 @@ def load(
         library: a folder that keeps documents; made where there is none. Without `docs` and
             `library` a run answers from its own passages, and a model that has none from a
             temporary library, empty at first.
+        passages: a folder from `realm split` to answer from, instead of documents; it does not
+            change.
         encoder: a run of `realm pretrain` whose encoder fills blanks for `explain`.
         device: where the models run: auto, cpu, cuda, cuda:NUMBER.
         progress: called with (passages embedded, passages).
@@ -56,16 +59,24 @@ def load(
         CorpusError: there is no text in `docs`.
         ArtifactError: something is missing, damaged or cannot be written.
     """
-    if docs is not None and library is not None:
+    if sum(source is not None for source in (docs, library, passages)) > 1:
         raise ConfigError(
-            "found docs beside library, expected one of them: a library keeps documents, docs are "
-            "files that are read (a library can watch them: Realm.watch)"
+            "found several of docs, library and passages, expected one of them: a library keeps "
+            "documents, docs are files that are read (a library can watch them: Realm.watch), "
+            "passages what `realm split` made"
         )
     run = default_model() if str(model) == NAME else Path(model)
     tuned = FineTuned.load(run, device=device, autocast="auto")
     explainer = _explainer(tuned, encoder, device)
-    if docs is None and library is None and (tuned.run / SOURCES).is_file():
-        answerer = Answerer.load(run, device=device, autocast="auto", progress=progress)
+    has_own = docs is None and library is None and (tuned.run / SOURCES).is_file()
+    if passages is not None or has_own:
+        answerer = Answerer.load(
+            None if str(model) == NAME else run,
+            passages=passages,
+            device=device,
+            autocast="auto",
+            progress=progress,
+        )
         return Realm(tuned, answerer=answerer, explainer=explainer)
     indexer = Indexer(tuned)
     closing = ExitStack()

@@ -19,8 +19,8 @@ from realm.planning.stages import (
     split_stage,
 )
 from realm.planning.workload import Workload
+from realm.readable import size
 
-DAY = 86_400.0
 ROOM = 0.9
 """Share of a memory that a plan may fill."""
 
@@ -201,19 +201,3 @@ def _index_too_large(work: Workload, rates: MachineRates, stage: StageCost) -> s
         f"are left beside the model; {ranks:,} processes hold it, or IVF-PQ with "
         f"{layout.passage_bytes} bytes a passage ({size(float(coded))} in all)"
     )
-
-
-def size(num_bytes: float) -> str:
-    """Return bytes as people read them: 3.42 GB (1e9 bytes)."""
-    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if num_bytes >= scale:
-            return f"{num_bytes / scale:.3g} {unit}"
-    return f"{num_bytes:.0f} bytes"
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as people read them: 2.3 days, 4.1 h, 12 min, 8.2 s, 31 ms."""
-    for unit, scale in (("years", 365 * DAY), ("days", DAY), ("h", 3600.0), ("min", 60.0)):
-        if seconds >= 1.5 * scale:
-            return f"{seconds / scale:,.3g} {unit}"
-    return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"

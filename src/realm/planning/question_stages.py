@@ -1,5 +1,8 @@
 """The cost of fine-tuning and of answering a question."""
 
+from dataclasses import replace
+
+from realm.config import FinetuneConfig
 from realm.planning.costs import (
     FLOAT,
     StageCost,
@@ -12,7 +15,7 @@ from realm.planning.costs import (
     writing_seconds,
 )
 from realm.planning.machine import MachineRates
-from realm.planning.stages import LEARNING, search_bytes, step_parts
+from realm.planning.stages import LEARNING, refresh_stage, search_bytes, step_parts
 from realm.planning.workload import Workload
 
 NUM_FINETUNE_EVAL = 128
@@ -20,7 +23,10 @@ NUM_FINETUNE_EVAL = 128
 
 
 def finetune_stage(work: Workload, rates: MachineRates) -> StageCost:
-    """Fine-tuning: embed and search the questions, read the best passages; Embed_doc is fixed."""
+    """Fine-tuning: embed and search the questions, read the best passages.
+
+    With `train_passages` also: embed the fresh passages of each question, and the index anew.
+    """
     config = work.finetune
     joint = min(float(config.joint_wordpieces), work.question_wordpieces + work.body_wordpieces + 1)
     reading = config.num_passages * (
@@ -28,13 +34,18 @@ def finetune_stage(work: Workload, rates: MachineRates) -> StageCost:
         + work.encoder.span_flops(joint, config.span_hidden, config.max_answer_wordpieces)
     )
     question = work.embedder.embed_flops(work.question_wordpieces, work.dim)
-    flops = config.batch_size * (reading + question) * LEARNING
-    parameters = work.tower_parameters + work.encoder.reader_parameters(config.span_hidden)
+    fresh = num_fresh_passages(config) * work.passage_flops
+    flops = config.batch_size * (reading + question + fresh) * LEARNING
+    towers = 2 if config.train_passages and config.share_towers is False else 1
+    parameters = towers * work.tower_parameters
+    parameters += work.encoder.reader_parameters(config.span_hidden)
     search = search_seconds(
         rates, rows=work.passages / work.trainers, dim=work.dim, queries=float(config.batch_size)
     )
     parts = {**step_parts(work, rates, flops=flops, parameters=parameters), "search": search}
-    each = (reading + question) / rates.embed_flops
+    each = (reading + question + fresh) / rates.embed_flops
+    rebuilt = num_rebuilds(config)
+    refresh = refresh_stage(replace(work, builders=0), rates).seconds
     held = min(float(config.batch_tokens), config.num_passages * joint * config.batch_size)
     return StageCost(
         name="finetune",
@@ -42,24 +53,54 @@ def finetune_stage(work: Workload, rates: MachineRates) -> StageCost:
         flops=config.steps * flops,
         seconds=config.steps * sum(parts.values())
         + num_measurements(config) * NUM_FINETUNE_EVAL * each
+        + rebuilt * refresh
         + writing_seconds(rates, config, parameters),
         parts=parts,
         memory=training_memory(
             rates,
             parameters,
             config,
-            {"activations": saved(work.encoder, work, config, wordpieces=held, each=joint)},
+            {
+                "activations": saved(work.encoder, work, config, wordpieces=held, each=joint),
+                **_tower_activations(work),
+            },
         ),
         mapped={"index (16 bits)": work.scan_bytes / work.trainers, "passages": work.store_bytes},
         disk={
             "checkpoints": checkpoints_bytes(config, parameters),
-            "snapshot": float(work.snapshot_bytes),
+            "snapshot": float(work.snapshot_bytes) * min(3, 1 + rebuilt),
         },
         network={
             "gradients": all_reduce_bytes(parameters, work.trainers),
             "queries and scores": search_bytes(work, min(config.retriever_beam, work.passages)),
         },
     )
+
+
+def _tower_activations(work: Workload) -> dict[str, float]:
+    """Return what Embed_doc holds until a group's backward pass, at least one question's."""
+    config, each = work.finetune, work.embedded_wordpieces
+    one = num_fresh_passages(config) * each
+    if not one:
+        return {}
+    held = max(one, min(float(config.batch_tokens), config.batch_size / work.trainers * one))
+    return {"tower": saved(work.embedder, work, config, wordpieces=held, each=each)}
+
+
+def num_fresh_passages(config: FinetuneConfig) -> int:
+    """Return how many passages of a question are embedded afresh: those read are among the best."""
+    if not config.train_passages:
+        return 0
+    read = config.num_passages
+    return config.fresh_passages + read if config.draw_from else max(config.fresh_passages, read)
+
+
+def num_rebuilds(config: FinetuneConfig) -> int:
+    """Return how often the trainer itself embeds all passages anew, the last index counted."""
+    if not config.train_passages:
+        return 0
+    is_own = config.refresh.mode == "sync"
+    return 1 + (config.steps - 1) // config.refresh.every_steps * is_own
 
 
 def serving_stage(work: Workload, rates: MachineRates) -> StageCost:

@@ -24,6 +24,7 @@ from realm.device import CPU
 from realm.errors import ArtifactError, RealmError, StaleIndexError
 from realm.index.builder import EmbedderVersion, build_index
 from realm.index.live import LiveIndex
+from realm.index.opening import known_from
 from realm.index.snapshot import Snapshot, snapshot_folder
 from realm.model.embedder import Embedder
 from realm.records import Progress
@@ -61,6 +62,7 @@ class AsyncRefresher:
         config: RefreshConfig,
         index: IndexConfig,
         num_steps: int = 0,
+        start: Snapshot | None = None,
         progress: Progress | None = None,
         tell: Tell = lambda _: None,
         device: torch.device = CPU,
@@ -73,6 +75,7 @@ class AsyncRefresher:
             config: when, how old, how many builders.
             index: how passages are embedded.
             num_steps: of the run, for `realm status`.
+            start: a snapshot whose vectors the first one takes over, if of the same embedder.
             progress: called while the first snapshot is built.
             tell: called with a sentence when something happens.
             device: where the index is scanned, and its builders embed.
@@ -83,6 +86,7 @@ class AsyncRefresher:
         self.device = device
         self.index_config = index
         self.num_steps = num_steps
+        self.start = start
         self.progress = progress
         self.tell = whatever_happens(tell)
         self.drift = Drift()
@@ -250,6 +254,7 @@ class AsyncRefresher:
             folder,
             version=version,
             config=self.index_config,
+            known=known_from(self.start, version, self.store, self.index_config),
             progress=self.progress,
         )
         self._index = LiveIndex(snapshot, self.device)

@@ -42,7 +42,10 @@ def run_settings(run: Path) -> dict[str, object]:
     """
     settings = read_json(run / REQUEST).get("settings", {}).get("refresh")
     if not isinstance(settings, dict):
-        raise ArtifactError(f"{run} is not a pre-training run: nothing to follow")
+        raise ArtifactError(
+            f"{run} refreshes no index: nothing to follow; expected a run of `realm pretrain`, or "
+            "of `realm finetune` with train_passages=true"
+        )
     return settings
 
 

@@ -143,7 +143,7 @@ class Follower:
         """Refuse what no waiting mends.
 
         Raises:
-            ArtifactError: it is no pre-training run, or its passages cannot be read.
+            ArtifactError: it refreshes no index, or its passages cannot be read.
             ConfigError: it needs no builder, or the passages are not the run's.
         """
         if (self.run / MANIFEST).is_file():
@@ -279,7 +279,7 @@ class Follower:
         if silent > self.config.patience_seconds:
             raise ConfigError(
                 f"{self.run}: no sign of a trainer for {silent:.0f} seconds (limit "
-                f"{self.config.patience_seconds:.0f}); start `realm pretrain`, then this again, or "
+                f"{self.config.patience_seconds:.0f}); start the trainer, then this again, or "
                 "raise --patience"
             )
         return silent

@@ -8,6 +8,7 @@ import torch
 from realm.config import IndexConfig, RefreshConfig
 from realm.corpus.store import PassageStore
 from realm.device import CPU
+from realm.index.snapshot import Snapshot
 from realm.ranks import ALONE, Ranks
 from realm.records import Progress
 from realm.refresh.asynchronous import AsyncRefresher
@@ -25,6 +26,7 @@ def open_refresher(
     config: RefreshConfig,
     index: IndexConfig,
     num_steps: int,
+    start: Snapshot | None = None,
     progress: Progress | None = None,
     tell: Callable[[str], None] = lambda _: None,
     ranks: Ranks = ALONE,
@@ -38,6 +40,7 @@ def open_refresher(
         config: mode and limits.
         index: how passages are embedded.
         num_steps: of the run.
+        start: a snapshot whose vectors the first one takes over where it is of the same embedder.
         progress: called while the trainer builds the index.
         tell: called with a sentence when something happens.
         ranks: the processes that train together.
@@ -49,6 +52,7 @@ def open_refresher(
             store,
             config=config,
             index=index,
+            start=start,
             progress=progress,
             ranks=ranks,
             device=device,
@@ -60,6 +64,7 @@ def open_refresher(
             config=config,
             index=index,
             num_steps=num_steps,
+            start=start,
             progress=progress,
             tell=tell,
             device=device,

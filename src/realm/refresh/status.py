@@ -1,18 +1,15 @@
-"""What a pre-training run is doing: its trainer, its builders, its snapshots; from any process."""
+"""What a run that refreshes an index is doing: trainer, builders, snapshots; from any process."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from realm.checkpoint.run_records import newest_metrics, read_run
 from realm.errors import ArtifactError
 from realm.index.snapshot import list_snapshots
 from realm.refresh.parameters import list_parameters
 from realm.refresh.patches import list_patches
 from realm.refresh.presence import Seen, builders_of, see, trainer_file
-from realm.storage import MANIFEST, REQUEST, read_json
-
-TAIL_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,43 +39,23 @@ def run_status(run: Path) -> RunStatus:
     """Look at a run's folder; nothing is changed.
 
     Raises:
-        ArtifactError: it is no pre-training run.
+        ArtifactError: it is no run that refreshes an index.
     """
-    is_finished = (run / MANIFEST).is_file()
-    known = run / (MANIFEST if is_finished else REQUEST)
-    if not known.is_file():
-        raise ArtifactError(
-            f"found no run in {run}; expected the folder that `realm pretrain --out` writes"
-        )
-    refresh = read_json(known).get("settings", {}).get("refresh")
+    told = read_run(run)
+    refresh = told.settings.get("refresh")
     if not isinstance(refresh, dict):
-        raise ArtifactError(f"{run} is not a pre-training run: it refreshes no index")
+        raise ArtifactError(
+            f"{run} refreshes no index; expected a run of `realm pretrain`, or of `realm finetune` "
+            "with train_passages=true"
+        )
     return RunStatus(
         run=run,
-        is_finished=is_finished,
+        is_finished=told.state == "finished",
         refresh=refresh,
         trainer=see(trainer_file(run)),
         builders=builders_of(run),
         snapshots=[step for step, _ in list_snapshots(run)],
         parameters=[one.step for one in list_parameters(run)],
         num_patches=len(list_patches(run)),
-        metrics=_newest_metrics(run),
+        metrics=newest_metrics(run),
     )
-
-
-def _newest_metrics(run: Path) -> dict[str, float]:
-    """Return the newest value of each metric among the last lines of the run's log."""
-    try:
-        with (run / "metrics.jsonl").open("rb") as stream:
-            size = stream.seek(0, 2)
-            stream.seek(max(0, size - TAIL_BYTES))
-            text = stream.read().decode(errors="replace")
-    except OSError:
-        return {}
-    newest: dict[str, float] = {}
-    for line in text.splitlines():
-        try:
-            newest |= {name: float(value) for name, value in json.loads(line).items()}
-        except (ValueError, TypeError, AttributeError):
-            continue  # cut at its beginning, or being written
-    return newest

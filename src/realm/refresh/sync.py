@@ -19,6 +19,7 @@ from realm.device import CPU
 from realm.errors import ArtifactError, StaleIndexError
 from realm.index.builder import EmbedderVersion, build_index
 from realm.index.live import LiveIndex
+from realm.index.opening import known_from
 from realm.index.snapshot import Snapshot, remove_old_snapshots, snapshot_folder
 from realm.model.embedder import Embedder
 from realm.ranks import ALONE, Ranks
@@ -37,6 +38,7 @@ class SyncRefresher:
         *,
         config: RefreshConfig,
         index: IndexConfig,
+        start: Snapshot | None = None,
         progress: Progress | None = None,
         ranks: Ranks = ALONE,
         device: torch.device = CPU,
@@ -45,6 +47,7 @@ class SyncRefresher:
         self.store = store
         self.config = config
         self.index_config = index
+        self.start = start
         self.progress = progress
         self.ranks = ranks
         self.device = device
@@ -145,20 +148,55 @@ class SyncRefresher:
         return step % self.config.every_steps == 0
 
     def _build(self, tower: Embedder, step: int) -> Snapshot:
-        folder = snapshot_folder(self.run, step)
-        version = EmbedderVersion(model_hash=tower_hash(tower), step=step)
-        clear = partial(remove_unusable, folder, version, self.store.fingerprint)
-        self.ranks.from_first(clear)
-        return build_index(
+        return build_together(
+            self.run,
             tower,
             self.store,
-            folder,
-            version=version,
+            step,
             config=self.index_config,
-            share=(self.ranks.rank, self.ranks.world),
+            start=self.start,
             progress=self.progress,
+            ranks=self.ranks,
         )
 
     def _remove_old(self) -> None:
         """Keep the snapshot in use and those that checkpoints would resume with."""
         remove_old_snapshots(self.run, keep={self.snapshot.step, *steps_to_resume_with(self.run)})
+
+
+def build_together(
+    run: Path,
+    tower: Embedder,
+    store: PassageStore,
+    step: int,
+    *,
+    config: IndexConfig,
+    start: Snapshot | None = None,
+    progress: Progress | None = None,
+    ranks: Ranks = ALONE,
+) -> Snapshot:
+    """Return a run's snapshot of one step, whose shards the ranks share.
+
+    Args:
+        run: the run's folder; what a killed run left in the snapshot's place goes, unless it is it.
+        tower: Embed_doc.
+        store: the passages.
+        step: of the tower's parameters.
+        config: how passages are embedded.
+        start: a snapshot whose vectors are taken over where it is of the same embedder.
+        progress: called as passages are embedded.
+        ranks: who call this together.
+    """
+    folder = snapshot_folder(run, step)
+    version = EmbedderVersion(model_hash=tower_hash(tower), step=step)
+    ranks.from_first(partial(remove_unusable, folder, version, store.fingerprint))
+    return build_index(
+        tower,
+        store,
+        folder,
+        version=version,
+        config=config,
+        share=(ranks.rank, ranks.world),
+        known=known_from(start, version, store, config),
+        progress=progress,
+    )

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from realm.corpus.store import Passages
-from realm.errors import AnsweringError
+from realm.errors import AnsweringError, QuestionTooLongError
 from realm.model.inputs import TokenSequence
 from realm.model.realm import SpanInput
 from realm.retrieval.batch import body_of
@@ -23,7 +23,7 @@ def question_ids(
         kind: what to call it in a message.
 
     Raises:
-        AnsweringError: it is empty, or longer than the model reads.
+        AnsweringError: it is empty, or longer than the model reads (QuestionTooLongError).
     """
     ids = tokenizer.encode(text).ids
     if not set(ids) - {tokenizer.unk_id}:
@@ -32,7 +32,7 @@ def question_ids(
         )
     limit = max_length - 2
     if len(ids) > limit:
-        raise AnsweringError(
+        raise QuestionTooLongError(
             f"the {kind} has {len(ids)} wordpieces ({len(text):,} characters), expected "
             f"at most {limit}; shorten it"
         )

@@ -14,6 +14,7 @@ from realm.storage.files import (
     read_json,
     sync,
     write_json,
+    write_text,
 )
 from realm.storage.folders import (
     EXTRA,
@@ -59,6 +60,7 @@ __all__ = [
     "start_together",
     "sync",
     "write_json",
+    "write_text",
     "writing",
     "writing_lines",
 ]

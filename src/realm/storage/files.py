@@ -44,11 +44,15 @@ def fingerprint_of(value: object) -> str:
 
 def write_json(path: Path, value: object) -> None:
     """Write JSON so that it is whole or absent, also after a power cut."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text so that it is whole or absent, also after a power cut."""
     partial = hidden(path, "partial")
     try:
         with partial.open("w", encoding="utf-8") as stream:
-            json.dump(value, stream, indent=2, ensure_ascii=False)
-            stream.write("\n")
+            stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
         partial.replace(path)

@@ -5,11 +5,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from realm.checkpoint.run_records import read_metrics
 from realm.evaluation.metrics import Interval, recall_at_k
 from realm.storage import FORMAT_VERSION, read_json, write_json
 from realm.study.intervals import Results, difference, interval
 from realm.study.run import StudyRun
-from realm.training.runlog import read_metrics
 
 RECALL_AT = 5
 """The paper's Table 2."""

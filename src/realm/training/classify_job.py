@@ -22,6 +22,7 @@ from realm.model.likelihood import label_log_likelihood
 from realm.ranks import ALONE, Ranks
 from realm.records import Claim
 from realm.retrieval.reading import joint_inputs
+from realm.training.packing import pack_largest_first
 from realm.training.question_job import QuestionJob
 
 
@@ -71,7 +72,8 @@ class ClassifyJob(QuestionJob[Claim]):
         scores = fresh.detach().requires_grad_(learn)
         total = torch.zeros(())
         hits = 0
-        for group in self.groups([sum(len(ids) for ids, _ in one) for one in inputs]):
+        sizes = [sum(len(ids) for ids, _ in one) for one in inputs]
+        for group in pack_largest_first(sizes, self.budget.batch_tokens):
             flat = [sequence for number in group for sequence in inputs[number]]
             with autocast_to(self.config.autocast, device_of(self.classifier)):
                 logits = label_logits(self.classifier, flat, self.budget)

@@ -1,27 +1,41 @@
-"""Open-QA fine-tuning: reader and Embed_input learn, the index stands still (section 4, ORQA)."""
+"""Open-QA fine-tuning: reader and Embed_input learn, the index stands still (section 4, ORQA).
 
-from collections.abc import Sequence
+With `train_passages` Embed_doc learns, too, and the index follows it as in pre-training.
+"""
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model
 from realm.checkpoint.run_folder import TrainReport, open_run, resume_point, start_run
-from realm.checkpoint.sources import check_vocabulary, write_sources
+from realm.checkpoint.sources import check_vocabulary, run_of, write_sources
 from realm.config import FinetuneConfig, IndexConfig
 from realm.corpus.store import PassageStore
 from realm.device import choose_device
 from realm.errors import CorpusError
-from realm.index.opening import standing_snapshot
+from realm.index.opening import find_snapshot, standing_snapshot
+from realm.index.snapshot import Snapshot
 from realm.model.bert import build_bert
+from realm.model.embedder import Towers
 from realm.model.reader import Reader
 from realm.ranks import ALONE, Ranks
 from realm.records import Progress, Question
+from realm.refresh.refresher import Refresher
 from realm.retrieval.bm25 import open_lexical
 from realm.storage import MANIFEST, Request, fingerprint_of, read_json
 from realm.training.finetune_job import FinetuneJob
 from realm.training.loop import OnMetrics, check_ranks, train
 from realm.training.mixing import QuestionSet
+from realm.training.refreshing import (
+    keep_last_index,
+    refresher_of,
+    towers_as_asked,
+    with_threads,
+)
 
 
 def finetune(  # noqa: PLR0913 - each is one input of the stage
@@ -37,9 +51,10 @@ def finetune(  # noqa: PLR0913 - each is one input of the stage
     on_metrics: OnMetrics | None = None,
     tensorboard: bool = False,
     progress: Progress | None = None,
+    tell: Callable[[str], None] = lambda _: None,
     ranks: Ranks = ALONE,
 ) -> TrainReport:
-    """Train a reader and the question tower on questions with answers.
+    """Train a reader and the question tower, or both towers, on questions with answers.
 
     Args:
         questions: training questions; a share is held out to measure on.
@@ -54,6 +69,7 @@ def finetune(  # noqa: PLR0913 - each is one input of the stage
         on_metrics: called at logged steps.
         tensorboard: also write TensorBoard events.
         progress: called while the index is built.
+        tell: called with a sentence when something happens to builders or snapshots.
         ranks: the processes that train together.
 
     Returns:
@@ -61,8 +77,10 @@ def finetune(  # noqa: PLR0913 - each is one input of the stage
 
     Raises:
         CorpusError: no questions.
-        ConfigError: no embedder, no encoder to start the reader from, or another vocabulary.
+        ConfigError: no embedder, no encoder to start the reader from, another vocabulary, or two
+            towers that are to be one.
         ArtifactError: a folder is missing, damaged, or from another corpus.
+        StaleIndexError: with `train_passages`, the index is older than the run allows.
     """
     check_ranks(config, ranks)
     if not questions:
@@ -81,35 +99,77 @@ def finetune(  # noqa: PLR0913 - each is one input of the stage
     with open_run(out, request, rebuild=rebuild, ranks=ranks) as report:
         if report is not None:
             return report
-        if (checkpoint := resume_point(out, ranks)) is not None:
-            model = load_model(checkpoint)
-            towers, reader = model.need_towers(), model.need_reader()
-        else:
-            start = load_model(sources[0])
-            other = load_model(sources[1]) if encoder is not None else start
-            for model in (start, other):
-                check_vocabulary(model, store)
-            torch.manual_seed(config.seed)
-            towers = start.need_towers().untied()
-            reader = _new_reader(other, config)
+        towers, reader = _parts(resume_point(out, ranks), sources, store, config)
         towers.to(choose_device(config.device))
         with ranks.first_goes_first():  # the others find what it made
             if ranks.is_first:
                 start_run(out, request)
                 write_sources(out, store)
-            index = IndexConfig(autocast=config.autocast)
-            snapshot = standing_snapshot(out, run, towers.passage, store, index, progress=progress)
             lexical = open_lexical(out, store) if config.retriever == "hybrid" else None
-        job = FinetuneJob(sets, store, snapshot, towers, reader, config, ranks, lexical=lexical)
-        return train(
-            job,
-            out,
-            request,
-            config=config,
-            on_metrics=on_metrics,
-            tensorboard=tensorboard,
-            ranks=ranks,
+        searched = _searched(out, run, store, towers, config, progress, tell, ranks)
+        with searched as (index, at_end):
+            job = FinetuneJob(sets, store, index, towers, reader, config, ranks, lexical=lexical)
+            return train(
+                job,
+                out,
+                request,
+                config=with_threads(config) if config.train_passages else config,
+                on_metrics=on_metrics,
+                tensorboard=tensorboard,
+                at_end=at_end,
+                ranks=ranks,
+            )
+
+
+@contextmanager
+def _searched(
+    out: Path,
+    run: Path,
+    store: PassageStore,
+    towers: Towers,
+    config: FinetuneConfig,
+    progress: Progress | None,
+    tell: Callable[[str], None],
+    ranks: Ranks,
+) -> Generator[tuple[Snapshot | Refresher, Callable[[], object]]]:
+    """Yield (a snapshot that stands still, or what keeps one fresh; what to do at the end)."""
+    if not config.train_passages:
+        with ranks.first_goes_first():
+            index = IndexConfig(autocast=config.autocast)
+            found = standing_snapshot(out, run, towers.passage, store, index, progress=progress)
+        yield found, lambda: None
+        return
+    start = find_snapshot(run_of(run), towers.passage, store)
+    refresher = refresher_of(
+        out, store, config, start=start, progress=progress, tell=tell, ranks=ranks
+    )
+    with closing(refresher):
+        yield (
+            refresher,
+            partial(
+                keep_last_index, out, towers, refresher, config, progress=progress, ranks=ranks
+            ),
         )
+
+
+def _parts(
+    checkpoint: Path | None, sources: Sequence[Path], store: PassageStore, config: FinetuneConfig
+) -> tuple[Towers, Reader]:
+    """Return what is trained: of a checkpoint, or new parts from (model, encoder if another)."""
+    if checkpoint is not None:
+        model = load_model(checkpoint)
+        return model.need_towers(), model.need_reader()
+    start = load_model(sources[0])
+    other = load_model(sources[1]) if len(sources) > 1 else start
+    for model in (start, other):
+        check_vocabulary(model, store)
+    torch.manual_seed(config.seed)
+    towers = start.need_towers()
+    if config.train_passages:
+        towers = towers_as_asked(towers, config.share_towers, sources[0])
+    else:
+        towers = towers.untied()
+    return towers, _new_reader(other, config)
 
 
 def _new_reader(source: Model, config: FinetuneConfig) -> Reader:

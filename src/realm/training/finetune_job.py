@@ -6,6 +6,7 @@ Retriever: the passages of a wide beam, right when they hold an answer.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,36 +19,37 @@ from realm.config import FinetuneConfig
 from realm.corpus.store import PassageStore
 from realm.device import device_of
 from realm.index.builder import autocast_to
+from realm.index.searchable import VectorIndex
 from realm.index.snapshot import Snapshot
 from realm.model.embedder import Towers
-from realm.model.likelihood import correct_log_likelihood
 from realm.model.reader import Reader
-from realm.model.realm import Budget, SpanInput, span_logits
 from realm.ranks import ALONE, Ranks
 from realm.records import Question
+from realm.refresh.refresher import Refresher
 from realm.retrieval.bm25 import Bm25Retriever
 from realm.retrieval.dense import DenseRetriever
 from realm.retrieval.hybrid import HybridRetriever
-from realm.retrieval.reading import span_inputs
-from realm.retrieval.retriever import NULL_ROW
-from realm.training.mixing import Mixture, QuestionSet
-from realm.training.objectives import QuestionLoss, prior_scores, question_loss
-from realm.training.packing import pack
-from realm.training.sampling import is_held_out, sample
-from realm.training.supervision import Judged, correct_spans, judge, rows_to_read
+from realm.training.averaging import over_batches, over_ranks
+from realm.training.index_in_use import IndexInUse, Seen
+from realm.training.mixing import Mixture, QuestionSet, apart
+from realm.training.passage_scores import FreshScores, PassageScores, Retrieved, StandingScores
+from realm.training.refreshing import index_config
+from realm.training.sampling import sample
+from realm.training.span_reading import ReadTally, SpanReading
+from realm.training.supervision import judge, rows_to_read
 
 NUM_EVAL = 128
 RECALL_AT = 5
 
 
 class FinetuneJob:
-    """One step: a batch of questions, each with the passages that the snapshot gives now."""
+    """One step: a batch of questions, each with the passages that the index gives now."""
 
     def __init__(
         self,
         sets: Sequence[QuestionSet],
         store: PassageStore,
-        snapshot: Snapshot,
+        index: Snapshot | Refresher,
         towers: Towers,
         reader: Reader,
         config: FinetuneConfig,
@@ -55,44 +57,61 @@ class FinetuneJob:
         *,
         lexical: Bm25Retriever | None = None,
     ) -> None:
+        """Prepare.
+
+        Args:
+            sets: questions; a share is held out to measure on.
+            store: the passages.
+            index: a snapshot that stands still, or with `train_passages` what keeps one fresh.
+            towers: two where Embed_doc stands still.
+            reader: that learns.
+            config: settings.
+            ranks: the processes that train together.
+            lexical: BM25, for hybrid retrieval.
+        """
         self.store = store
         self.ranks = ranks
         self.towers = towers
         self.reader = reader
         self.config = config
-        self.dense = DenseRetriever(
-            towers.query,
-            snapshot,
-            store.tokenizer,
-            question_wordpieces=config.question_wordpieces,
-            batch_tokens=config.batch_tokens,
-        )
-        self.hybrid = (
-            HybridRetriever(self.dense, lexical, lexical_weight=config.lexical_weight)
-            if lexical is not None
-            else None
-        )
-        self.budget = Budget(pad_id=store.tokenizer.pad_id, batch_tokens=config.batch_tokens)
-        held = [
-            question
-            for one in sets
-            for question in one.questions
-            if is_held_out(question.question, config.held_out)
-        ]
-        kept = [
-            QuestionSet(
-                questions=[
-                    q for q in one.questions if not is_held_out(q.question, config.held_out)
-                ],
-                weight=one.weight,
-            )
-            for one in sets
-        ]
-        if not any(one.questions for one in kept):
-            kept, held = list(sets), []
+        self.live: IndexInUse | None = None
+        if isinstance(index, Snapshot):
+            self._searched: VectorIndex = index
+        else:
+            embedding = index_config(config, len(store))
+            self.live = IndexInUse(index, towers, config.refresh, embedding, ranks)
+            self._searched = self.live
+        self._bm25 = lexical
+        self.reading = SpanReading(reader, store, config)
+        kept, held = apart(sets, config.held_out)
         self.mixture = Mixture(kept, seed=config.seed)
-        self.eval_questions = [held[i] for i in sample(range(len(held)), NUM_EVAL, config.seed)]
-        towers.passage.requires_grad_(requires_grad=False)
+        self.eval_questions = [held[n] for n in sample(range(len(held)), NUM_EVAL, config.seed)]
+        towers.passage.requires_grad_(requires_grad=self.live is not None)
+
+    @cached_property
+    def dense(self) -> DenseRetriever:
+        """Embed_input and the index; one that is refreshed is open from the first step on."""
+        return DenseRetriever(
+            self.towers.query,
+            self._searched,
+            self.store.tokenizer,
+            question_wordpieces=self.config.question_wordpieces,
+            batch_tokens=self.config.batch_tokens,
+        )
+
+    @cached_property
+    def hybrid(self) -> HybridRetriever | None:
+        """The same together with BM25, where that is asked for."""
+        if self._bm25 is None:
+            return None
+        return HybridRetriever(self.dense, self._bm25, lexical_weight=self.config.lexical_weight)
+
+    @cached_property
+    def scores(self) -> PassageScores:
+        """How what was retrieved is scored."""
+        if self.live is None:
+            return StandingScores(self._searched, self.hybrid, has_early_loss=self.retriever_learns)
+        return FreshScores(self.live, self.hybrid, self.towers.passage, self.store, self.config)
 
     @property
     def model(self) -> Model:
@@ -105,52 +124,63 @@ class FinetuneJob:
         return self.config.retriever_rate > 0
 
     def trained(self) -> Mapping[str, tuple[nn.Module, float]]:
-        """Return the question tower and the reader; Embed_doc stays as the index has it."""
+        """Return the reader and the towers that learn; Embed_doc only with `train_passages`."""
         reader: dict[str, tuple[nn.Module, float]] = {"reader": (self.reader, 1.0)}
         if not self.retriever_learns:
             return reader
-        return {"embedder": (self.towers.query, self.config.retriever_rate), **reader}
+        learning = self.towers.query if self.live is None else self.towers
+        return {"embedder": (learning, self.config.retriever_rate), **reader}
 
-    def before_step(self, step: int) -> Mapping[str, float]:  # noqa: ARG002
-        """Return nothing: the index stands still."""
-        return {}
+    def before_step(self, step: int) -> Mapping[str, float]:
+        """Refresh the index when it is time; return its state. One that stands still has none."""
+        if self.live is None:
+            return {}
+        self.live.advance(step)
+        return self.live.measures()
 
     def step(self, step: int) -> Mapping[str, float]:
         """Run one batch of questions."""
         numbers = self.mixture.at(step, self.config.batch_size)
         mine = self.ranks.share(numbers)
         measured: dict[str, float] = {}
+        seen: list[Seen] = []
         if mine:
             measured = self._run(
                 [self.mixture.questions[number] for number in mine],
                 draws=[np.random.default_rng([self.config.seed, step, n]) for n in mine],
                 share=len(mine) / len(numbers),
+                seen=seen,
             )
-        if not self.ranks.are_several:
-            return measured
-        parts = self.ranks.gather_values((len(mine), measured))
-        having = [(count, part) for count, part in parts if count]
-        return {**_mean(having), "tokens": sum(part["tokens"] for _, part in having)}
+        elif self.live is not None:  # the other ranks search, and need this one's rows
+            self._search([], torch.zeros(0, self.towers.query.dim))
+        everything = over_ranks(self.ranks, len(mine), measured)
+        if self.live is None:
+            return everything
+        return {**everything, **self.live.take(seen, everything)}
 
-    @torch.inference_mode()
-    def evaluate(self, step: int) -> Mapping[str, float]:  # noqa: ARG002
-        """Return the same numbers on held-out questions."""
+    def evaluate(self, step: int) -> Mapping[str, float]:
+        """Return the same numbers on held-out questions, and the recall of a refreshed index."""
+        if self.live is not None:
+            self.live.advance(step)
         if not self.eval_questions:
             return {}
-        size = self.config.batch_size
-        batches = [
-            self.eval_questions[first : first + size]
-            for first in range(0, len(self.eval_questions), size)
-        ]
-        measured = [(len(batch), self._run(batch)) for batch in batches]
-        return {f"eval/{name}": value for name, value in _mean(measured).items()}
+        with torch.inference_mode():
+            measured = over_batches(self.eval_questions, self.config.batch_size, self._run)
+        if self.live is None:
+            return measured
+        recall = self.live.recall(
+            self._eval_vectors, self.config.num_passages, seed=self.config.seed
+        )
+        return {**measured, **recall}
 
     def state(self) -> Mapping[str, Any]:
-        """Return nothing: all follows from the step."""
-        return {}
+        """Return which index is in use; where it stands still, all follows from the step."""
+        return {} if self.live is None else self.live.state()
 
     def restore(self, values: Mapping[str, Any]) -> None:
-        """Nothing to put back."""
+        """Search the index that was in use."""
+        if self.live is not None:
+            self.live.restore(values)
 
     def _run(
         self,
@@ -158,6 +188,7 @@ class FinetuneJob:
         *,
         draws: Sequence[np.random.Generator] = (),
         share: float = 1.0,
+        seen: list[Seen] | None = None,
     ) -> dict[str, float]:
         """Retrieve, read, and in training leave gradients; return the questions' numbers.
 
@@ -165,43 +196,70 @@ class FinetuneJob:
             questions: this rank's.
             draws: of each question, in training; none: measure only.
             share: by what gradients are multiplied: this rank's share of the questions.
+            seen: gets what was scored afresh.
         """
+        learns = bool(draws) and self.retriever_learns
         texts = [question.question for question in questions]
         with (
             autocast_to(self.config.autocast, device_of(self.towers)),
-            torch.set_grad_enabled(bool(draws) and self.retriever_learns),
+            torch.set_grad_enabled(learns),
         ):
             vectors = self.dense.embed(texts).float()
-        found, lexical = self._search(texts, vectors)
+        found = self._retrieve(questions, vectors.detach().requires_grad_(learns), draws)
+        tally = ReadTally()
+        early = 0.0
+        told: dict[str, float] = {}
+        for group in self.scores.groups(found):
+            part = found.part(group)
+            scored = self.scores.score(part)
+            early_loss = scored.early.sum() / len(questions)
+            gradient = self.reading.read(
+                part,
+                scored.read.detach(),
+                tally,
+                num_questions=len(questions),
+                share=share if draws else None,
+            )
+            if learns:
+                # The reader's own groups were run one by one against detached scores, whose
+                # gradient now goes back together with that of the early loss.
+                torch.autograd.backward([early_loss, scored.read], [torch.tensor(share), gradient])
+            early += float(early_loss.detach())
+            for name, value in (scored.measures or {}).items():
+                told[name] = told.get(name, 0.0) + value / len(questions)
+            if seen is not None and scored.seen is not None:
+                seen.append(scored.seen)
+        if learns:
+            vectors.backward(found.vectors.grad)
+        measured = tally.measures(len(questions), teaches=self.config.objective != "marginal")
+        loss = measured["loss_reader"] + measured.get("loss_retriever", 0.0) + early
+        return {"loss": loss, "loss_early": early, **measured, **told, **_recall(found)}
+
+    def _retrieve(
+        self,
+        questions: Sequence[Question],
+        vectors: Float[Tensor, "questions dim"],
+        draws: Sequence[np.random.Generator],
+    ) -> Retrieved:
+        """Search, judge what was found, choose what is read."""
+        rows, lexical = self._search([question.question for question in questions], vectors)
         judged = [
-            judge(self.store, question, rows.tolist(), gold_passages=self.config.gold_passages)
-            for question, rows in zip(questions, found, strict=True)
+            judge(self.store, question, beam.tolist(), gold_passages=self.config.gold_passages)
+            for question, beam in zip(questions, rows, strict=True)
         ]
-        num_read = min(self.config.num_passages, found.shape[1])
+        num_read = min(self.config.num_passages, rows.shape[1])
         read = [
             rows_to_read(one, self.config, draws[number]) if draws else one.rows[:num_read]
             for number, one in enumerate(judged)
         ]
-        early_loss = self._early_loss(vectors, found, lexical, judged)
-        read_scores = self._scores(texts, vectors, read)
-        measured, gradient = self._read(
-            questions, read, judged, read_scores.detach(), learn=bool(draws), share=share
+        return Retrieved(
+            questions=list(questions),
+            vectors=vectors,
+            beam=rows,
+            lexical=lexical,
+            judged=judged,
+            read=read,
         )
-        if draws and self.retriever_learns:
-            # Both losses share the question vectors: the reader's groups were run one by one
-            # against detached scores, whose gradient now goes back through the tower once.
-            torch.autograd.backward([early_loss, read_scores], [torch.tensor(share), gradient])
-        is_right = torch.from_numpy(np.stack([one.is_right for one in judged]))
-        rank = torch.where(is_right.any(dim=-1), is_right.int().argmax(dim=-1), found.shape[1])
-        return {
-            "loss": measured["loss_reader"]
-            + measured.get("loss_retriever", 0.0)
-            + float(early_loss.detach()),
-            "loss_early": float(early_loss.detach()),
-            **measured,
-            "recall_at_1": float((rank < 1).float().mean()),
-            "recall_at_5": float((rank < RECALL_AT).float().mean()),
-        }
 
     def _search(
         self, texts: Sequence[str], vectors: Float[Tensor, "questions dim"]
@@ -215,133 +273,18 @@ class FinetuneJob:
         _, rows = self.dense.snapshot.search(vectors.detach(), beam)
         return rows, torch.zeros(rows.shape)
 
-    def _early_loss(
-        self,
-        vectors: Float[Tensor, "questions dim"],
-        found: Int[Tensor, "questions beam"],
-        lexical: Float[Tensor, "questions beam"],
-        judged: Sequence[Judged],
-    ) -> Float[Tensor, ""]:
-        if not self.retriever_learns:
-            return torch.zeros(())
-        scores = torch.einsum("qd,qkd->qk", vectors, self.dense.snapshot.exact[found]) + lexical
-        is_right = torch.from_numpy(np.stack([one.is_right for one in judged]))
-        return -correct_log_likelihood(scores, is_right).mean()
-
-    def _scores(
-        self,
-        texts: Sequence[str],
-        vectors: Float[Tensor, "questions dim"],
-        read: Sequence[Sequence[int]],
-    ) -> Float[Tensor, "questions read"]:
-        """Return the scores of the passages read; 0 where a question reads fewer."""
-        width = max(len(rows) for rows in read)
-        padded = torch.tensor([[*rows, *[0] * (width - len(rows))] for rows in read])
-        scores = torch.einsum("qd,qkd->qk", vectors, self.dense.snapshot.exact[padded])
-        if self.hybrid is None:
-            return scores
-        return scores + torch.stack(
-            [self.hybrid.weigh(text, rows) for text, rows in zip(texts, padded, strict=True)]
-        )
-
-    def _read(
-        self,
-        questions: Sequence[Question],
-        read: Sequence[Sequence[int]],
-        judged: Sequence[Judged],
-        scores: Float[Tensor, "questions read"],
-        *,
-        learn: bool,
-        share: float,
-    ) -> tuple[dict[str, float], Float[Tensor, "questions read"]]:
-        """Run the reader; return its numbers, and the gradient of `share` times its loss.
-
-        Args:
-            questions: asked.
-            read: rows of the passages that each reads.
-            judged: what is right.
-            scores: of the passages read.
-            learn: leave gradients.
-            share: see `_run`.
-        """
-        scores.requires_grad_(learn)
-        also = [NULL_ROW] if self.config.null_passage else []
-        limit = self.config.question_wordpieces - 2
-        pieces = self.store.tokenizer.encode_batch([question.question for question in questions])
-        inputs = [
-            span_inputs(self.store, one.ids[:limit], [*rows, *also], self.config.joint_wordpieces)
-            for one, rows in zip(pieces, read, strict=True)
-        ]
-        total = torch.zeros(2)  # of the reader, and of what it teaches the retriever
-        hits = readable = tokens = 0
-        for group in self._groups(inputs):
-            losses: list[QuestionLoss] = []
-            priors = [
-                prior_scores(scores[number, : len(read[number])], self.config) for number in group
-            ]
-            for number, logits in self._group_logits(group, inputs, priors):
-                correct = correct_spans(
-                    self.store,
-                    questions[number],
-                    [*read[number], *also],
-                    logits,
-                    gold=judged[number].gold,
-                )
-                scored = scores[number, : len(read[number])]
-                losses.append(question_loss(logits, correct, scored, self.config))
-                flat = torch.cat([part.reshape(-1) for part in logits])
-                hits += int(correct[int(flat.argmax())])
-                spans = correct[: -logits[-1].numel()] if also else correct
-                readable += int(spans.any())
-                tokens += sum(len(item.ids) for item in inputs[number])
-            part = torch.stack([torch.stack(one) for one in losses]).sum(dim=0) / len(questions)
-            if learn:
-                (share * part.sum()).backward()
-            total += part.detach()
-        taught = {} if self.config.objective == "marginal" else {"loss_retriever": float(total[1])}
-        measured = {
-            "loss_reader": float(total[0]),
-            **taught,
-            "span_accuracy": hits / len(questions),
-            "readable": readable / len(questions),
-            "tokens": float(tokens),
-        }
-        return measured, torch.zeros_like(scores) if scores.grad is None else scores.grad
-
-    def _groups(self, inputs: Sequence[Sequence[SpanInput]]) -> list[list[int]]:
-        """Split the questions so that one backward pass holds about `batch_tokens`."""
-        sizes = [sum(len(item.ids) for item in passages) for passages in inputs]
-        order = sorted(range(len(sizes)), key=lambda number: -sizes[number])
-        groups = pack([sizes[number] for number in order], self.config.batch_tokens)
-        return [[order[place] for place in group] for group in groups]
-
-    def _group_logits(
-        self,
-        group: Sequence[int],
-        inputs: Sequence[Sequence[SpanInput]],
-        scores: Sequence[Float[Tensor, " _"]],
-    ) -> list[tuple[int, list[Tensor]]]:
-        """Return, per question, each passage's span logits with log p(z|x) added.
-
-        The null passage, which has no score, is left as the reader sees it.
-        """
-        flat = [item for number in group for item in inputs[number]]
-        with autocast_to(self.config.autocast, device_of(self.reader)):
-            logits = iter(span_logits(self.reader, flat, self.budget))
-        answered: list[tuple[int, list[Tensor]]] = []
-        for number, score in zip(group, scores, strict=True):
-            prior = score.log_softmax(dim=0)
-            parts = [next(logits) for _ in inputs[number]]
-            answered.append((number, [part + add for part, add in zip(parts, prior, strict=False)]))
-            answered[-1][1].extend(parts[len(prior) :])
-        return answered
+    @torch.no_grad()
+    def _eval_vectors(self) -> Float[Tensor, "questions dim"]:
+        """Return Embed_input of the held-out questions; dropout must be off."""
+        with autocast_to(self.config.autocast, device_of(self.towers)):
+            return self.dense.embed([one.question for one in self.eval_questions]).float()
 
 
-def _mean(parts: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
-    """Return the means of several (count, measures); tokens are no mean."""
-    total = sum(count for count, _ in parts)
+def _recall(found: Retrieved) -> dict[str, float]:
+    """Return how often a passage that is right is among the first of the beam."""
+    is_right = found.is_right
+    rank = torch.where(is_right.any(dim=-1), is_right.int().argmax(dim=-1), is_right.shape[1])
     return {
-        name: sum(count * part[name] for count, part in parts) / total
-        for name in parts[0][1]
-        if name != "tokens"
+        "recall_at_1": float((rank < 1).float().mean()),
+        "recall_at_5": float((rank < RECALL_AT).float().mean()),
     }

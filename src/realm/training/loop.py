@@ -42,6 +42,7 @@ from realm.training.optimizer import (
     warmup_steps,
 )
 from realm.training.runlog import RunLog
+from realm.versions import versions
 
 SECONDS = "seconds.json"
 """How long all processes together worked on a run, up to its newest checkpoint."""
@@ -99,6 +100,7 @@ def train(
     config: TrainConfig,
     on_metrics: OnMetrics | None = None,
     tensorboard: bool = False,
+    at_end: Callable[[], object] = lambda: None,
     ranks: Ranks = ALONE,
 ) -> TrainReport:
     """Run a job to its end, from its newest checkpoint if there is one; within `open_run`.
@@ -114,6 +116,8 @@ def train(
         config: steps, cadence, optimiser.
         on_metrics: called after every logged step.
         tensorboard: also write TensorBoard events.
+        at_end: called on all ranks after the last checkpoint, before the run counts as finished;
+            again where it was killed in between.
         ranks: the processes that train together; the first one writes.
 
     Raises:
@@ -149,6 +153,7 @@ def train(
         if done % config.save_every_steps == 0 or done == config.steps:
             ranks.from_first(partial(_save, job, run, request, optimizer, done, config, started))
     log.close()
+    at_end()
     report = TrainReport(
         run=run,
         steps=config.steps,
@@ -157,7 +162,7 @@ def train(
         already_done=False,
         metrics=last,
     )
-    ranks.from_first(partial(_finish, request, report))
+    ranks.from_first(partial(_finish, request, report, str(choose_device(config.device))))
     return report
 
 
@@ -275,12 +280,14 @@ def _restore(job: Job, optimizer: torch.optim.Optimizer, state: TrainingState) -
     return state.step
 
 
-def _finish(request: Request, report: TrainReport) -> None:
+def _finish(request: Request, report: TrainReport, device: str) -> None:
     content = {
         "steps": report.steps,
         "seconds": report.seconds,
         "metrics": dict(report.metrics),
         "peak_memory_bytes": peak_memory_bytes(),
+        "versions": versions(),
+        "device": device,
     }
     newest = resume_point(report.run)
     fingerprint = read_json(newest / MANIFEST)["fingerprint"] if newest else ""

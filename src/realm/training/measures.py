@@ -29,6 +29,7 @@ from realm.model.realm import (
 from realm.ranks import ALONE, Ranks
 from realm.records import MaskedExample
 from realm.retrieval.batch import Lengths, body_of, candidate_batch
+from realm.training.held_out import HeldOutRead
 
 EVAL_GROUP = 8
 
@@ -90,7 +91,7 @@ def step_measures(
         }
     if known.any():
         measures["index/score_drift"] = float((scores - stale)[known].abs().mean())
-        measures["index/rank_correlation"] = _rank_correlation(scores, stale, known)
+        measures["index/rank_correlation"] = rank_correlation(scores, stale, known)
     return measures
 
 
@@ -112,10 +113,20 @@ def average(
 
 
 @torch.inference_mode()
-def measure_held_out(forward: ForwardPass, examples: Sequence[MaskedExample]) -> dict[str, float]:
+def measure_held_out(
+    forward: ForwardPass,
+    examples: Sequence[MaskedExample],
+    *,
+    on_first: Callable[[HeldOutRead], None] | None = None,
+) -> dict[str, float]:
     """Return accuracy with and without retrieval, utility and recall; dropout must be off.
 
     Several ranks measure a group each, in turn, and join in the search when none is left.
+
+    Args:
+        forward: the parts.
+        examples: those that are held out.
+        on_first: called with what was read of this rank's first examples.
     """
     parts: list[tuple[int, dict[str, float]]] = []
     rank, world = forward.ranks.rank, forward.ranks.world
@@ -136,14 +147,29 @@ def measure_held_out(forward: ForwardPass, examples: Sequence[MaskedExample]) ->
         del measured["tokens"]
         only_null = torch.zeros_like(scores)
         only_null[:, 0] = 1.0
+        all_predicted: list[Tensor] = []
         for name, weights in (("", scores.softmax(dim=-1)), ("_null", only_null)):
             predicted = predict_masks(batch, weights, logits, owners, places)
+            all_predicted.append(predicted)
             right = (predicted == batch.targets) | ~batch.mask_is_real
             measured[f"span_accuracy{name}"] = float(right.all(dim=-1).float().mean())
             hits = (right & batch.mask_is_real).sum() / batch.mask_is_real.sum()
             measured[f"piece_accuracy{name}"] = float(hits)
         holds = [_holds(forward.store, e, r) for e, r in zip(drawn, rows, strict=True)]
         measured["candidates_hold_span"] = sum(holds) / len(holds)
+        if on_first is not None and not parts:
+            on_first(
+                HeldOutRead(
+                    store=forward.store,
+                    examples=drawn,
+                    rows=rows,
+                    batch=batch,
+                    scores=scores,
+                    log_probs=log_probs,
+                    predicted=all_predicted[0],
+                    predicted_without=all_predicted[1],
+                )
+            )
         parts.append((start, measured))
     everything = [part for found in forward.ranks.gather_values(parts) for part in found]
     measures = [measured for _, measured in sorted(everything, key=lambda part: part[0])]
@@ -162,7 +188,7 @@ def _holds(store: PassageStore, example: MaskedExample, rows: Sequence[int]) -> 
     return any(f" {wanted} " in f" {text} " for text in texts)
 
 
-def _rank_correlation(scores: Tensor, stale: Tensor, known: Tensor) -> float:
+def rank_correlation(scores: Tensor, stale: Tensor, known: Tensor) -> float:
     """Return the mean Spearman correlation of rows with at least two known candidates."""
     values: list[float] = []
     for row in range(len(scores)):

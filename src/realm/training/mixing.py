@@ -7,7 +7,7 @@ import numpy as np
 
 from realm.errors import ConfigError
 from realm.records import Question
-from realm.training.sampling import slots_at
+from realm.training.sampling import is_held_out, slots_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +21,21 @@ class QuestionSet:
     def __post_init__(self) -> None:
         if not 0 < self.weight <= 1_000:
             raise ConfigError(f"found a set of weight {self.weight:g}, expected 0 < weight <= 1000")
+
+
+def apart(sets: Sequence[QuestionSet], held_out: float) -> tuple[list[QuestionSet], list[Question]]:
+    """Return (what is trained on, what is held out); where all would be held out, none is."""
+    kept: list[QuestionSet] = []
+    held: list[Question] = []
+    for one in sets:
+        is_held = [is_held_out(question.question, held_out) for question in one.questions]
+        pairs = list(zip(one.questions, is_held, strict=True))
+        held += [question for question, is_out in pairs if is_out]
+        stay = [question for question, is_out in pairs if not is_out]
+        kept.append(QuestionSet(questions=stay, weight=one.weight))
+    if not any(one.questions for one in kept):
+        return list(sets), []
+    return kept, held
 
 
 class Mixture:

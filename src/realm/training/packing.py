@@ -17,3 +17,10 @@ def pack(sizes: Sequence[int], limit: int) -> list[list[int]]:
         groups[-1].append(number)
         held += size
     return groups
+
+
+def pack_largest_first(sizes: Sequence[int], limit: int) -> list[list[int]]:
+    """Return indices, largest first, in groups whose sizes sum to at most `limit`."""
+    order = sorted(range(len(sizes)), key=lambda number: -sizes[number])
+    groups = pack([sizes[number] for number in order], limit)
+    return [[order[place] for place in group] for group in groups]

@@ -5,7 +5,6 @@ them, and climb log p(y|x) of Eq. 1 through both towers and the encoder. Between
 is refreshed.
 """
 
-import os
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
@@ -16,16 +15,16 @@ from realm.checkpoint.run_folder import TrainReport, open_run, resume_point, sta
 from realm.checkpoint.sources import check_vocabulary, write_sources
 from realm.config import PretrainConfig
 from realm.corpus.store import PassageStore
-from realm.device import choose_device
 from realm.errors import ConfigError
 from realm.masking.store import ExampleStore
 from realm.ranks import ALONE, Ranks
 from realm.records import Progress
-from realm.refresh.refresher import open_refresher
 from realm.storage import MANIFEST, Request, read_json
 from realm.training.examples import check_examples
+from realm.training.held_out import keep_held_out
 from realm.training.loop import OnMetrics, check_ranks, train
-from realm.training.pretrain_job import PretrainJob, index_config
+from realm.training.pretrain_job import PretrainJob
+from realm.training.refreshing import refresher_of, towers_as_asked, with_threads
 
 
 def pretrain(  # noqa: PLR0913 - each is one input of the stage
@@ -92,26 +91,18 @@ def pretrain(  # noqa: PLR0913 - each is one input of the stage
             for model in start.values():
                 check_vocabulary(model, store)
             towers, reading = start["embedder"].need_towers(), start["encoder"].need_encoder()
-            if config.share_towers is False:
-                towers = towers.untied()
-            if config.share_towers is True and not towers.shared:
-                raise ConfigError(
-                    f"share_towers=true, but {embedder} has two towers; expected one made with "
-                    "share_towers=true"
-                )
-        refresher = open_refresher(
-            out,
-            store,
-            config=config.refresh,
-            index=index_config(config, len(store)),
-            num_steps=config.steps,
-            progress=progress,
-            tell=tell,
-            ranks=ranks,
-            device=choose_device(config.device),
-        )
+            towers = towers_as_asked(towers, config.share_towers, embedder)
+        refresher = refresher_of(out, store, config, progress=progress, tell=tell, ranks=ranks)
         with closing(refresher):
-            job = PretrainJob(examples, towers, reading, refresher, config, ranks)
+            job = PretrainJob(
+                examples,
+                towers,
+                reading,
+                refresher,
+                config,
+                ranks,
+                on_held_out=partial(keep_held_out, out),
+            )
             ranks.from_first(partial(start_run, out, request))
             ranks.from_first(partial(write_sources, out, store))
             return train(
@@ -123,15 +114,6 @@ def pretrain(  # noqa: PLR0913 - each is one input of the stage
                 tensorboard=tensorboard,
                 ranks=ranks,
             )
-
-
-def with_threads(config: PretrainConfig) -> PretrainConfig:
-    """Leave the builders that the trainer starts some of the machine's cores."""
-    refresh = config.refresh
-    if config.threads or refresh.mode != "async":
-        return config
-    left = (os.cpu_count() or 1) - refresh.builders * refresh.builder_threads
-    return config.model_copy(update={"threads": max(1, left)})
 
 
 def check_candidates(num_candidates: int, num_passages: int) -> None:

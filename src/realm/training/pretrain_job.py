@@ -1,18 +1,16 @@
 """One step of joint pre-training, and what it measures (sections 3.1 to 3.4)."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from realm.checkpoint.checkpoints import Model
-from realm.config import IndexConfig, PretrainConfig
+from realm.config import PretrainConfig
 from realm.device import device_of
-from realm.index.builder import PassageEmbedder, autocast_to
-from realm.index.searchable import Searchable
-from realm.index.sharded import ShardedIndex
+from realm.index.builder import autocast_to
 from realm.masking.store import ExampleStore
 from realm.model.embedder import Towers, embed_in_groups
 from realm.model.encoder import Encoder
@@ -26,12 +24,12 @@ from realm.model.realm import (
 )
 from realm.ranks import ALONE, Ranks
 from realm.records import MaskedExample
-from realm.refresh.audit import recall_of_index
 from realm.refresh.refresher import Refresher
-from realm.refresh.reranking import Reranked
 from realm.retrieval.batch import Lengths, candidate_batch
 from realm.retrieval.retriever import CandidateFinder
 from realm.training.examples import ExampleSampler
+from realm.training.held_out import HeldOutRead
+from realm.training.index_in_use import IndexInUse, Seen
 from realm.training.measures import (
     ForwardPass,
     average,
@@ -40,27 +38,7 @@ from realm.training.measures import (
     step_measures,
 )
 from realm.training.packing import pack
-from realm.training.sampling import sample
-
-
-def index_config(config: PretrainConfig, num_passages: int) -> IndexConfig:
-    """Return how a run's passages are embedded."""
-    shard_rows = config.refresh.shard_rows or min(65_536, max(1_024, -(-num_passages // 16)))
-    return IndexConfig(
-        passage_wordpieces=config.passage_wordpieces,
-        autocast=config.autocast,
-        shard_rows=shard_rows,
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
-    """What a group's candidates tell of the index; null and missing ones left out."""
-
-    rows: torch.Tensor
-    drift: torch.Tensor
-    """Absolute difference of the score in the index and afresh."""
-    vectors: torch.Tensor
+from realm.training.refreshing import index_config
 
 
 def _seen(
@@ -90,15 +68,17 @@ class PretrainJob:
         refresher: Refresher,
         config: PretrainConfig,
         ranks: Ranks = ALONE,
+        on_held_out: Callable[[int, HeldOutRead], None] | None = None,
     ) -> None:
         self.ranks = ranks
+        self._on_held_out = on_held_out if ranks.is_first else None
         self.store = refresher.store
-        self.step_now = 0
-        self.index_config = index_config(config, len(self.store))
         self.towers = towers
         self.encoder = encoder
-        self.refresher = refresher
         self.config = config
+        self.index = IndexInUse(
+            refresher, towers, config.refresh, index_config(config, len(self.store)), ranks
+        )
         self.sampler = ExampleSampler(
             examples,
             self.store,
@@ -145,9 +125,8 @@ class PretrainJob:
 
     def before_step(self, step: int) -> Mapping[str, float]:
         """Refresh the index when it is time, if the measuring before this step did not."""
-        self.step_now = step
-        self.refresher.advance(self.towers.passage, step)
-        return self.refresher.measures(step)
+        self.index.advance(step)
+        return self.index.measures()
 
     def step(self, step: int) -> Mapping[str, float]:
         """Run one batch: select, score afresh, read, differentiate."""
@@ -179,7 +158,7 @@ class PretrainJob:
             seen.append(_seen([rows[i] for i in group], batch, passages, scores, stale[group]))
         everything = [part for found in self.ranks.gather_values(parts) for part in found]
         measures = average(everything, sums={"tokens"})
-        return {**measures, **self._tell_refresher(seen, measures, step)}
+        return {**measures, **self.index.take(seen, measures)}
 
     def objective(
         self, scores: torch.Tensor, log_probs: torch.Tensor, mask_is_real: torch.Tensor
@@ -196,7 +175,7 @@ class PretrainJob:
 
     def candidates(self, drawn: Sequence[MaskedExample]) -> tuple[list[list[int]], torch.Tensor]:
         """Return (candidate rows, their scores in the index): selection only, no gradient."""
-        return self.finder.find(self._searched(), self._query_vectors(drawn), drawn)
+        return self.finder.find(self.index, self._query_vectors(drawn), drawn)
 
     def _query_vectors(self, drawn: Sequence[MaskedExample]) -> torch.Tensor:
         """Return Embed_input of masked sentences, without dropout or gradients."""
@@ -215,78 +194,23 @@ class PretrainJob:
 
     def evaluate(self, step: int) -> Mapping[str, float]:
         """Measure held-out examples with and without retrieval."""
-        self.step_now = step
-        self.refresher.advance(self.towers.passage, step)
-        measured = measure_held_out(self.forward, self.sampler.held_out)
-        return {**measured, **self._audit()}
+        self.index.advance(step)
+        held_out = self.sampler.held_out
+        told = partial(self._on_held_out, step) if self._on_held_out else None
+        measured = measure_held_out(self.forward, held_out, on_first=told)
+        if not held_out:
+            return measured
+        queries = partial(self._query_vectors, held_out)
+        k = self.config.num_candidates
+        return {**measured, **self.index.recall(queries, k, seed=self.config.seed)}
 
     def state(self) -> Mapping[str, Any]:
         """Return which index is in use."""
-        return self.refresher.state()
+        return self.index.state()
 
     def restore(self, values: Mapping[str, Any]) -> None:
         """Search the index that was in use."""
-        self.refresher.restore(values, int(values["step"]))
-
-    def _searched(self) -> Searchable:
-        """Return what is searched: the index, in parts, with fresh scores on top."""
-        refresh, live = self.config.refresh, self.refresher.index
-        index = ShardedIndex(live, self.ranks) if self.ranks.are_several else live
-        if not refresh.rerank_passages:
-            return index
-        return Reranked(
-            index,
-            self._embed,
-            num_passages=refresh.rerank_passages,
-            write_back=self._write_back if refresh.write_back else None,
-        )
-
-    def _tell_refresher(
-        self, seen: Sequence["Seen"], measures: Mapping[str, float], step: int
-    ) -> Mapping[str, float]:
-        """Hand on what the candidates tell of the index, and their fresh vectors."""
-        rows = self.ranks.gather(torch.cat([one.rows for one in seen]))
-        staleness = self.refresher.index.mean_staleness(step, rows)
-        self.refresher.count(rows, self.ranks.gather(torch.cat([one.drift for one in seen])))
-        if "index/rank_correlation" in measures:
-            self.refresher.drift.observe(measures["index/rank_correlation"])
-        if self.config.refresh.write_back and not self.config.refresh.rerank_passages:
-            self._write_back(
-                torch.cat([one.rows for one in seen]), torch.cat([one.vectors for one in seen])
-            )
-        return {"index/retrieved_staleness_steps": staleness}
-
-    def _write_back(self, rows: torch.Tensor, vectors: torch.Tensor) -> None:
-        """Put fresh vectors of all ranks into every rank's index."""
-        self.refresher.index.write(
-            self.ranks.gather(rows), self.ranks.gather(vectors), self.step_now
-        )
-
-    def _embed(self, rows: Sequence[int]) -> torch.Tensor:
-        """Return fresh embeddings of passages, without dropout or gradients."""
-        tower = self.towers.passage
-        was_training = tower.training
-        tower.eval()
-        vectors = PassageEmbedder(tower, self.store, self.index_config)(rows)
-        tower.train(was_training)
-        return vectors
-
-    def _audit(self) -> Mapping[str, float]:
-        """Return the recall of the index against fresh vectors, on a sample of the passages."""
-        count = min(self.config.refresh.audit_passages, len(self.store))
-        if not count or not self.sampler.held_out or not self.ranks.is_first:
-            return {}
-        rows = sample(range(len(self.store)), count, self.config.seed)
-        queries = self._query_vectors(self.sampler.held_out)
-        recall = recall_of_index(
-            self.refresher.index,
-            queries,
-            torch.tensor(rows),
-            self._embed(rows),
-            self.config.num_candidates,
-            rerank=self.config.refresh.rerank_passages,
-        )
-        return {"eval/index_recall": recall}
+        self.index.restore(values)
 
     def _groups(
         self, drawn: Sequence[MaskedExample], rows: Sequence[Sequence[int]]

@@ -15,7 +15,7 @@ from realm.model.embedder import Towers
 from realm.model.realm import Budget
 from realm.ranks import ALONE, Ranks
 from realm.retrieval.dense import DenseRetriever
-from realm.training.packing import pack
+from realm.training.averaging import over_batches, over_ranks
 from realm.training.sampling import batch_at, is_held_out, sample
 
 T = TypeVar("T")
@@ -95,24 +95,14 @@ class QuestionJob(ABC, Generic[T]):
         )
         mine = [self.train_questions[n] for n in self.ranks.share(numbers)]
         measured = self.run(mine, learn=True, share=len(mine) / len(numbers)) if mine else {}
-        if not self.ranks.are_several:
-            return measured
-        parts = self.ranks.gather_values((len(mine), measured))
-        having = [(count, part) for count, part in parts if count]
-        return {**_mean(having), "tokens": sum(part["tokens"] for _, part in having)}
+        return over_ranks(self.ranks, len(mine), measured)
 
     @torch.inference_mode()
     def evaluate(self, step: int) -> Mapping[str, float]:  # noqa: ARG002
         """Return the same numbers on held-out questions."""
-        if not self.eval_questions:
-            return {}
-        size = self._batch_size
-        batches = [
-            self.eval_questions[first : first + size]
-            for first in range(0, len(self.eval_questions), size)
-        ]
-        measured = [(len(batch), self.run(batch, learn=False)) for batch in batches]
-        return {f"eval/{name}": value for name, value in _mean(measured).items()}
+        return over_batches(
+            self.eval_questions, self._batch_size, lambda batch: self.run(batch, learn=False)
+        )
 
     def state(self) -> Mapping[str, Any]:
         """Return nothing: all follows from the step."""
@@ -120,23 +110,3 @@ class QuestionJob(ABC, Generic[T]):
 
     def restore(self, values: Mapping[str, Any]) -> None:
         """Nothing to put back."""
-
-    def groups(self, sizes: Sequence[int]) -> list[list[int]]:
-        """Split questions so that one backward pass holds about `batch_tokens`, largest first.
-
-        Args:
-            sizes: wordpieces that are read for each.
-        """
-        order = sorted(range(len(sizes)), key=lambda number: -sizes[number])
-        groups = pack([sizes[number] for number in order], self.budget.batch_tokens)
-        return [[order[place] for place in group] for group in groups]
-
-
-def _mean(parts: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
-    """Return the means of several (count, measures); tokens are no mean."""
-    total = sum(count for count, _ in parts)
-    return {
-        name: sum(count * part[name] for count, part in parts) / total
-        for name in parts[0][1]
-        if name != "tokens"
-    }

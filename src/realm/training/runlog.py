@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from realm.checkpoint.run_records import METRICS, read_metrics
 from realm.errors import ConfigError
-
-METRICS = "metrics.jsonl"
 
 
 class RunLog:
@@ -50,20 +49,6 @@ class RunLog:
         """Flush what is open."""
         if self._writer:
             self._writer.close()
-
-
-def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """Return a run's logged lines, oldest first; a line cut by a kill is left out."""
-    path = run / METRICS
-    if not path.is_file():
-        return []
-    lines: list[dict[str, Any]] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return lines
 
 
 def _tensorboard(run: Path, resume_step: int) -> Any:  # noqa: ANN401

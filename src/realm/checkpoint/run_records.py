@@ -1,0 +1,149 @@
+"""What a training run's folder says to whoever only looks at it: its request and its numbers.
+
+Nothing here is heavy to import, nothing is locked, and a run that is being written may be read.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from realm.errors import ArtifactError
+from realm.storage import MANIFEST, REQUEST, is_locked, read_json
+
+METRICS = "metrics.jsonl"
+HELD_OUT = "held-out.json"
+"""What each candidate did for a few held-out examples of a pre-training run."""
+BLOCK_BYTES = 1 << 16
+"""What is read first of the end of a log; doubled until it reaches far enough back."""
+
+STAGES = ("ict", "mlm", "pretrain", "finetune", "classify")
+State = Literal["running", "finished", "stopped"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """A training run as its folder tells it."""
+
+    folder: Path
+    settings: dict[str, Any]
+    inputs: dict[str, str]
+    """Name of each input -> its fingerprint."""
+    content: dict[str, Any]
+    """steps, seconds, metrics, peak_memory_bytes; empty until the run is finished."""
+    fingerprint: str | None
+    """None until the run is finished."""
+    state: State
+
+    @property
+    def stage(self) -> str:
+        """What made it: ict, mlm, pretrain, finetune, classify, or import."""
+        told = self.settings.get("task") or self.settings.get("stage", "")  # finetune --task
+        return str(told)
+
+    @property
+    def num_steps(self) -> int:
+        """Steps that the run is to have."""
+        return int(self.settings.get("steps", 0))
+
+
+def read_run(folder: Path) -> RunRecord:
+    """Return what a run's folder says of it; nothing is changed.
+
+    Raises:
+        ArtifactError: there is no training run.
+    """
+    is_finished = (folder / MANIFEST).is_file()
+    known = folder / (MANIFEST if is_finished else REQUEST)
+    if not known.is_file():
+        raise ArtifactError(
+            f"found no run in {folder}; expected the folder that `realm pretrain --out` or another "
+            "training verb writes"
+        )
+    told = read_json(known)
+    settings = told.get("settings")
+    if told.get("kind") != "run" or not isinstance(settings, dict):
+        raise ArtifactError(
+            f"{folder} holds {told.get('kind')!r}, expected a training run: the folder that "
+            "`realm pretrain --out` or another training verb writes"
+        )
+    return RunRecord(
+        folder=folder,
+        settings=cast("dict[str, Any]", settings),
+        inputs=dict(told.get("inputs", {})),
+        content=dict(told.get("content", {})),
+        fingerprint=told.get("fingerprint"),
+        state="finished" if is_finished else "running" if is_locked(folder) else "stopped",
+    )
+
+
+def is_trained(folder: Path) -> bool:
+    """Return whether a training run stands there, begun or finished; an imported model is none."""
+    try:
+        return read_run(folder).stage in STAGES
+    except ArtifactError:
+        return False
+
+
+def read_metrics(run: Path, *, after: int = -1) -> list[dict[str, Any]]:
+    """Return a run's logged lines, oldest first; one cut by a kill, or half written, is left out.
+
+    Args:
+        run: the run's folder.
+        after: leave out lines of this step and of those before. The log is read from its end, no
+            further back than needed.
+    """
+    size = BLOCK_BYTES
+    while True:
+        lines, is_whole = _last_lines(run, None if after < 0 else size)
+        if is_whole or (lines and lines[0]["step"] <= after):
+            return [line for line in lines if line["step"] > after]
+        size *= 2
+
+
+def read_held_out(run: Path) -> dict[str, Any]:
+    """Return what candidates of held-out examples did, first and newest; {} where unknown."""
+    try:
+        return read_json(run / HELD_OUT)
+    except ArtifactError:
+        return {}
+
+
+def newest_metrics(run: Path) -> dict[str, float]:
+    """Return the newest value of each number that the run has logged lately."""
+    newest: dict[str, float] = {}
+    for line in _last_lines(run, BLOCK_BYTES)[0]:
+        newest |= {name: float(value) for name, value in line.items() if is_number(value)}
+    return newest
+
+
+def is_number(value: object) -> bool:
+    """Return whether a logged value is a number."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _last_lines(run: Path, size: int | None) -> tuple[list[dict[str, Any]], bool]:
+    """Return the lines that stand whole in the last bytes of the log, and whether that is all."""
+    try:
+        with (run / METRICS).open("rb") as stream:
+            start = 0 if size is None else max(0, stream.seek(0, 2) - size)
+            stream.seek(start)
+            told = stream.read().decode(errors="replace").split("\n")
+    except OSError:
+        return [], True
+    return _parsed(told[1:] if start else told), start == 0
+
+
+def _parsed(lines: Sequence[str]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for line in lines:
+        try:
+            value: object = json.loads(line)
+        except ValueError:
+            continue  # cut by a kill, or being written
+        if isinstance(value, dict):
+            entry = cast("dict[str, Any]", value)
+            if isinstance(entry.get("step"), int):
+                found.append(entry)
+    return found

@@ -1,0 +1,92 @@
+"""POST /answer, /search and /explain."""
+
+import math
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse
+
+from realm.explaining import CandidateExplanation, Explanation
+from realm.serving.batching import Choices
+from realm.serving.schemas import (
+    AnsweredModel,
+    AnswerRequest,
+    ExplainedModel,
+    ExplainRequest,
+    FoundModel,
+    SearchRequest,
+    responses,
+)
+from realm.serving.service import Service
+
+
+def question_routes(service: Service) -> APIRouter:
+    """Return the routes that ask."""
+    router = APIRouter(tags=["questions"])
+
+    @router.post("/answer", response_model=AnsweredModel, responses=responses(413, 422))
+    async def answer(asked: AnswerRequest) -> JSONResponse:
+        """Answer a question with its evidence: the exact words, and where they stand.
+
+        `answer` is what to say, null for "no answer". `start` and `end` are Unicode code points
+        in the document's text; `probability` is calibrated where `calibrated` says so.
+        """
+        choices = Choices(
+            num_answers=asked.num_answers,
+            num_passages=asked.num_passages,
+            min_probability=asked.min_probability,
+        )
+        return JSONResponse(await service.answer(asked.question, choices))
+
+    @router.post("/search", response_model=FoundModel, responses=responses(413, 422))
+    async def search(asked: SearchRequest) -> JSONResponse:
+        """Find passages for a query, best first, with the model's own retriever."""
+        found = await service.look(
+            lambda: service.model.search(asked.query, num_passages=asked.num_passages)
+        )
+        return JSONResponse(found.as_dict())
+
+    @router.post("/explain", response_model=ExplainedModel, responses=responses(409, 413, 422))
+    async def explain(asked: ExplainRequest) -> JSONResponse:
+        """Fill a blank, and say what each passage did for it: Table 3 of the paper.
+
+        `p_without` is p(y|x) without retrieval, `p_marginal` with it (Eq. 1), `utility` of a
+        candidate RU(z|x) in nats (Eq. 2). 409 `no_encoder` where the model has no encoder.
+        """
+        explained = await service.look(
+            lambda: service.model.explain(
+                asked.sentence, answer=asked.answer, num_candidates=asked.num_candidates
+            )
+        )
+        return JSONResponse(explained_as_json(explained))
+
+    return router
+
+
+def explained_as_json(explained: Explanation) -> dict[str, Any]:
+    """Return one row of Table 3; a number that is not finite is null."""
+    return {
+        "sentence": explained.text,
+        "answer": explained.answer,
+        "num_masks": explained.num_masks,
+        "p_without": _finite(explained.p_without),
+        "p_marginal": _finite(explained.p_marginal),
+        "predicted_without": explained.predicted_without,
+        "predicted": explained.predicted,
+        "candidates": [_candidate(candidate) for candidate in explained.candidates],
+    }
+
+
+def _candidate(candidate: CandidateExplanation) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        name: _finite(getattr(candidate, name))
+        for name in ("p_passage", "p_answer", "gradient", "utility")
+    }
+    passage = candidate.passage
+    kept = ("id", "article_id", "title", "text", "start", "end")
+    shown = passage and {name: getattr(passage, name) for name in kept}
+    return {"passage": shown, **told}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

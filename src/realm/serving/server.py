@@ -1,0 +1,141 @@
+"""Running the application: a free port, and a graceful stop."""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from realm.errors import ConfigError
+from realm.serving.service import Service
+
+BACKLOG = 2_048
+LONGEST_STOP_SECONDS = 5
+"""For connections that stay open once nothing is in flight."""
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a socket that is bound, not yet listening: before a model is loaded in vain.
+
+    Args:
+        host: a name or address of this machine.
+        port: 0: any free one.
+
+    Raises:
+        ConfigError: the port is taken, or not to be had.
+    """
+    try:
+        family, kind, number, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        bound = socket.socket(family, kind, number)
+    except OSError as error:
+        raise ConfigError(
+            f"found no address for the host {host!r} ({error.strerror or error}), expected a name "
+            "or address of this machine: --host 127.0.0.1"
+        ) from None
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError as error:
+        bound.close()
+        raise ConfigError(
+            f"port {port} of {host} cannot be had ({error.strerror or error}); expected a free "
+            f"one: stop what listens there, or --port {port + 1 if port < 65535 else 0} (0: any)"
+        ) from None
+    return bound
+
+
+def address_of(bound: socket.socket) -> str:
+    """Return a bound socket's address as a browser takes it."""
+    host, port = bound.getsockname()[:2]
+    host = str(host)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - any: this one too
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def serve(server: uvicorn.Server, bound: socket.socket) -> None:
+    """Serve until SIGINT or SIGTERM; what is in flight then is finished, what comes is refused.
+
+    Args:
+        server: from `make_server`.
+        bound: from `bind`.
+    """
+    asyncio.run(server.serve(sockets=[bound]))
+
+
+def make_server(
+    app: FastAPI,
+    service: Service,
+    *,
+    trusted_proxies: str | None = None,
+    access_log: bool = False,
+    on_ready: Callable[[], None] = lambda: None,
+) -> uvicorn.Server:
+    """Return what runs an application.
+
+    Args:
+        app: from `build_app`.
+        service: what it is built around.
+        trusted_proxies: addresses, with commas, whose X-Forwarded-For names the client; None:
+            nobody's.
+        access_log: write a line for each request.
+        on_ready: called once the server listens.
+    """
+    config = uvicorn.Config(
+        app,
+        log_level="info" if access_log else "warning",
+        access_log=access_log,
+        server_header=False,
+        proxy_headers=trusted_proxies is not None,
+        forwarded_allow_ips=trusted_proxies,
+        timeout_graceful_shutdown=LONGEST_STOP_SECONDS,
+        backlog=BACKLOG,
+        ws="none",
+    )
+    return _Server(config, service, on_ready)
+
+
+class _Server(uvicorn.Server):
+    """Stops in two steps: first it refuses, and finishes what is in flight; then it closes."""
+
+    def __init__(
+        self, config: uvicorn.Config, service: Service, on_ready: Callable[[], None]
+    ) -> None:
+        super().__init__(config)
+        self._service, self._on_ready = service, on_ready
+        self._stopping: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
+        await super().startup(sockets)
+        self._loop = asyncio.get_running_loop()
+        if not self.should_exit:
+            self._on_ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to stop; a second Ctrl-C waits for nothing."""
+        del frame
+        if self._service.is_stopping or self._loop is None:
+            self.should_exit = True
+            self.force_exit = sig == signal.SIGINT
+            return
+        self._service.is_stopping = True
+        self._loop.call_soon_threadsafe(self._finish)
+
+    def _finish(self) -> None:
+        self._stopping = asyncio.ensure_future(self._exit_when_done())
+
+    async def _exit_when_done(self) -> None:
+        """Close once nothing is in flight, or after the longest wait."""
+        try:
+            async with asyncio.timeout(self._service.limits.graceful_seconds):
+                while self.server_state.tasks:
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            pass
+        self.should_exit = True

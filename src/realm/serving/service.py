@@ -1,0 +1,156 @@
+"""One model and what stands around it: lanes for questions, a thread for changes, counters."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from realm.records import Changes, Document
+from realm.serving.batching import Batcher, Choices
+from realm.serving.metrics import Metrics
+from realm.serving.refusals import RefusedError
+from realm.serving.served import Served
+from realm.serving.settings import Batching, Limits
+from realm.serving.threads import compute_with
+
+T = TypeVar("T")
+
+
+class Service:
+    """What the routes call; nothing here knows of HTTP but the refusals."""
+
+    def __init__(
+        self,
+        model: Served,
+        *,
+        limits: Limits | None = None,
+        batching: Batching | None = None,
+        runs: Sequence[Path] = (),
+    ) -> None:
+        """Prepare; `start` begins.
+
+        Args:
+            model: an opened one.
+            limits: what may wait.
+            batching: how questions are put together.
+            runs: run folders, or folders that hold some, whose curves are shown.
+        """
+        self.model, self.runs = model, tuple(runs)
+        self.limits = limits or Limits()
+        self.metrics = Metrics()
+        self.metrics.tell_of_library(self._gauges)
+        self.progress = (0, 0)
+        """(passages embedded, passages) of the change that is being made."""
+        self.is_stopping = False
+        self._seen: tuple[object, float] = (model.status().get("version"), time.monotonic())
+        """(version of the library, when it was first seen)."""
+        threads = torch.get_num_threads()
+        self._changes = Line("realm-changes", self.limits.max_waiting, max(1, threads // 2))
+        self._looks = Line("realm-looks", self.limits.max_waiting, threads)
+        self.batcher = Batcher(
+            model.answer,
+            batching=batching or Batching(),
+            max_waiting=self.limits.max_waiting,
+            num_threads=threads,
+            set_threads=compute_with,
+            on_batch=self.metrics.batches.observe,
+        )
+        self.metrics.waiting.set_function(lambda: self.batcher.num_waiting)
+
+    def start(self) -> None:
+        """Open the lanes, in the running event loop."""
+        self.batcher.start()
+
+    async def stop(self) -> None:
+        """Close the lanes; a change that has begun comes to its end."""
+        self.is_stopping = True
+        await self.batcher.stop()
+        await self._changes.stop()
+        await self._looks.stop()
+
+    async def answer(self, question: str, choices: Choices) -> dict[str, Any]:
+        """Return the answers to a question as JSON's types."""
+        told = (await self.batcher.ask(question, choices)).as_dict()
+        self.metrics.count_answer(is_refused=told["answer"] is None)
+        return told
+
+    async def look(self, action: Callable[[], T]) -> T:
+        """Return what an action on the model returns that takes a moment and changes nothing."""
+        return await self._looks.run(action)
+
+    async def add(self, documents: Sequence[Document]) -> Changes:
+        """Add or replace documents; they are on disk when this returns."""
+
+        def act() -> Changes:
+            try:
+                return self.model.add_documents(documents, progress=self._advance)
+            finally:
+                self.progress = (0, 0)
+
+        return await self._changes.run(act)
+
+    async def remove(self, id: str) -> Changes:  # noqa: A002 - what a document calls it
+        """Remove a document; questions from now on do not see it."""
+        return await self._changes.run(lambda: self.model.remove_documents(id))
+
+    def status(self) -> dict[str, Any]:
+        """Return the model's status, and what waits."""
+        told = self.model.status()
+        told.pop("library", None)  # where it lies is nobody's business
+        now, version = time.monotonic(), told.get("version")
+        if version != self._seen[0]:  # whoever has changed it
+            self._seen = (version, now)
+        return {
+            **told,
+            "waiting": self.batcher.num_waiting,
+            "index_age_seconds": now - self._seen[1],
+        }
+
+    def _advance(self, done: int, total: int) -> None:
+        self.progress = (done, total)
+
+    def _gauges(self) -> dict[str, float]:
+        status = self.status()
+        return {
+            "documents": float(status["num_documents"]),
+            "passages": float(status["num_passages"]),
+            "index_age_seconds": float(status["index_age_seconds"]),
+        }
+
+
+class Line:
+    """A thread of its own that does one thing after the other, for a bounded number of callers."""
+
+    def __init__(self, name: str, max_waiting: int, num_threads: int) -> None:
+        self.max_waiting = max_waiting
+        self._num_waiting = 0
+        self._thread = ThreadPoolExecutor(
+            1, thread_name_prefix=name, initializer=compute_with, initargs=(num_threads,)
+        )
+
+    async def run(self, action: Callable[[], T]) -> T:
+        """Return what an action returns.
+
+        Raises:
+            RefusedError: too many wait.
+        """
+        if self._num_waiting >= self.max_waiting:
+            raise RefusedError(
+                429,
+                "queue_full",
+                f"{self._num_waiting} requests wait, the server lets no more; ask again soon",
+                headers={"Retry-After": "1"},
+            )
+        self._num_waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, action)
+        finally:
+            self._num_waiting -= 1
+
+    async def stop(self) -> None:
+        """Wait for what has begun; nothing else begins."""
+        await asyncio.to_thread(self._thread.shutdown, wait=True, cancel_futures=True)

@@ -1,0 +1,226 @@
+"""The routes, as a client sees them."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from realm.serving.schemas import AnsweredModel, ChangesModel, FoundModel, ListingModel
+
+Serve = Callable[..., httpx.Client]
+
+
+@pytest.fixture
+def client(serve: Serve, model: Any) -> httpx.Client:
+    return serve(model)
+
+
+def code_of(response: httpx.Response) -> str:
+    """Return the code of an error, after a look that it has the shape of all errors."""
+    assert response.headers["content-type"] == "application/json"
+    told = response.json()
+    assert set(told) == {"error"}
+    assert set(told["error"]) == {"code", "message"}
+    assert "Traceback" not in response.text
+    return told["error"]["code"]
+
+
+def test_a_question_is_answered_with_its_evidence(client: httpx.Client) -> None:
+    response = client.post("/answer", json={"question": "when does the library close"})
+    assert response.status_code == 200
+    answered = AnsweredModel.model_validate(response.json())
+    assert answered.answer == "library"
+    assert answered.answers[0].document == "a.txt"
+    assert (
+        client.post("/answer", json={"question": "library", "min_probability": 0.9}).json()[
+            "answer"
+        ]
+        is None
+    )
+
+
+def test_passages_are_found_for_a_query(client: httpx.Client) -> None:
+    response = client.post("/search", json={"query": "library", "num_passages": 1})
+    assert FoundModel.model_validate(response.json()).hits[0].document == "a.txt"
+
+
+def test_a_model_without_an_encoder_says_so(client: httpx.Client) -> None:
+    response = client.post("/explain", json={"sentence": "it closes at [MASK]"})
+    assert response.status_code == 409
+    assert code_of(response) == "no_encoder"
+
+
+def test_documents_come_and_go(client: httpx.Client) -> None:
+    added = client.post("/documents", json={"id": "b/c.md", "text": "museum", "format": "markdown"})
+    assert ChangesModel.model_validate(added.json()).added == ["b/c.md"]
+    again = client.post("/documents", json={"id": "b/c.md", "text": "museum", "format": "markdown"})
+    assert again.json()["unchanged"] == ["b/c.md"]
+    listing = ListingModel.model_validate(client.get("/documents").json())
+    assert [info.id for info in listing.documents] == ["a.txt", "b/c.md"]
+    assert client.get("/documents/b/c.md").json()["text"] == "museum"
+    assert client.post("/answer", json={"question": "museum"}).json()["answer"] == "museum"
+    assert client.delete("/documents/b/c.md").json()["removed"] == ["b/c.md"]
+    assert client.post("/answer", json={"question": "museum"}).json()["answer"] is None
+    for response in (client.delete("/documents/b/c.md"), client.get("/documents/b/c.md")):
+        assert response.status_code == 404
+        assert code_of(response) == "no_document"
+
+
+def test_files_are_uploaded_under_their_names(client: httpx.Client) -> None:
+    lines = json.dumps({"id": "1", "title": "t", "text": "zoo"}).encode()
+    files = [
+        ("files", ("notes/x.md", "\ufeff# Zoo".encode(), "text/markdown")),
+        ("files", ("y.jsonl", lines, "application/json")),
+    ]
+    response = client.post("/documents", files=files)
+    assert response.json()["added"] == ["notes/x.md", "y.jsonl"]
+    assert client.get("/documents/notes/x.md").json() == {
+        "id": "notes/x.md",
+        "text": "# Zoo",
+        "title": "",
+        "format": "markdown",
+    }
+    assert client.get("/documents/progress").json() == {"done": 0, "total": 0}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("x.pdf", b"text"),
+        ("x.txt", b"\xff\xfe\x00"),
+        ("x.txt", b"  \n"),
+        ("../x.txt", b"text"),
+        ("progress", b"text"),
+        ("a" * 600 + ".txt", b"text"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_refused_and_none_is_added(
+    client: httpx.Client, name: str, content: bytes
+) -> None:
+    files = [("files", ("good.txt", b"fine")), ("files", (name, content))]
+    response = client.post("/documents", files=files)
+    assert response.status_code == 422
+    assert code_of(response) == "file_refused"
+    assert len(client.get("/documents").json()["documents"]) == 1
+
+
+def test_neither_json_nor_files(client: httpx.Client) -> None:
+    response = client.post("/documents", content=b"<a/>", headers={"content-type": "text/xml"})
+    assert response.status_code == 415
+    assert code_of(response) == "type_refused"
+    form = client.post("/documents", files={"files": ("", b"")}, data={"id": "x"})
+    assert form.status_code == 422
+    assert code_of(form) == "file_refused"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "code"),
+    [
+        ("/answer", {"question": ""}, "invalid_request"),
+        ("/answer", {}, "invalid_request"),
+        ("/answer", {"question": "a", "surprise": 1}, "invalid_request"),
+        ("/answer", {"question": "a", "num_passages": 51}, "invalid_request"),
+        ("/answer", {"question": "a", "num_answers": "3"}, "invalid_request"),
+        ("/answer", {"question": "a", "min_probability": 2}, "invalid_request"),
+        ("/answer", {"question": "a\x00b"}, "invalid_request"),
+        ("/answer", {"question": "\ud800"}, "invalid_request"),
+        ("/answer", {"question": "a" * 4_001}, "question_too_long"),
+        ("/answer", {"question": "a " * 30}, "question_too_long"),
+        ("/answer", {"question": "nothing"}, "question_refused"),
+        ("/search", {"query": "q" * 4_001}, "query_too_long"),
+        ("/explain", {"sentence": "q" * 4_001}, "sentence_too_long"),
+        ("/documents", {"id": "progress", "text": "a"}, "invalid_request"),
+        ("/documents", {"id": "../a", "text": "a"}, "invalid_request"),
+        ("/documents", {"id": "a", "text": "\udfff"}, "invalid_request"),
+        ("/documents", {"id": "a", "text": "a", "format": "pdf"}, "invalid_request"),
+    ],
+)
+def test_what_is_not_as_the_schema_says_is_refused(
+    client: httpx.Client, path: str, body: dict[str, Any], code: str
+) -> None:
+    content = json.dumps(body)
+    response = client.post(path, content=content, headers={"content-type": "application/json"})
+    assert response.status_code == 422, response.text
+    assert code_of(response) == code
+    assert len(response.text) < 600
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"[1]", b'{"question": NaN}', b""])
+def test_what_is_no_json_is_refused(client: httpx.Client, content: bytes) -> None:
+    for path in ("/answer", "/documents"):
+        headers = {"content-type": "application/json"}
+        response = client.post(path, content=content, headers=headers)
+        assert response.status_code in {400, 422}
+        assert code_of(response) in {"bad_request", "invalid_request"}
+
+
+def test_other_addresses_and_methods(client: httpx.Client) -> None:
+    for path in ("/nowhere", "/docs", "/redoc", "/page/../app.py", "/training/none"):
+        response = client.get(path)
+        assert response.status_code == 404
+        assert code_of(response) in {"not_found", "no_run"}
+    response = client.put("/answer")
+    assert response.status_code == 405
+    assert code_of(response) == "method_not_allowed"
+    assert response.headers["allow"] == "POST"
+
+
+def test_an_error_of_ours_tells_nothing_and_others_still_work(
+    client: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    response = client.post("/answer", json={"question": "crash"})
+    assert response.status_code == 500
+    assert code_of(response) == "internal"
+    assert "secret" not in response.text
+    assert "a secret of the server" in caplog.text  # the log has it all
+    assert client.post("/answer", json={"question": "library"}).status_code == 200
+
+
+def test_every_response_has_strict_headers(client: httpx.Client) -> None:
+    for response in (
+        client.get("/healthz"),
+        client.get("/nowhere"),
+        client.post("/answer", json={"question": "crash"}),
+    ):
+        assert "frame-ancestors 'none'" in response.headers["content-security-policy"]
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert "server" not in response.headers
+        assert "access-control-allow-origin" not in response.headers
+
+
+def test_status_health_and_metrics(client: httpx.Client) -> None:
+    client.post("/answer", json={"question": "library"})
+    client.post("/answer", json={"question": "unheard"})
+    client.get("/nowhere/else")
+    status = client.get("/status").json()
+    assert status["model"] == "words"
+    assert status["num_documents"] == 1
+    assert client.get("/healthz").json() == {"status": "ok"}
+    told = client.get("/metrics").text
+    for line in (
+        'realm_requests_total{endpoint="/answer",method="POST",status="200"} 2.0',
+        'realm_requests_total{endpoint="other",method="GET",status="404"} 1.0',
+        "realm_answers_total 2.0",
+        "realm_answers_refused_total 1.0",
+        "realm_batch_questions_count 2.0",
+        "realm_questions_waiting 0.0",
+        "realm_documents 1.0",
+        "realm_passages 1.0",
+    ):
+        assert line in told
+    assert 'realm_request_seconds_bucket{endpoint="/answer",le="0.1"}' in told
+    assert "realm_index_age_seconds" in told
+
+
+def test_openapi_describes_every_route_with_examples(client: httpx.Client) -> None:
+    schema = client.get("/openapi.json").json()
+    for path in ("/answer", "/explain", "/search", "/documents", "/documents/{id}", "/status"):
+        for method in schema["paths"][path].values():
+            assert method["description"]
+            assert "401" in method["responses"]
+    models = schema["components"]["schemas"]
+    assert models["AnswerRequest"]["examples"]
+    body = schema["paths"]["/documents"]["post"]["requestBody"]["content"]
+    assert set(body) == {"application/json", "multipart/form-data"}
