@@ -86,7 +86,7 @@ CHAPTERS = (
             "exchange/importing:ImportReport",
             "exchange/exporting:ExportReport",
             "exchange/packing:PackReport",
-            "training/runlog:read_metrics",
+            "checkpoint/run_records:read_metrics",
         ),
     ),
     Chapter(
@@ -111,6 +111,16 @@ CHAPTERS = (
             "asking:ask_folder",
             "explaining:Explainer",
             "classifying:ClaimClassifier",
+        ),
+    ),
+    Chapter(
+        "Look at runs",
+        "Curves as data, and as a page ([reports](reports.md)).",
+        (
+            "reporting/curves:find_runs",
+            "reporting/curves:read_curves",
+            "reporting/curves:Curves",
+            "reporting/report:write_run_report",
         ),
     ),
     Chapter(
