@@ -21,8 +21,9 @@ Run = Callable[..., Any]
 World = Any
 Command = Sequence[object]
 SECONDS = 0.4
-NOT_WALKED = {"quickstart", "serve", "docs watch", "study", "calibrate"}
-"""A tour, what runs until Ctrl-C, a study of hours; test_calibrating.py asks the last for JSON."""
+NOT_WALKED = {"quickstart", "serve", "mcp", "docs watch", "study", "calibrate"}
+"""A tour, what serves until it is ended, a study of hours; test_calibrating.py asks the last for JSON.
+"""
 PUBLISHED = Path(__file__).parents[1] / "exchange" / "published"
 HEAVY = ("torch", "transformers", "pyarrow", "numpy", "matplotlib", "fastapi", "rich.progress")
 COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-7]|4[0-7]|9[0-7]|10[0-7])(?:;\d+)*m")
