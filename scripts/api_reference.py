@@ -208,9 +208,9 @@ def _described(module: str, node: ast.ClassDef | Function, chapter: Chapter) -> 
     shown = SHORT.get(f"{module}:{node.name}", dotted(module))
     come = f"from {shown} import {node.name}"
     if not isinstance(node, ast.ClassDef):
-        return [_code(come, "", signature(module, node)), *_paragraphs(node)]
+        return [_code(come, "", "", signature(module, node)), *_paragraphs(node)]
     bases = ", ".join(ast.unparse(one) for one in node.bases)
-    head = ["", f"class {node.name}({bases}): ..."] if bases else []
+    head = ["", "", f"class {node.name}({bases}): ..."] if bases else []
     parts = [_code(come, *head), *_paragraphs(node), *_table_of_fields(node)]
     for one in node.body:
         if not isinstance(one, Function) or is_property(one):
@@ -271,7 +271,11 @@ def _anchor(heading: str) -> str:
 
 
 def _code(*lines: str) -> str:
-    return "\n".join(["```python", *lines, "```"])
+    """Return lines as a block of code, with the quotes that `ruff format` wants."""
+    text = "\n".join(lines)
+    if '"' not in text:
+        text = text.replace("'", '"')
+    return f"```python\n{text}\n```"
 
 
 def _plain(text: str) -> str:

@@ -22,8 +22,7 @@ World = Any
 Command = Sequence[object]
 SECONDS = 0.4
 NOT_WALKED = {"quickstart", "serve", "mcp", "docs watch", "study", "calibrate"}
-"""A tour, what serves until it is ended, a study of hours; test_calibrating.py asks the last for JSON.
-"""
+"""A tour, what runs until it is ended, a study of hours; test_calibrating.py asks the last."""
 PUBLISHED = Path(__file__).parents[1] / "exchange" / "published"
 HEAVY = ("torch", "transformers", "pyarrow", "numpy", "matplotlib", "fastapi", "rich.progress")
 COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-7]|4[0-7]|9[0-7]|10[0-7])(?:;\d+)*m")

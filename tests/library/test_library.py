@@ -21,7 +21,7 @@ import realm
 from realm.answering import Answerer
 from realm.errors import ArtifactError, ConfigError, CorpusError, UnknownDocumentError
 from realm.fine_tuned import FineTuned
-from realm.library import library as library_module
+from realm.library import adding
 from realm.library.edition import Edition
 from realm.library.head import HEAD, read_head
 from realm.library.indexing import Indexer
@@ -225,7 +225,7 @@ def test_many_documents_become_durable_group_by_group(
     documents: list[Document],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(library_module, "GROUP_PASSAGES", 6)
+    monkeypatch.setattr(adding, "GROUP_PASSAGES", 6)
     told: list[tuple[int, int]] = []
     seen: list[int] = []
 

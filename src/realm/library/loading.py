@@ -3,6 +3,7 @@
 import re
 import shutil
 import tempfile
+import weakref
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from realm.answering import Answerer
 from realm.cache import cache_folder
 from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model
 from realm.checkpoint.sources import SOURCES
+from realm.corpus.folder import list_files
 from realm.device import AUTO, choose_device
 from realm.errors import ArtifactError, ConfigError
 from realm.explaining import Explainer
@@ -20,7 +22,7 @@ from realm.library.indexing import Indexer
 from realm.library.library import Library
 from realm.library.watching import WatchedFolder
 from realm.mini import NAME, default_model
-from realm.records import Progress
+from realm.records import Progress, Skipped
 from realm.retrieval.batch import Lengths
 from realm.storage import MANIFEST, fingerprint_of, read_json
 
@@ -70,13 +72,8 @@ def load(
     explainer = _explainer(tuned, encoder, device)
     has_own = docs is None and library is None and (tuned.run / SOURCES).is_file()
     if passages is not None or has_own:
-        answerer = Answerer.load(
-            None if str(model) == NAME else run,
-            passages=passages,
-            device=device,
-            autocast="auto",
-            progress=progress,
-        )
+        kept_in = cache_folder() / NAME if str(model) == NAME else None
+        answerer = Answerer.of(tuned, passages=passages, kept_in=kept_in, progress=progress)
         return Realm(tuned, answerer=answerer, explainer=explainer)
     indexer = Indexer(tuned)
     closing = ExitStack()
@@ -86,12 +83,15 @@ def load(
         elif library is not None:
             opened = Library.create(Path(library), indexer)
         else:
-            folder = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="realm-")))
+            folder = Path(tempfile.mkdtemp(prefix="realm-"))
+            closing.callback(shutil.rmtree, folder, ignore_errors=True)
             opened = Library.create(folder, indexer)
-        return Realm(tuned, library=opened, explainer=explainer, finally_do=closing)
+        realm = Realm(tuned, library=opened, explainer=explainer, finally_do=closing)
+        weakref.finalize(realm, closing.close)  # where nobody closes it
     except BaseException:
         closing.close()
         raise
+    return realm
 
 
 def kept_library(docs: Path, indexer: Indexer) -> Path:
@@ -104,9 +104,6 @@ def kept_library(docs: Path, indexer: Indexer) -> Path:
 
 def _read_folder(docs: Path, indexer: Indexer, progress: Progress | None) -> Library:
     """Return the library of a folder's files, brought up to date."""
-    from realm.corpus.folder import list_files
-    from realm.records import Skipped
-
     list_files(docs, Skipped())
     folder = kept_library(docs, indexer)
     try:
