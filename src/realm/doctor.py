@@ -11,7 +11,6 @@ from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 from typing import Any, Literal
 
-from realm import __version__
 from realm.cache import VARIABLE, cache_folder
 from realm.checkpoint.folders import MINILM_PACKAGE, pretrained_folder
 from realm.errors import ConfigError
@@ -19,9 +18,8 @@ from realm.mini import NAME, has_default_model, model_folder
 from realm.planning.machine import machine_memory_bytes, processor_name
 from realm.readable import size
 from realm.storage import MANIFEST, fingerprint, read_json
-from realm.versions import installed
+from realm.versions import PROJECT, installed, realm_version
 
-PROJECT = "realm-lm"
 State = Literal["good", "missing", "broken"]
 """missing: something optional that is not there; broken: something needed."""
 EXTRAS = {
@@ -125,7 +123,7 @@ def _requires() -> list[str]:
 
 def look_at_packages() -> list[Finding]:
     """Return whether Python, realm and what it needs are there, fit and importable."""
-    own = f"{__version__} in {Path(__file__).parent}"
+    own = f"{realm_version()} in {Path(__file__).parent}"
     findings = [
         Finding(group="packages", name="python", state="good", found=platform.python_version()),
         Finding(group="packages", name="realm", state="good", found=own),

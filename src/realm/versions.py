@@ -4,8 +4,7 @@ import platform
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from realm import __version__
-
+PROJECT = "realm-lm"
 DECISIVE = ("torch", "transformers", "tokenizers", "numpy")
 """Packages whose release can change what a run computes."""
 
@@ -18,7 +17,12 @@ def installed(package: str) -> str | None:
         return None
 
 
+def realm_version() -> str:
+    """Return the release of this package; "0+unknown" in a source tree that is not installed."""
+    return installed(PROJECT) or "0+unknown"
+
+
 def versions(packages: Sequence[str] = DECISIVE) -> dict[str, str | None]:
     """Return the releases of Python, realm and the packages, by name."""
-    known = {"python": platform.python_version(), "realm": __version__}
+    known = {"python": platform.python_version(), "realm": realm_version()}
     return known | {package: installed(package) for package in packages}

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from realm import __version__
 from realm.checkpoint.run_records import STAGES, RunRecord, read_run
 from realm.errors import ArtifactError
 from realm.readable import duration
@@ -24,6 +23,7 @@ from realm.reporting.numbers import MINUS
 from realm.reporting.results import examples_view, results_of
 from realm.reporting.views import charts_of, held_out_of, index_of, passages_of, tiles_of
 from realm.storage import write_text
+from realm.versions import realm_version
 
 STAGE_NAMES = {
     "ict": "Inverse Cloze Task",
@@ -127,7 +127,7 @@ def _told(
         "settings": _settings(settings),
         "provenance": provenance_of(record),
         "contents": [*contents, ("settings", "Settings"), ("provenance", "Provenance")],
-        "version": __version__,
+        "version": realm_version(),
         "css": (_HERE / "page.css").read_text(encoding="utf-8"),
     }
 
