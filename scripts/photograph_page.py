@@ -17,6 +17,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 DESKTOP = {"width": 1280, "height": 800}
+TALL = {"width": 1280, "height": 1060}
 PHONE = {"width": 360, "height": 780}
 MAX_BYTES = 150_000
 QUESTION = "Who turned Beethoven round to see the applause after his Ninth Symphony?"
@@ -48,7 +49,7 @@ def main() -> None:
         take("page-ask-phone.png", asked, "#answer", viewport=PHONE)
         take("page-no-answer.png", refused, ".answer.none")
         take("page-place.png", asked, ".evidence mark", then=open_place)
-        take("page-fill.png", blank, ".table3")
+        take("page-fill.png", blank, ".table3", viewport=TALL)
         take("page-documents.png", "#documents", ".listing")
         take("page-training.png", f"#training?{urlencode({'run': told.run})}", ".curve")
         browser.close()
@@ -66,18 +67,19 @@ def photograph(
     ready: str,
     out: Path,
     *,
-    viewport: dict[str, int] | None = None,
+    viewport: dict[str, int] = DESKTOP,
     color_scheme: str = "light",
     then: Callable[[Page], None] | None = None,
 ) -> None:
-    """Write one photograph, in few enough colours to be small."""
+    """Write one photograph, in so few colours that it is small; rare ones are kept."""
+    is_phone = viewport == PHONE
     context = browser.new_context(
-        viewport=viewport or DESKTOP,  # pyright: ignore[reportArgumentType]
+        viewport=viewport,  # pyright: ignore[reportArgumentType]
         color_scheme=color_scheme,  # pyright: ignore[reportArgumentType]
-        device_scale_factor=1 if viewport is None else 2,
+        device_scale_factor=2 if is_phone else 1,
         reduced_motion="reduce",
-        is_mobile=viewport is not None,
-        has_touch=viewport is not None,
+        is_mobile=is_phone,
+        has_touch=is_phone,
     )
     page = context.new_page()
     page.goto(address)
@@ -87,7 +89,8 @@ def photograph(
     page.wait_for_timeout(500)
     taken = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     context.close()
-    taken.quantize(colors=200, dither=Image.Dither.NONE).save(out, optimize=True)
+    few = taken.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=4, dither=Image.Dither.NONE)
+    few.save(out, optimize=True)
     print(f"{out}: {out.stat().st_size:,} bytes")  # noqa: T201 - a script
     if out.stat().st_size > MAX_BYTES:
         raise SystemExit(f"{out} is larger than {MAX_BYTES:,} bytes")
