@@ -207,16 +207,16 @@ def test_words_score_as_bm25_over_the_same_passages(
 def test_segments_stay_few_and_hold_what_they_held(
     library: Library, indexer: Indexer, documents: list[Document]
 ) -> None:
-    for number in range(30):
+    for number in range(20):
         library.add(Document(id=f"d{number:02}", text=f"{documents[number % 8].text}"), indexer)
         assert len(library.current().segments) < 16
     assert len(folders(library)) == len(library.current().segments)
-    assert [info.id for info in library.current().infos()] == [f"d{n:02}" for n in range(30)]
-    for number in range(0, 30, 2):
+    assert [info.id for info in library.current().infos()] == [f"d{n:02}" for n in range(20)]
+    for number in range(0, 20, 2):
         library.remove(f"d{number:02}")
     edition = Library(library.folder).current()
     assert sum(s.num_passages for s in edition.segments) <= 2 * edition.num_passages
-    assert len(texts(edition, indexer)) == edition.num_passages == 45
+    assert len(texts(edition, indexer)) == edition.num_passages == 30
 
 
 def test_many_documents_become_durable_group_by_group(
@@ -252,7 +252,7 @@ OPERATIONS = st.one_of(
 
 
 @settings(
-    max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+    max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
 )
 @given(st.lists(OPERATIONS, min_size=1, max_size=10))
 def test_history_leaves_no_trace(
@@ -344,7 +344,7 @@ def test_writers_in_turn_and_readers_meanwhile(  # noqa: C901 - two kinds of thr
 
     def write(opened: Library, mine: list[Document]) -> None:
         try:
-            for _ in range(4):
+            for _ in range(2):
                 for document in mine:
                     opened.add(document, indexer)
                     assert document.id in opened.current().held

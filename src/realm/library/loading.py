@@ -14,7 +14,7 @@ from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model
 from realm.checkpoint.sources import SOURCES
 from realm.corpus.folder import list_files
 from realm.device import AUTO, choose_device
-from realm.errors import ArtifactError, ConfigError
+from realm.errors import ArtifactError, ConfigError, LockedError
 from realm.explaining import Explainer
 from realm.fine_tuned import FineTuned
 from realm.library.face import ExplainerOver, Realm
@@ -30,10 +30,10 @@ from realm.storage import MANIFEST, fingerprint_of, read_json
 def load(
     model: str | Path = NAME,
     *,
-    docs: Path | None = None,
-    library: Path | None = None,
-    passages: Path | None = None,
-    encoder: Path | None = None,
+    docs: str | Path | None = None,
+    library: str | Path | None = None,
+    passages: str | Path | None = None,
+    encoder: str | Path | None = None,
     device: str = AUTO,
     progress: Progress | None = None,
 ) -> Realm:
@@ -69,11 +69,15 @@ def load(
         )
     run = default_model() if str(model) == NAME else Path(model)
     tuned = FineTuned.load(run, device=device, autocast="auto")
-    explainer = _explainer(tuned, encoder, device)
+    explainer = _explainer(tuned, None if encoder is None else Path(encoder), device)
     has_own = docs is None and library is None and (tuned.run / SOURCES).is_file()
     if passages is not None or has_own:
-        kept_in = cache_folder() / NAME if str(model) == NAME else None
-        answerer = Answerer.of(tuned, passages=passages, kept_in=kept_in, progress=progress)
+        answerer = Answerer.of(
+            tuned,
+            passages=None if passages is None else Path(passages),
+            kept_in=cache_folder() / NAME if str(model) == NAME else None,
+            progress=progress,
+        )
         return Realm(tuned, answerer=answerer, explainer=explainer)
     indexer = Indexer(tuned)
     closing = ExitStack()
@@ -108,6 +112,8 @@ def _read_folder(docs: Path, indexer: Indexer, progress: Progress | None) -> Lib
     folder = kept_library(docs, indexer)
     try:
         library = Library.create(folder, indexer)
+    except LockedError:
+        raise  # somebody else is at it
     except ArtifactError:  # damaged: it can be made again
         shutil.rmtree(folder, ignore_errors=True)
         library = Library.create(folder, indexer)
