@@ -1,8 +1,8 @@
 """Questions -> answers with evidence: retrieve, read, rank, and say where the words stand."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -35,7 +35,9 @@ from realm.retrieval.retriever import NULL_ROW
 
 NUM_SPANS = 200
 """Most probable spans of a question that are summed by string."""
-BATCH_TOKENS = 4_096
+BATCH_TOKENS = 2_048
+READ_TOGETHER = 16
+"""Questions whose passages are read together."""
 OpenIndex = Callable[[Model, PassageStore], Snapshot]
 
 
@@ -254,10 +256,16 @@ class Answerer:
         wanted = max(num_passages, num_retrieved or 0)
         nothing: list[tuple[list[int], list[float]]] = [([], [])] * len(pieces)
         retrieved = self.retriever.retrieve(questions, wanted) if len(self.store) else nothing
+        found = [
+            _Found(ids, rows[:num_passages], scores[:num_passages])
+            for ids, (rows, scores) in zip(pieces, retrieved, strict=True)
+        ]
         answered: list[AnsweredQuestion] = []
-        for question, ids, (rows, scores) in zip(questions, pieces, retrieved, strict=True):
-            read, weights = rows[:num_passages], self._weights(scores[:num_passages])
-            answers, evidence = self._read(ids, read, scores[:num_passages], weights, num_answers)
+        for question, (rows, _), one, logits in zip(
+            questions, retrieved, found, self._logits(found), strict=True
+        ):
+            weights = self._weights(one.scores)
+            answers, evidence = self._best(one, weights, logits, num_answers)
             if calibration is not None and evidence is not None and answers:
                 answers = _calibrated(answers, calibration.calibrator.probability(evidence))
             answered.append(
@@ -265,7 +273,7 @@ class Answerer:
                     question=question,
                     answers=answers,
                     passage_rows=tuple(rows),
-                    read_rows=tuple(read),
+                    read_rows=tuple(one.rows),
                     read_probabilities=tuple(weights.softmax(dim=0).tolist()),
                     evidence=evidence,
                     is_calibrated=calibration is not None,
@@ -283,12 +291,33 @@ class Answerer:
         return question_ids(self.store.tokenizer, question, self.lengths.question)
 
     @torch.inference_mode()
-    def _read(
+    def _logits(self, found: Sequence["_Found"]) -> Iterator[list[Tensor]]:
+        """Yield the logits of each question's passages, and of the null passage, if it is read.
+
+        Some questions are read together: so many that their logits fit in memory.
+        """
+        also = [NULL_ROW] if self.reader.reads_null else []
+        budget = Budget(pad_id=self.store.tokenizer.pad_id, batch_tokens=BATCH_TOKENS)
+        for start in range(0, len(found), READ_TOGETHER):
+            some = found[start : start + READ_TOGETHER]
+            inputs = [
+                span_inputs(self.store, one.ids, [*one.rows, *also], self.lengths.joint)
+                if one.rows
+                else []
+                for one in some
+            ]
+            with autocast_to(self.autocast, device_of(self.reader)):
+                logits = span_logits(self.reader, [x for mine in inputs for x in mine], budget)
+            for mine in inputs:
+                yield logits[: len(mine)]
+                del logits[: len(mine)]
+
+    @torch.inference_mode()
+    def _best(
         self,
-        question_ids: list[int],
-        rows: list[int],
-        scores: list[float],
+        found: "_Found",
         weighted: Float[Tensor, " rows"],
+        logits: list[Tensor],
         num_answers: int,
     ) -> tuple[tuple[Answer, ...], Evidence | None]:
         """Return the most probable strings among the passages read, and what speaks for the best.
@@ -296,14 +325,10 @@ class Answerer:
         All from one softmax, as in training: the spans of all passages, each with its passage's
         log p(z|x), and the null passage of a reader that learned it, which has no score.
         """
-        if not rows:
+        if not found.rows:
             return (), None
-        also = [NULL_ROW] if self.reader.reads_null else []
-        inputs = span_inputs(self.store, question_ids, [*rows, *also], self.lengths.joint)
-        budget = Budget(pad_id=self.store.tokenizer.pad_id, batch_tokens=BATCH_TOKENS)
-        with autocast_to(self.autocast, device_of(self.reader)):
-            logits = span_logits(self.reader, inputs, budget)
-        null = logits.pop()[0, :1] if also else torch.empty(0)
+        reads_null = self.reader.reads_null
+        null = logits.pop()[0, :1] if reads_null else torch.empty(0)
         prior = weighted.log_softmax(dim=0)
         flat = torch.cat(
             [(part + log_p).reshape(-1) for part, log_p in zip(logits, prior, strict=True)]
@@ -314,7 +339,7 @@ class Answerer:
         best = probabilities[: len(flat)].topk(min(NUM_SPANS, len(flat)))
         gathered = gather(
             self.store,
-            rows,
+            found.rows,
             best.values.tolist(),
             best.indices.tolist(),
             sizes=[part.numel() for part in logits],
@@ -325,11 +350,11 @@ class Answerer:
         evidence = measure_evidence(
             gathered.totals,
             gathered.best_of_passage,
-            num_read=len(rows),
+            num_read=len(found.rows),
             best_logit=max(float(part.max()) for part in logits if part.numel()),
-            scores=scores,
-            overlap=self._overlap(question_ids, rows[0]),
-            p_null=float(probabilities[-1]) if also else None,
+            scores=found.scores,
+            overlap=self._overlap(found.ids, found.rows[0]),
+            p_null=float(probabilities[-1]) if reads_null else None,
         )
         return gathered.answers(weighted.softmax(dim=0), num_answers), evidence
 
@@ -339,6 +364,17 @@ class Answerer:
         held = asked.intersection(self.store.wordpieces(row).tolist())
         held |= asked.intersection(self.store.tokenizer.encode(self.store.title(row)).ids)
         return len(held) / len(asked)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A question's wordpieces, and the passages that are read for it."""
+
+    ids: list[int]
+    rows: list[int]
+    """Best first."""
+    scores: list[float]
+    """Of those passages."""
 
 
 def _calibrated(answers: tuple[Answer, ...], probability: float) -> tuple[Answer, ...]:

@@ -5,9 +5,11 @@ this twin only ever runs forwards, and gives the same hidden states bit for bit 
 them). Its parameters start as whatever is in memory: they are to be loaded.
 """
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -38,6 +40,7 @@ class QuickBert(nn.Module):
         input_ids: Int[Tensor, "rows length"],
         token_type_ids: Int[Tensor, "rows length"],
         attention_mask: Bool[Tensor, "rows 1 1 length"] | None = None,
+        lengths: Sequence[int] | None = None,
     ) -> QuickOutput:
         """Return the last layer's hidden states.
 
@@ -45,10 +48,13 @@ class QuickBert(nn.Module):
             input_ids: wordpieces.
             token_type_ids: segments.
             attention_mask: True where a wordpiece is real; None where all are.
+            lengths: of sequences that stand one after the other in each row, and see only
+                themselves: no padding, and what is read of one does not depend on the others;
+                None: each row is one sequence.
         """
-        hidden = self.embeddings(input_ids, token_type_ids)
+        hidden = self.embeddings(input_ids, token_type_ids, lengths)
         for layer in self.encoder.layer:  # pyright: ignore[reportGeneralTypeIssues]
-            hidden = layer(hidden, attention_mask)
+            hidden = layer(hidden, attention_mask, lengths)
         return QuickOutput(hidden)
 
 
@@ -72,10 +78,14 @@ class _Embeddings(nn.Module):
         self.LayerNorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
 
     def forward(
-        self, ids: Int[Tensor, "rows length"], segments: Int[Tensor, "rows length"]
+        self,
+        ids: Int[Tensor, "rows length"],
+        segments: Int[Tensor, "rows length"],
+        lengths: Sequence[int] | None,
     ) -> Float[Tensor, "rows length width"]:
         summed = self.word_embeddings(ids) + self.token_type_embeddings(segments)
-        return self.LayerNorm(summed + self.position_embeddings.weight[: ids.shape[1]])
+        parts = [self.position_embeddings.weight[:n] for n in lengths or (ids.shape[1],)]
+        return self.LayerNorm(summed + (torch.cat(parts) if len(parts) > 1 else parts[0]))
 
 
 class _Projected(nn.Module):
@@ -104,12 +114,18 @@ class _SelfAttention(nn.Module):
         self,
         hidden: Float[Tensor, "rows length width"],
         mask: Bool[Tensor, "rows 1 1 length"] | None,
+        lengths: Sequence[int] | None,
     ) -> Float[Tensor, "rows length width"]:
         heads = [
             part(hidden).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for part in (self.query, self.key, self.value)
         ]
-        attended = nn.functional.scaled_dot_product_attention(*heads, attn_mask=mask)
+        attend = nn.functional.scaled_dot_product_attention
+        if lengths is None:
+            attended = attend(*heads, attn_mask=mask)
+        else:
+            sequences = zip(*(part.split(list(lengths), dim=2) for part in heads), strict=True)
+            attended = torch.cat([attend(*one) for one in sequences], dim=2)
         return attended.transpose(1, 2).flatten(-2)
 
 
@@ -143,8 +159,9 @@ class _Layer(nn.Module):
         self,
         hidden: Float[Tensor, "rows length width"],
         mask: Bool[Tensor, "rows 1 1 length"] | None,
+        lengths: Sequence[int] | None,
     ) -> Float[Tensor, "rows length width"]:
-        attended = self.attention.output(self.attention.self(hidden, mask), hidden)
+        attended = self.attention.output(self.attention.self(hidden, mask, lengths), hidden)
         return self.output(self.intermediate(attended), attended)
 
 

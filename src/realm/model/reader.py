@@ -1,13 +1,16 @@
 """The span reader for Open-QA: which words of the passage answer the question (ORQA)."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from realm.device import device_of
 from realm.model.bert import Bert, bert_settings, build_bert, hidden_states, widened
 from realm.model.inputs import Inputs
+from realm.model.quick_bert import QuickBert
 
 NORM_EPS = 1e-3
 """Of the released code's layer norm over span features."""
@@ -68,19 +71,49 @@ class Reader(nn.Module):
         Returns:
             logits[r, s, w] of the span of w + 1 wordpieces that starts at s.
         """
+        return self._score(hidden_states(self.bert, inputs), in_passage.long() - 1)
+
+    @property
+    def can_pack(self) -> bool:
+        """Whether `read_packed` is there: with the BERT for answering, and of use on a CPU."""
+        return isinstance(self.bert, QuickBert) and device_of(self).type == "cpu"
+
+    def read_packed(
+        self,
+        ids: Int[Tensor, "1 length"],
+        segments: Int[Tensor, "1 length"],
+        owners: Int[Tensor, "1 length"],
+        lengths: Sequence[int],
+    ) -> Float[Tensor, "1 length widths"]:
+        """Return the logits of the spans of sequences that stand one after the other.
+
+        Nothing is padded, and what is read of one sequence does not depend on those beside it.
+
+        Args:
+            ids: wordpieces of all of them.
+            segments: their segments.
+            owners: the number of its sequence at the body's wordpieces, -1 elsewhere.
+            lengths: of each sequence.
+        """
+        output = self.bert(input_ids=ids, token_type_ids=segments, lengths=lengths)
+        return self._score(cast("Tensor", output.last_hidden_state), owners)
+
+    def _score(
+        self, hidden: Float[Tensor, "rows length width"], owners: Int[Tensor, "rows length"]
+    ) -> Float[Tensor, "rows length widths"]:
+        """Return the logit of each span that stays within one body, -inf of all others."""
         widths = self.max_answer_wordpieces
-        starts, ends = self.projection(hidden_states(self.bert, inputs)).split(
-            self.span_hidden, dim=-1
-        )
+        starts, ends = self.projection(hidden).split(self.span_hidden, dim=-1)
         padded_ends = nn.functional.pad(ends, (0, 0, 0, widths - 1))
         per_width = [padded_ends[:, w : w + starts.shape[1]] for w in range(widths)]
-        hidden = torch.relu(starts[:, :, None] + torch.stack(per_width, dim=2))
-        logits = widened(self.score(self.norm(hidden)).squeeze(-1))
-        padded_in = nn.functional.pad(in_passage, (0, widths - 1))
-        end_is_in = torch.stack(
-            [padded_in[:, w : w + in_passage.shape[1]] for w in range(widths)], dim=2
+        spans = torch.relu(starts[:, :, None] + torch.stack(per_width, dim=2))
+        logits = widened(self.score(self.norm(spans)).squeeze(-1))
+        padded_owners = nn.functional.pad(owners, (0, widths - 1), value=-1)
+        of_end = torch.stack(
+            [padded_owners[:, w : w + owners.shape[1]] for w in range(widths)], dim=2
         )
-        return logits.masked_fill(~(in_passage[:, :, None] & end_is_in), float("-inf"))
+        is_span = (owners[:, :, None] == of_end) & (of_end >= 0)
+        return logits.masked_fill(~is_span, float("-inf"))
 
 
 def build_reader(settings: dict[str, Any]) -> Reader:

@@ -1,7 +1,8 @@
 """One forward pass of REALM over a batch: fresh scores of the candidates, then reading them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -168,8 +169,10 @@ def span_logits(
 ) -> list[Float[Tensor, "starts widths"]]:
     """Return, for each passage, the logits of its spans: [s, w] is wordpieces s to s + w.
 
-    They come in main memory.
+    They come in main memory. A reader for answering on a CPU reads without padding.
     """
+    if reader.can_pack:
+        return _packed_span_logits(reader, inputs, budget)
     device = device_of(reader)
     logits: dict[int, Tensor] = {}
     for group in group_by_length([len(item.ids) for item in inputs], budget.batch_tokens):
@@ -183,3 +186,38 @@ def span_logits(
         for place, (number, item) in enumerate(zip(group, chosen, strict=True)):
             logits[number] = group_logits[place, item.first : item.last + 1]
     return [logits[number] for number in range(len(inputs))]
+
+
+def _packed_span_logits(
+    reader: Reader, inputs: Sequence[SpanInput], budget: Budget
+) -> list[Float[Tensor, "starts widths"]]:
+    """Return what `span_logits` does, from sequences that are read one after the other."""
+    found: list[Tensor] = []
+    for pack in _packs(inputs, budget.batch_tokens):
+        lengths = [len(item.ids) for item in pack]
+        owners = torch.full((1, sum(lengths)), -1)
+        bounds = list(accumulate(lengths, initial=0))
+        for number, (start, item) in enumerate(zip(bounds[:-1], pack, strict=True)):
+            owners[0, start + item.first : start + item.last + 1] = number
+        ids = torch.tensor([[piece for item in pack for piece in item.ids]])
+        segments = torch.tensor([[kind for item in pack for kind in item.segments]])
+        logits = reader.read_packed(ids, segments, owners, lengths)[0]
+        found += [
+            logits[start + item.first : start + item.last + 1]
+            for start, item in zip(bounds[:-1], pack, strict=True)
+        ]
+    return found
+
+
+def _packs(inputs: Sequence[SpanInput], batch_tokens: int) -> Iterator[list[SpanInput]]:
+    """Yield as many of the inputs as fit a budget, in their order; at least one."""
+    pack: list[SpanInput] = []
+    size = 0
+    for item in inputs:
+        if pack and size + len(item.ids) > batch_tokens:
+            yield pack
+            pack, size = [], 0
+        pack.append(item)
+        size += len(item.ids)
+    if pack:
+        yield pack
