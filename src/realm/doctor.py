@@ -29,6 +29,8 @@ EXTRAS = {
     "demo": "the MiniLM weights that training starts from: realm quickstart, --init minilm",
     "plot": "reports to look at: realm report",
     "serve": "answers over HTTP: realm serve",
+    "mcp": "tools for assistants that speak MCP",
+    "haystack": "a retriever and a reader for Haystack",
 }
 """What each extra is for; one that is not named here is told without."""
 NEEDED = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pyarrow")

@@ -5,6 +5,8 @@ import pytest
 from realm.reporting.charts import Line, draw_lines, grouped, smoothed
 from realm.reporting.numbers import change, number
 
+pytest.importorskip("matplotlib", reason="the extra plot is not installed")
+
 
 def test_a_long_series_becomes_means_of_neighbours() -> None:
     points = [(step, float(step)) for step in range(1_000)]

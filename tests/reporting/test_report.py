@@ -14,6 +14,7 @@ from realm.errors import ArtifactError, ConfigError
 from realm.reporting.report import render_run_report, write_run_report
 from realm.storage import locked
 
+pytest.importorskip("matplotlib", reason="the extra plot is not installed")
 MakeRun = Callable[..., Path]
 Lines = Callable[..., list[dict[str, Any]]]
 Make = Callable[..., dict[str, Any]]
@@ -220,6 +221,19 @@ def test_an_evaluation_beside_the_run_is_found_by_its_fingerprint(
     named = Page(render_run_report(made, evaluations=[tmp_path / "other.json"])).shown
     assert "Of another model: other (cdcdcdcdcdcd)" in named
     assert "own.json" not in named
+
+
+def test_several_evaluations_stand_side_by_side_the_own_retriever_first(
+    make_run: MakeRun, evaluation: Make, tmp_path: Path
+) -> None:
+    made = make_run("qa", settings=STAGES["finetune"])
+    for name, retriever in (("a", "bm25"), ("b", "dense")):
+        told = json.dumps(evaluation(retriever=retriever), indent=2)
+        (tmp_path / f"{name}.json").write_text(told)
+    shown = Page(render_run_report(made)).shown
+    assert "Side by side" in shown
+    assert "dense dev.jsonl, b.json 50.0 40.0 to 60.0 80.0" in shown
+    assert shown.index("b.json: retriever dense") < shown.index("a.json: retriever bm25")
 
 
 def test_examples_are_right_and_wrong_with_their_evidence(

@@ -13,6 +13,8 @@ from realm.storage import read_json
 KINDS = ("report", "claim-report")
 LOOK_BYTES = 256
 """An evaluation says what it is at its beginning."""
+OWN_RETRIEVERS = ("realm", "dense", "hybrid")
+"""What an evaluation calls the run's own retriever."""
 _GROUPS = {
     "question_word": "By question word",
     "gold_rank": "By rank of the first passage with an answer",
@@ -57,6 +59,11 @@ class Evaluation:
     def is_of_claims(self) -> bool:
         """Whether claims were classified, not questions answered."""
         return self.content["kind"] == "claim-report"
+
+    @property
+    def retriever(self) -> str:
+        """Who found the passages."""
+        return str(self.content["retriever"])
 
     @property
     def fingerprint(self) -> str:
@@ -140,7 +147,9 @@ def read_evaluation(path: Path) -> Evaluation:
 
 
 def find_evaluations(run: Path, fingerprints: Collection[str]) -> list[Evaluation]:
-    """Return the evaluations of a run that lie in its folder or beside it, by file name.
+    """Return the evaluations of a run that lie in its folder or beside it.
+
+    Those with its own retriever come first, then by file name.
 
     Args:
         run: the run's folder.
@@ -157,7 +166,7 @@ def find_evaluations(run: Path, fingerprints: Collection[str]) -> list[Evaluatio
                 continue  # half written, or of an older release
             if evaluation.is_of(fingerprints):
                 found.append(evaluation)
-    return found
+    return sorted(found, key=lambda one: one.retriever not in OWN_RETRIEVERS)
 
 
 def failures_of(evaluation: Evaluation) -> Failures | None:

@@ -73,14 +73,16 @@ METRICS = {
     "readable": Metric(
         label="readable", unit="share", about="an answer stands in a passage that was read"
     ),
-    "read_accuracy": Metric(label="read", unit="share", about="given a passage that tells"),
-    "guess_accuracy": Metric(label="guess", unit="share", about="given no passage"),
-    "copy_accuracy": Metric(label="copy", unit="share", about="given the very passage"),
-    "dense_guess_accuracy": Metric(label="guess, many masks", unit="share"),
-    "read_loss": Metric(label="read", unit="nats"),
-    "guess_loss": Metric(label="guess", unit="nats"),
-    "copy_loss": Metric(label="copy", unit="nats"),
-    "dense_guess_loss": Metric(label="guess, many masks", unit="nats"),
+    "read_accuracy": Metric(
+        label="reading, right", unit="share", about="given a passage that tells"
+    ),
+    "guess_accuracy": Metric(label="guessing, right", unit="share", about="given no passage"),
+    "copy_accuracy": Metric(label="copying, right", unit="share", about="given the very passage"),
+    "dense_guess_accuracy": Metric(label="guessing many masks, right", unit="share"),
+    "read_loss": Metric(label="reading, loss", unit="nats"),
+    "guess_loss": Metric(label="guessing, loss", unit="nats"),
+    "copy_loss": Metric(label="copying, loss", unit="nats"),
+    "dense_guess_loss": Metric(label="guessing many masks, loss", unit="nats"),
     "num_passages": Metric(label="passages searched"),
     "examples": Metric(label="examples"),
     "gradient_norm": Metric(label="gradient norm"),

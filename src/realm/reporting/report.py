@@ -20,7 +20,7 @@ from realm.reporting.charts import missing_plot
 from realm.reporting.curves import Curves, curves_of
 from realm.reporting.evaluations import Evaluation, find_evaluations, read_evaluation
 from realm.reporting.numbers import MINUS
-from realm.reporting.results import examples_view, results_of
+from realm.reporting.results import examples_view, results_of, side_by_side
 from realm.reporting.views import charts_of, held_out_of, index_of, passages_of, tiles_of
 from realm.storage import write_text
 from realm.versions import realm_version
@@ -117,13 +117,13 @@ def _told(
     ]
     return {
         **sections,
+        "side_by_side": side_by_side(evaluations),
         "name": curves.name,
         "stage_name": STAGE_NAMES[curves.stage],
         "state": curves.state,
         "lead": _lead(record, curves),
         "tiles": tiles_of(curves, next((e for e in evaluations if e.is_of(fingerprints)), None)),
         "held_out_steps": steps,
-        "held_out_note": f", {len(rows)} numbers" if len(rows) > 1 else "",
         "settings": _settings(settings),
         "provenance": provenance_of(record),
         "contents": [*contents, ("settings", "Settings"), ("provenance", "Provenance")],

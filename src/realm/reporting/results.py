@@ -13,6 +13,9 @@ from realm.reporting.evaluations import (
 )
 from realm.reporting.views import Chart
 
+MAX_COLUMNS = 6
+"""More would not fit side by side on paper."""
+
 
 def results_of(
     evaluations: Sequence[Evaluation], fingerprints: Collection[str]
@@ -24,6 +27,25 @@ def results_of(
         fingerprints: of this run's parameters.
     """
     return [_result(one, place, fingerprints) for place, one in enumerate(evaluations)]
+
+
+def side_by_side(evaluations: Sequence[Evaluation]) -> dict[str, Any] | None:
+    """Return a row for each evaluation, a column for each metric; None where there is but one."""
+    if len(evaluations) < 2:
+        return None
+    tables = [{row.label: row for row in one.metrics().rows} for one in evaluations]
+    columns = list(dict.fromkeys(label for table in tables for label in table))[:MAX_COLUMNS]
+    return {
+        "columns": columns,
+        "rows": [
+            {
+                "label": one.retriever,
+                "note": f"{one.split}, {one.path.name}",
+                "cells": [table.get(label) for label in columns],
+            }
+            for one, table in zip(evaluations, tables, strict=True)
+        ],
+    }
 
 
 def examples_view(evaluations: Sequence[Evaluation], num_examples: int) -> dict[str, Any] | None:
@@ -59,7 +81,7 @@ def _result(one: Evaluation, place: int, fingerprints: Collection[str]) -> dict[
     content = one.content
     split, kind = content["split"], "claims" if one.is_of_claims else "questions"
     asked, total = int(split["num_asked"]), int(split[f"num_{kind}"])
-    told = [f"{one.path.name}: retriever {content['retriever']}"]
+    told = [f"{one.path.name}: retriever {one.retriever}"]
     if "num_passages" in content["corpus"]:
         told.append(f"{content['corpus']['num_passages']:,} passages")
     told.append(f"{content['settings']['num_passages']} read for each")
