@@ -126,9 +126,12 @@ def run(tmp_path: Path) -> Iterator[Path]:
         yield run
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A Chromium without a window; where there is none, the test is skipped."""
+    """A Chromium without a window; where there is none, the test is skipped.
+
+    Not for the session: while it is open, nothing else in this thread may run an event loop.
+    """
     api = pytest.importorskip("playwright.sync_api", reason="the package playwright is missing")
     if not CHROMIUM.exists():
         pytest.skip(f"no Chromium at {CHROMIUM}: apt-get install chromium")

@@ -13,6 +13,7 @@ def test_a_word_is_blanked_and_a_model_without_an_encoder_says_so(
     site: Any, visit: Make, shows: Make
 ) -> None:
     page = visit(site, "#fill")
+    shows(page, "#fill-result", "realm serve --encoder RUN")
     page.fill("#sentence", "Fermat was born in Toulouse.")
     page.evaluate("document.querySelector('#sentence').setSelectionRange(19, 27)")
     page.click("#blank")
@@ -22,7 +23,9 @@ def test_a_word_is_blanked_and_a_model_without_an_encoder_says_so(
     page.click("#blank")
     assert page.input_value("#sentence") == "[MASK] was born in Toulouse."
     assert page.input_value("#fill-answer") == "Fermat"
-    page.click("#fill-button")
+    with page.expect_response("**/explain") as told:
+        page.click("#fill-button")
+    assert told.value.status == 409
     shows(page, "#fill-result", "This model cannot fill blanks")
 
 

@@ -60,7 +60,7 @@ def test_it_fits_a_phone_and_can_be_read_in_the_light_and_in_the_dark(
     ask(page, QUESTION)
     for tab, ready in (
         ("ask", "#answer"),
-        ("fill", "#fill-result .welcome"),
+        ("fill", "#fill-result > *"),
         ("documents", ".document-link"),
         ("training", ".curve"),
     ):

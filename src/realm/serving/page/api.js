@@ -3,7 +3,7 @@
 const TOKEN = "realm-token";
 
 /** An answer that is an error: `code` is for programs, `message` for people. */
-export class ApiError extends Error {
+class ApiError extends Error {
   constructor(status, code, message) {
     super(message);
     this.status = status;
@@ -54,7 +54,7 @@ async function send(method, path, { json, form, signal }) {
 }
 
 /** Return what the server says to one request, as JSON. */
-export async function request(method, path, options = {}) {
+async function request(method, path, options = {}) {
   const response = await send(method, path, options);
   if (response.status === 401 && (await askForToken(await errorOf(response)))) {
     return request(method, path, options);
@@ -64,7 +64,7 @@ export async function request(method, path, options = {}) {
 }
 
 /** Return the path of a document: its slashes stay, all else is escaped. */
-export function documentPath(id) {
+function documentPath(id) {
   return `/documents/${id.split("/").map(encodeURIComponent).join("/")}`;
 }
 

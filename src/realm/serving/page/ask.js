@@ -44,8 +44,22 @@ function requestOf({ q, n, read, min }) {
 
 function calibration(answered) {
   return answered.calibrated
-    ? el("span", { class: "tag", title: "The chance that this answer is right, fitted on questions with known answers" }, "calibrated")
-    : el("span", { class: "tag open", title: "The reader’s own p(y|x); it was not fitted to how often such answers are right" }, "not calibrated");
+    ? el(
+        "span",
+        {
+          class: "tag",
+          title: "The chance that this answer is right, fitted on questions with known answers",
+        },
+        "calibrated",
+      )
+    : el(
+        "span",
+        {
+          class: "tag open",
+          title: "The reader’s own p(y|x); it was not fitted to how often such answers are right",
+        },
+        "not calibrated",
+      );
 }
 
 function said(answered, answer) {
@@ -55,11 +69,16 @@ function said(answered, answer) {
     { class: "said" },
     el("p", { class: "label" }, "Answer"),
     el("p", { class: "answer", id: "answer" }, answer.text),
-    el("p", { class: "measure" },
+    el(
+      "p",
+      { class: "measure" },
       el("span", { class: "p-name" }, "p"),
       el("span", { class: "p-value" }, probability(answer.probability)),
       calibration(answered),
-      answered.calibrated && threshold === 0 ? el("span", { class: "tag open plainly" }, "no threshold") : null),
+      answered.calibrated && threshold === 0
+        ? el("span", { class: "tag open plainly" }, "no threshold")
+        : null,
+    ),
     gauge(answer.probability, threshold),
   );
 }
@@ -74,7 +93,9 @@ function noAnswer(answered) {
   const threshold = answered.min_probability ?? 0;
   const why = best
     ? `The best guess reaches p = ${probability(best.probability)}; less than ${probability(threshold)} is not said.`
-    : answered.passages.length ? "No passage that was read holds one." : "There are no documents to find it in.";
+    : answered.passages.length
+      ? "No passage that was read holds one."
+      : "There are no documents to find it in.";
   return el(
     "header",
     { class: "said" },
@@ -83,7 +104,11 @@ function noAnswer(answered) {
     el("p", { class: "why" }, why),
     best ? gauge(best.probability, threshold) : null,
     threshold > 0 && answered.passages?.length
-      ? el("p", { class: "row" }, el("button", { type: "button", id: "anyway", onclick: seeAnyway }, "Show the best guess"))
+      ? el(
+          "p",
+          { class: "row" },
+          el("button", { type: "button", id: "anyway", onclick: seeAnyway }, "Show the best guess"),
+        )
       : null,
   );
 }
@@ -91,8 +116,13 @@ function noAnswer(answered) {
 function noDocuments() {
   return notice(
     "There are no documents yet",
-    el("p", {}, "Answers are cut out of your documents. ",
-      el("a", { href: "#documents" }, "Add some"), ", then ask."),
+    el(
+      "p",
+      {},
+      "Answers are cut out of your documents. ",
+      el("a", { href: "#documents" }, "Add some"),
+      ", then ask.",
+    ),
   );
 }
 
@@ -104,9 +134,20 @@ function welcome() {
     ["p(z|x)", "how much of that trust the retriever gives to one passage"],
     ["No answer", "is said where the best guess is less probable than the model’s threshold"],
   ];
-  return el("div", { class: "welcome" },
-    el("p", { class: "lead" }, "Answers are cut out of your documents, word for word, and show where they stand."),
-    el("dl", { class: "terms" }, ...terms.flatMap(([term, what]) => [el("dt", {}, term), el("dd", {}, what)])));
+  return el(
+    "div",
+    { class: "welcome" },
+    el(
+      "p",
+      { class: "lead" },
+      "Answers are cut out of your documents, word for word, and show where they stand.",
+    ),
+    el(
+      "dl",
+      { class: "terms" },
+      ...terms.flatMap(([term, what]) => [el("dt", {}, term), el("dd", {}, what)]),
+    ),
+  );
 }
 
 function chosen(answered, index) {

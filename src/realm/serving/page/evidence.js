@@ -13,7 +13,12 @@ function mark(words) {
 /** Return the address of a place in a document. */
 function placeOf({ document, line, passage, start, end }) {
   return address("documents", {
-    id: document, line, start, end, from: passage.start, to: passage.end,
+    id: document,
+    line,
+    start,
+    end,
+    from: passage.start,
+    to: passage.end,
   });
 }
 
@@ -21,7 +26,11 @@ function place(answer) {
   // A run's own passages have no document to open, and so no line in it.
   if (!answer.line) return el("span", { class: "place" }, answer.passage.article_id);
   const where = `${answer.document}:${answer.line}`;
-  return el("a", { class: "place", href: placeOf(answer), title: "Open the document at this place" }, where);
+  return el(
+    "a",
+    { class: "place", href: placeOf(answer), title: "Open the document at this place" },
+    where,
+  );
 }
 
 function titleOf(passage) {
@@ -50,9 +59,10 @@ function passageText(passage, answer) {
   if (!isHere) return el("p", { class: "passage-text" }, body(passage));
   const [start, end] = [answer.start - passage.start, answer.end - passage.start];
   const skipped = countPoints(heading(passage));
-  const nodes = start < skipped
-    ? withRange(flowing(passage.text), start, end, mark)
-    : withRange(body(passage), start - skipped, end - skipped, mark);
+  const nodes =
+    start < skipped
+      ? withRange(flowing(passage.text), start, end, mark)
+      : withRange(body(passage), start - skipped, end - skipped, mark);
   return el("p", { class: "passage-text" }, ...nodes);
 }
 
@@ -77,58 +87,96 @@ function figure(name, answer, text) {
     "figure",
     { class: "evidence", "aria-label": name },
     el("p", { class: "label" }, name),
-    el("figcaption", {},
+    el(
+      "figcaption",
+      {},
       el("span", { class: "passage-title" }, titleOf(passage)),
       place(answer),
-      el("span", { class: "p-small" }, "p(z|x) ", el("b", {}, probability(passage.probability)))),
+      el("span", { class: "p-small" }, "p(z|x) ", el("b", {}, probability(passage.probability))),
+    ),
     el("blockquote", {}, text),
   );
 }
 
 function answerRow(answer, number, isChosen, select) {
-  return el("li", {},
-    el("button", {
-      type: "button",
-      class: "answer-row",
-      "aria-current": isChosen ? "true" : null,
-      onclick: () => select(number),
-    },
-    el("span", { class: "rank" }, String(number + 1)),
-    el("span", { class: "answer-text" }, answer.text),
-    bar(answer.probability),
-    el("span", { class: "number" }, probability(answer.probability))));
+  return el(
+    "li",
+    {},
+    el(
+      "button",
+      {
+        type: "button",
+        class: "answer-row",
+        "aria-current": isChosen ? "true" : null,
+        onclick: () => select(number),
+      },
+      el("span", { class: "rank" }, String(number + 1)),
+      el("span", { class: "answer-text" }, answer.text),
+      bar(answer.probability),
+      el("span", { class: "number" }, probability(answer.probability)),
+    ),
+  );
 }
 
 /** Return the list of all answers; choosing one shows its evidence. */
 export function otherAnswers(answered, current, select) {
   const rows = answered.answers.map((answer, number) =>
-    answerRow(answer, number, number === current, select));
-  return el("section", { class: "others" },
+    answerRow(answer, number, number === current, select),
+  );
+  return el(
+    "section",
+    { class: "others" },
     el("h2", { class: "label" }, "All answers"),
-    el("ol", { class: "plain" }, ...rows));
+    el("ol", { class: "plain" }, ...rows),
+  );
 }
 
 function passageRow(passage, number, answer) {
-  return el("li", {},
-    el("details", { class: "passage" },
-      el("summary", {},
+  return el(
+    "li",
+    {},
+    el(
+      "details",
+      { class: "passage" },
+      el(
+        "summary",
+        {},
         el("span", { class: "rank" }, String(number + 1)),
         el("span", { class: "passage-title" }, titleOf(passage)),
         el("span", { class: "number" }, probability(passage.probability)),
-        bar(passage.probability)),
+        bar(passage.probability),
+      ),
       passageText(passage, answer),
-      el("p", {}, place(asWhole(passage)))));
+      el("p", {}, place(asWhole(passage))),
+    ),
+  );
 }
 
 /** Return all passages that were read, with p(z|x) as bars; unfolding one shows its text. */
 export function passagesRead(answered) {
   const passages = answered.passages ?? [];
   const best = answered.answer === null ? null : answered.answers[0];
-  return el("aside", { class: "read", "aria-labelledby": "read-title" },
-    el("h2", { class: "label", id: "read-title" },
+  return el(
+    "aside",
+    { class: "read", "aria-labelledby": "read-title" },
+    el(
+      "h2",
+      { class: "label", id: "read-title" },
       passages.length ? `${counted(passages.length, "passage")} read` : "Nothing was read",
-      el("span", { class: "p-name" }, passages.length ? "p(z|x)" : "")),
+      el("span", { class: "p-name" }, passages.length ? "p(z|x)" : ""),
+    ),
     passages.length
-      ? el("ol", { class: "plain" }, ...passages.map((passage, number) => passageRow(passage, number, best)))
-      : el("p", { class: "quiet" }, "There are no documents. ", el("a", { href: "#documents" }, "Add some"), "."));
+      ? el(
+          "ol",
+          { class: "plain" },
+          ...passages.map((passage, number) => passageRow(passage, number, best)),
+        )
+      : el(
+          "p",
+          { class: "quiet" },
+          "There are no documents. ",
+          el("a", { href: "#documents" }, "Add some"),
+          ".",
+        ),
+  );
 }

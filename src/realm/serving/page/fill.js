@@ -2,12 +2,10 @@
 
 import { api } from "./api.js";
 import { byId, el, errorNotice, notice, say } from "./dom.js";
-import { body } from "./evidence.js";
-import { probability, signed } from "./format.js";
-import { bar } from "./gauge.js";
+import { probability } from "./format.js";
 import { address, go } from "./route.js";
+import { MASK, explanation } from "./table3.js";
 
-const MASK = "[MASK]";
 const NUM_CANDIDATES = 8;
 const TABLE_3 = {
   s: "An equilateral triangle is easily constructed using a straightedge and compass, because 3 is a [MASK] prime.",
@@ -15,6 +13,7 @@ const TABLE_3 = {
 };
 let running = null;
 let shown = "";
+let cannot = "";
 
 function parameters() {
   return {
@@ -25,11 +24,13 @@ function parameters() {
 }
 
 function problemWith({ s }) {
-  if (!s) return "Found no sentence. Expected one with a blank: write [MASK] where a word is missing.";
+  if (!s)
+    return "Found no sentence. Expected one with a blank: write [MASK] where a word is missing.";
   if (!s.includes(MASK)) {
     return "Found no [MASK] in the sentence. Expected one: select a word and press “Blank it”, or write [MASK].";
   }
-  if (!byId("fill-candidates").checkValidity()) return "Found another number of candidates. Expected 2 to 50.";
+  if (!byId("fill-candidates").checkValidity())
+    return "Found another number of candidates. Expected 2 to 50.";
   return "";
 }
 
@@ -57,103 +58,53 @@ function blankIt() {
   field.setSelectionRange(start, start + MASK.length);
 }
 
-function filled(sentence, answer) {
-  const [before, ...after] = sentence.split(MASK);
-  const words = answer || "\u2026";
-  const nodes = after.flatMap((part, number) => [
-    el("mark", {}, after.length === 1 ? words : (words.split(" ")[number] ?? words)), part]);
-  return el("p", { class: "filled" }, before, ...nodes);
-}
-
-function utilityBar(value, scale) {
-  return el("span", { class: `utility ${value < 0 ? "harms" : "helps"}`, "aria-hidden": "true" },
-    el("span", { class: "utility-fill", "--p": scale ? Math.min(1, Math.abs(value) / scale) : 0 }));
-}
-
-function cell(name, ...children) {
-  return el("td", { role: "cell", "data-name": name }, ...children);
-}
-
-function withBar(name, value, largest) {
-  return cell(name, el("span", { class: "cell-bar" }, bar(largest ? value / largest : 0), el("span", { class: "number" }, probability(value))));
-}
-
-function passageCell(passage) {
-  if (!passage) {
-    return el("th", { scope: "row", role: "rowheader" }, el("span", { class: "passage-title" }, "Null passage"),
-      el("span", { class: "quiet snippet" }, "nothing to read"));
-  }
-  return el("th", { scope: "row", role: "rowheader" },
-    el("details", { class: "inline" },
-      el("summary", {}, el("span", { class: "passage-title" }, passage.title || passage.article_id),
-        el("span", { class: "quiet snippet" }, body(passage))),
-      el("p", { class: "passage-text" }, body(passage))));
-}
-
-function candidateRow(candidate, largest, scale) {
-  return el("tr", { role: "row", class: candidate.passage ? null : "null-passage" },
-    passageCell(candidate.passage),
-    withBar("p(z|x)", candidate.p_passage, 1),
-    withBar("p(y|z,x)", candidate.p_answer, largest),
-    cell("Utility", el("span", { class: "cell-bar" }, utilityBar(candidate.utility, scale),
-      el("span", { class: "number" }, signed(candidate.utility)))));
-}
-
-/** The null passage first, then passages as the retriever trusts them. */
-function inOrder(candidates) {
-  return candidates.toSorted((one, other) =>
-    Number(Boolean(one.passage)) - Number(Boolean(other.passage)) || other.p_passage - one.p_passage);
-}
-
-function table(explained) {
-  const candidates = inOrder(explained.candidates);
-  const scale = Math.max(...candidates.map(({ utility }) => Math.abs(utility)), 0);
-  const largest = Math.max(...candidates.map(({ p_answer: p }) => p ?? 0));
-  const heads = [["Passage z", ""], ["p(z|x)", "of 1"], ["p(y|z,x)", "of the largest"], ["Utility", "nats"]];
-  return el("div", { class: "table-frame" }, el("table", { class: "table3", role: "table" },
-    el("caption", { class: "label" }, "What each passage does for the answer"),
-    el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, ...heads.map(([name, what]) =>
-      el("th", { scope: "col", role: "columnheader" }, name, what ? el("span", { class: "unit" }, ` ${what}`) : null)))),
-    el("tbody", { role: "rowgroup" }, ...candidates.map((candidate) => candidateRow(candidate, largest, scale)))));
-}
-
-function figure(name, formula, value, words) {
-  return el("div", { class: "figure" },
-    el("dt", {}, name, " ", el("span", { class: "p-name" }, formula)),
-    el("dd", {}, el("span", { class: "p-value" }, probability(value)), bar(value),
-      words ? el("span", { class: "quiet" }, "fills in ", el("b", {}, words)) : null));
-}
-
-function result(explained) {
-  const gain = Math.log(explained.p_marginal) - Math.log(explained.p_without);
-  return [el("div", { class: "told wide" },
-    el("header", { class: "said" },
-      el("p", { class: "label" }, "The blank, filled"),
-      filled(explained.sentence, explained.answer)),
-    el("dl", { class: "figures" },
-      figure("Without retrieval", "p(y|x, \u2205)", explained.p_without, explained.predicted_without),
-      figure("With retrieval, summed", "p(y|x)", explained.p_marginal, explained.predicted),
-      el("div", { class: "figure" }, el("dt", {}, "Retrieval gains"),
-        el("dd", {}, el("span", { class: "p-value" }, Number.isFinite(gain) ? signed(gain) : "\u2013"),
-          el("span", { class: "quiet" }, "nats: log p(y|x) \u2212 log p(y|x, \u2205)")))),
-    table(explained))];
-}
-
 function noEncoder(error) {
-  return notice("This model cannot fill blanks",
+  return notice(
+    "This model cannot fill blanks",
     el("p", {}, error.message),
-    el("p", { class: "quiet" }, "A blank is filled by the encoder that ", el("code", {}, "realm pretrain"),
-      " trains; a model made for questions has a reader instead."));
+    el(
+      "p",
+      { class: "quiet" },
+      "A blank is filled by the encoder that ",
+      el("code", {}, "realm pretrain"),
+      " trains; a model made for questions has a reader instead.",
+    ),
+  );
 }
 
 function tryTable3() {
   go(address("fill", TABLE_3));
 }
 
+/** Say before the first sentence whether the model can fill blanks at all. */
+export function modelKnown(status) {
+  if (status.can_explain !== false) return;
+  cannot =
+    `${status.model} has no encoder. Start the server with one of the same vocabulary: ` +
+    "realm serve --encoder RUN.";
+  if (!shown && !running) show(welcome());
+}
+
 function welcome() {
-  return el("div", { class: "welcome" },
-    el("p", { class: "lead" }, "How much does reading help? A word is left out; the model fills it in alone, then with each passage."),
-    el("p", { class: "row" }, el("button", { type: "button", onclick: tryTable3 }, "Try the sentence of the paper’s Table 3")));
+  if (cannot) return noEncoder({ message: cannot });
+  return el(
+    "div",
+    { class: "welcome" },
+    el(
+      "p",
+      { class: "lead" },
+      "How much does reading help? A word is left out; the model fills it in alone, then with each passage.",
+    ),
+    el(
+      "p",
+      { class: "row" },
+      el(
+        "button",
+        { type: "button", onclick: tryTable3 },
+        "Try the sentence of the paper’s Table 3",
+      ),
+    ),
+  );
 }
 
 function show(...nodes) {
@@ -177,13 +128,19 @@ async function fill(params) {
   running = mine;
   setBusy(true);
   try {
-    const explained = await api.explain({
-      sentence: params.s,
-      num_candidates: Number(params.k) || NUM_CANDIDATES,
-      ...(params.y ? { answer: params.y } : {}),
-    }, mine.signal);
-    show(...result(explained));
-    say("fill-said", `${explained.answer}: ${probability(explained.p_without)} without retrieval, ${probability(explained.p_marginal)} with.`);
+    const explained = await api.explain(
+      {
+        sentence: params.s,
+        num_candidates: Number(params.k) || NUM_CANDIDATES,
+        ...(params.y ? { answer: params.y } : {}),
+      },
+      mine.signal,
+    );
+    show(...explanation(explained));
+    say(
+      "fill-said",
+      `${explained.answer}: ${probability(explained.p_without)} without retrieval, ${probability(explained.p_marginal)} with.`,
+    );
   } catch (error) {
     if (error.code === "no_encoder") show(noEncoder(error));
     else if (error.name !== "AbortError") show(errorNotice(error, "The blank was not filled"));

@@ -31,7 +31,8 @@ export function compact(value) {
 /** Return the number of a tick, as short as it can be. */
 export function tickLabel(value) {
   const size = Math.abs(value);
-  if (size !== 0 && (size < 0.001 || size >= 1e5)) return value.toExponential().replaceAll("-", MINUS);
+  if (size !== 0 && (size < 0.001 || size >= 1e5))
+    return value.toExponential().replaceAll("-", MINUS);
   return String(value).replace("-", MINUS);
 }
 

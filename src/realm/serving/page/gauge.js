@@ -13,7 +13,8 @@ function notch(threshold) {
 
 /** Return a scale that shows a probability, and the threshold below which nothing is said. */
 export function gauge(value, threshold) {
-  const text = `probability ${probability(value)}` +
+  const text =
+    `probability ${probability(value)}` +
     (threshold > 0 ? `, threshold ${probability(threshold)}` : "");
   return el(
     "div",
@@ -28,8 +29,12 @@ export function gauge(value, threshold) {
       "--p": value,
     },
     ...TICKS.map((tick) =>
-      el("span", { class: tick % 0.5 === 0 ? "gauge-tick long" : "gauge-tick", "--at": tick },
-        tick % 0.5 === 0 ? el("span", {}, String(tick)) : null)),
+      el(
+        "span",
+        { class: tick % 0.5 === 0 ? "gauge-tick long" : "gauge-tick", "--at": tick },
+        tick % 0.5 === 0 ? el("span", {}, String(tick)) : null,
+      ),
+    ),
     el("span", { class: "gauge-fill" }),
     el("span", { class: "gauge-needle" }),
     threshold > 0 ? notch(threshold) : null,
@@ -38,6 +43,9 @@ export function gauge(value, threshold) {
 
 /** Return a bar for a share of 1; the number itself stands beside it. */
 export function bar(share) {
-  return el("span", { class: "bar", "aria-hidden": "true" },
-    el("span", { class: "bar-fill", "--p": Math.max(0, Math.min(1, share)) }));
+  return el(
+    "span",
+    { class: "bar", "aria-hidden": "true" },
+    el("span", { class: "bar-fill", "--p": Math.max(0, Math.min(1, share)) }),
+  );
 }

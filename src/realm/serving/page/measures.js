@@ -5,7 +5,11 @@ export const MAIN = [
   {
     title: "Loss",
     unit: "nats",
-    lines: [["loss", "training"], ["eval/loss", "held out"], ["eval/read_loss", "held out, to read"]],
+    lines: [
+      ["loss", "training"],
+      ["eval/loss", "held out"],
+      ["eval/read_loss", "held out, to read"],
+    ],
     absent: "This run writes no loss.",
   },
   {
@@ -17,7 +21,8 @@ export const MAIN = [
       ["eval/utility/marginal_minus_null", "held out"],
       ["eval/utility/best", "best passage, held out"],
     ],
-    absent: "Only pre-training with retrieval has one: what passages add to a blank\u2019s likelihood.",
+    absent:
+      "Only pre-training with retrieval has one: what passages add to a blank\u2019s likelihood.",
   },
   {
     title: "Recall",
@@ -59,7 +64,10 @@ export const MAIN = [
     title: "Index drift",
     unit: "score",
     zero: true,
-    lines: [["index/score_drift", "training"], ["eval/index/score_drift", "held out"]],
+    lines: [
+      ["index/score_drift", "training"],
+      ["eval/index/score_drift", "held out"],
+    ],
   },
 ];
 
@@ -80,11 +88,14 @@ export function others(names) {
   const used = new Set(MAIN.flatMap(({ lines }) => lines.map(([name]) => name)));
   const left = names.filter((name) => !used.has(name) && !LEFT_OUT.has(name));
   const isTwin = (name) => name.startsWith("eval/") && left.includes(name.slice(5));
-  return left.filter((name) => !isTwin(name)).sort().map((name) => {
-    const isHeldOut = name.startsWith("eval/");
-    const twin = `eval/${name}`;
-    const lines = [[name, isHeldOut ? "held out" : "training"]];
-    if (left.includes(twin)) lines.push([twin, "held out"]);
-    return { title: titled(name.replace(/^eval\//, "")), unit: "", lines };
-  });
+  return left
+    .filter((name) => !isTwin(name))
+    .sort()
+    .map((name) => {
+      const isHeldOut = name.startsWith("eval/");
+      const twin = `eval/${name}`;
+      const lines = [[name, isHeldOut ? "held out" : "training"]];
+      if (left.includes(twin)) lines.push([twin, "held out"]);
+      return { title: titled(name.replace(/^eval\//, "")), unit: "", lines };
+    });
 }

@@ -4,7 +4,7 @@ import { api, keepToken, onTokenWanted } from "./api.js";
 import { arriveAtAsk, libraryChanged, setUpAsk } from "./ask.js";
 import { byId, el } from "./dom.js";
 import { arriveAtDocuments, setUpDocuments } from "./documents.js";
-import { arriveAtFill, setUpFill } from "./fill.js";
+import { arriveAtFill, modelKnown, setUpFill } from "./fill.js";
 import { count } from "./format.js";
 import { go, lastOn, startRouting } from "./route.js";
 import { arriveAtTraining, leaveTraining } from "./training.js";
@@ -28,11 +28,18 @@ async function refreshStatus() {
   try {
     const status = await api.status();
     const facts = factsOf(status).map(([name, value]) =>
-      el("div", {}, el("dt", {}, name), el("dd", {}, value)));
+      el("div", {}, el("dt", {}, name), el("dd", {}, value)),
+    );
     byId("facts").replaceChildren(...facts);
     libraryChanged(status);
+    modelKnown(status);
   } catch (error) {
-    const fact = el("div", { class: "alarm" }, el("dt", {}, "Server"), el("dd", {}, error.code ?? "unknown"));
+    const fact = el(
+      "div",
+      { class: "alarm" },
+      el("dt", {}, "Server"),
+      el("dd", {}, error.code ?? "unknown"),
+    );
     byId("facts").replaceChildren(fact);
   }
 }
@@ -76,13 +83,17 @@ function wantToken(error) {
   asking ??= new Promise((resolve) => {
     const dialog = byId("token-dialog");
     byId("token-wrong").textContent = sessionStorage.length ? error.message : "";
-    dialog.addEventListener("close", () => {
-      const token = byId("token").value.trim();
-      if (token) keepToken(token);
-      byId("token").value = "";
-      asking = null;
-      resolve(Boolean(token));
-    }, { once: true });
+    dialog.addEventListener(
+      "close",
+      () => {
+        const token = byId("token").value.trim();
+        if (token) keepToken(token);
+        byId("token").value = "";
+        asking = null;
+        resolve(Boolean(token));
+      },
+      { once: true },
+    );
     dialog.showModal();
   });
   return asking;

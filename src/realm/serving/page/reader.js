@@ -34,12 +34,19 @@ function piece(words, isAnswer, isPassage) {
 
 /** Return a line's nodes, cut where the answer or its passage begins or ends. */
 function pieces(line, offset, answer, passage) {
-  const cuts = [answer, passage].filter(Boolean).flat().map((cut) => cut - offset);
+  const cuts = [answer, passage]
+    .filter(Boolean)
+    .flat()
+    .map((cut) => cut - offset);
   const inside = cuts.filter((cut) => cut > 0 && cut < line.length);
   const borders = [...new Set([0, ...inside, line.length])].sort((one, other) => one - other);
-  const isIn = (range, from) => Boolean(range) && from + offset >= range[0] && from + offset < range[1];
-  return borders.slice(0, -1).map((from, number) =>
-    piece(line.slice(from, borders[number + 1]), isIn(answer, from), isIn(passage, from)));
+  const isIn = (range, from) =>
+    Boolean(range) && from + offset >= range[0] && from + offset < range[1];
+  return borders
+    .slice(0, -1)
+    .map((from, number) =>
+      piece(line.slice(from, borders[number + 1]), isIn(answer, from), isIn(passage, from)),
+    );
 }
 
 /** Return a text's lines; what ends with a line break does not begin another line. */
@@ -60,10 +67,19 @@ function lines(text, answer, passage) {
 
 function heading(kept, part) {
   const size = `${counted(countPoints(part.text), "character")}, ${counted(linesOf(part.text).length, "line")}`;
-  return el("header", { class: "reader-head" },
+  return el(
+    "header",
+    { class: "reader-head" },
     el("p", {}, el("a", { href: "#documents", class: "back" }, "All documents")),
     el("h2", { tabindex: "-1", id: "reader-title" }, part.title),
-    el("p", { class: "quiet" }, part.record ? `${kept.id}, record on line ${part.record}` : kept.id, " \u00b7 ", size));
+    el(
+      "p",
+      { class: "quiet" },
+      part.record ? `${kept.id}, record on line ${part.record}` : kept.id,
+      " \u00b7 ",
+      size,
+    ),
+  );
 }
 
 function scrollTo(target) {
@@ -78,8 +94,11 @@ function show(kept, params) {
   const isWhole = answer && passage && answer[0] === passage[0] && answer[1] === passage[1];
   // A passage that is nearly all of a text would only colour it.
   const isAll = !isWhole && passage && passage[1] - passage[0] > 0.9 * part.text.length;
-  const body = el("div", { class: `lines${kept.format === "jsonl" && !part.record ? " raw" : ""}` },
-    ...lines(part.text, isWhole ? null : answer, isAll ? null : passage));
+  const body = el(
+    "div",
+    { class: `lines${kept.format === "jsonl" && !part.record ? " raw" : ""}` },
+    ...lines(part.text, isWhole ? null : answer, isAll ? null : passage),
+  );
   byId("reader").replaceChildren(heading(kept, part), body);
   byId("reader-title").focus({ preventScroll: true });
   const target = body.querySelector("mark") ?? body.querySelector(".in-passage");

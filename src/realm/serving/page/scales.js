@@ -6,7 +6,11 @@ export function niceTicks(low, high, wanted) {
   const power = 10 ** Math.floor(Math.log10(rough));
   const unit = [1, 2, 2.5, 5, 10].find((factor) => factor * power >= rough) * power;
   const ticks = [];
-  for (let number = Math.floor(low / unit + 1e-9); number * unit <= high + unit * 1e-9; number += 1) {
+  for (
+    let number = Math.floor(low / unit + 1e-9);
+    number * unit <= high + unit * 1e-9;
+    number += 1
+  ) {
     ticks.push(Number((number * unit).toPrecision(12)));
   }
   if (ticks[ticks.length - 1] < high - unit * 1e-9) {

@@ -13,18 +13,37 @@ let visit = 0;
 let held = null;
 
 function noRuns() {
-  return notice("There are no runs to look at",
-    el("p", {}, "Start the server with ", el("code", {}, "realm serve --runs FOLDER"),
-      ", where FOLDER holds what ", el("code", {}, "realm pretrain"), " or ", el("code", {}, "realm finetune"),
-      " writes. Curves grow here while a run trains."));
+  return notice(
+    "There are no runs to look at",
+    el(
+      "p",
+      {},
+      "Start the server with ",
+      el("code", {}, "realm serve --runs FOLDER"),
+      ", where FOLDER holds what ",
+      el("code", {}, "realm pretrain"),
+      " or ",
+      el("code", {}, "realm finetune"),
+      " writes. Curves grow here while a run trains.",
+    ),
+  );
 }
 
 function chooser(runs, name) {
-  const options = runs.map((run) => el("option", { value: run.name, selected: run.name === name }, run.name));
-  return el("div", { class: "choosing" },
+  const options = runs.map((run) =>
+    el("option", { value: run.name, selected: run.name === name }, run.name),
+  );
+  return el(
+    "div",
+    { class: "choosing" },
     el("label", { class: "label", for: "run" }, "Run"),
-    el("select", { id: "run", onchange: (event) => go(address("training", { run: event.target.value })) }, ...options),
-    el("p", { class: "run-state", id: "run-state", role: "status" }));
+    el(
+      "select",
+      { id: "run", onchange: (event) => go(address("training", { run: event.target.value })) },
+      ...options,
+    ),
+    el("p", { class: "run-state", id: "run-state", role: "status" }),
+  );
 }
 
 function tellState({ stage, state, step, num_steps: numSteps, refreshes }) {
@@ -34,7 +53,9 @@ function tellState({ stage, state, step, num_steps: numSteps, refreshes }) {
     el("span", {}, stage ?? ""),
     el("span", {}, `step ${count(step)}${numSteps ? ` of ${count(numSteps)}` : ""}`),
     refreshes.length ? el("span", {}, counted(refreshes.length, "refresh", "refreshes")) : null,
-    numSteps && state === "running" ? el("progress", { max: 1, value: share, "aria-label": "Steps done" }) : null,
+    numSteps && state === "running"
+      ? el("progress", { max: 1, value: share, "aria-label": "Steps done" })
+      : null,
   ];
   byId("run-state").replaceChildren(...words.filter(Boolean));
 }
@@ -47,14 +68,18 @@ function layOut(curves) {
   const names = Object.keys(curves.series);
   const main = MAIN.map((measure) => ({ measure, chart: makeChart(measure, names) }));
   const rest = others(names).map((measure) => makeChart(measure, names));
-  const more = el("details", { class: "more" },
+  const more = el(
+    "details",
+    { class: "more" },
     el("summary", {}, `More curves (${rest.length})`),
-    el("div", { class: "charts small" }, ...rest.map((chart) => chart.element)));
+    el("div", { class: "charts small" }, ...rest.map((chart) => chart.element)),
+  );
   more.addEventListener("toggle", () => rest.forEach((chart) => chart.draw()));
   byId("curves").replaceChildren(
     el("div", { class: "charts" }, ...main.map(({ chart }) => chart?.element).filter(Boolean)),
     absent(main.filter(({ measure, chart }) => !chart && measure.absent)),
-    rest.length ? more : "");
+    rest.length ? more : "",
+  );
   held.charts = [...main.map(({ chart }) => chart).filter(Boolean), ...rest];
   held.names = names.join();
 }
@@ -62,8 +87,14 @@ function layOut(curves) {
 /** Say why a run lacks some of the main curves. */
 function absent(missing) {
   if (!missing.length) return "";
-  return el("dl", { class: "absent" }, ...missing.flatMap(({ measure }) =>
-    [el("dt", {}, measure.title), el("dd", { class: "quiet" }, measure.absent)]));
+  return el(
+    "dl",
+    { class: "absent" },
+    ...missing.flatMap(({ measure }) => [
+      el("dt", {}, measure.title),
+      el("dd", { class: "quiet" }, measure.absent),
+    ]),
+  );
 }
 
 function makeChart(measure, names) {
@@ -82,7 +113,9 @@ function take(curves) {
     const last = before.length ? before[before.length - 1][0] : -Infinity;
     held.series[name] = before.concat(points.filter(([step]) => step > last));
   }
-  held.refreshes = [...new Set([...held.refreshes, ...curves.refreshes])].sort((one, other) => one - other);
+  held.refreshes = [...new Set([...held.refreshes, ...curves.refreshes])].sort(
+    (one, other) => one - other,
+  );
   held.step = curves.step;
   if (held.names !== Object.keys(held.series).join()) layOut(held);
   tellState({ ...curves, refreshes: held.refreshes });
@@ -95,7 +128,8 @@ async function follow(name, mine) {
     // The held-out line of a step comes after its training line: the newest step is asked again.
     const curves = await api.curves(name, Math.max(-1, held.step - 1));
     if (mine !== visit) return;
-    if (curves.step < held.step) { // the run was cut, and goes on from a checkpoint
+    if (curves.step < held.step) {
+      // the run was cut, and goes on from a checkpoint
       held = nothingHeld(held.charts, held.names);
       await follow(name, mine);
       return;
@@ -132,7 +166,8 @@ export async function arriveAtTraining(params) {
     byId("curves").replaceChildren(el("p", { class: "quiet" }, "Reading the curves"));
     await follow(name, mine);
   } catch (error) {
-    if (mine === visit) byId("runs").replaceChildren(errorNotice(error, "The runs cannot be listed"));
+    if (mine === visit)
+      byId("runs").replaceChildren(errorNotice(error, "The runs cannot be listed"));
   }
 }
 

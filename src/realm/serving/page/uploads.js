@@ -11,7 +11,8 @@ let queue = Promise.resolve();
 let afterwards = async () => {};
 
 function problemWith(file) {
-  if (file.isFolder) return "Found a folder, expected files. On the command line, realm docs add takes folders.";
+  if (file.isFolder)
+    return "Found a folder, expected files. On the command line, realm docs add takes folders.";
   if (!ENDINGS.some((ending) => file.name.toLowerCase().endsWith(ending))) {
     return `Found another kind of file, expected ${ENDINGS.join(", ")}. Save it as text first.`;
   }
@@ -21,18 +22,36 @@ function problemWith(file) {
 
 /** Return what adding did, in words. */
 function outcome({ added, replaced, unchanged, skipped, num_embedded: numEmbedded }) {
-  const left = Object.entries(skipped?.counts ?? skipped ?? {}).filter(([, value]) => Number(value) > 0);
+  const left = Object.entries(skipped?.counts ?? skipped ?? {}).filter(
+    ([, value]) => Number(value) > 0,
+  );
   const lost = left.map(([reason, value]) => `${count(value)} left out: ${reason}`);
-  const what = added.length ? "Added" : replaced.length ? "Replaced" : unchanged.length ? "Unchanged" : "Nothing added";
-  const passages = what === "Added" || what === "Replaced"
-    ? [`${counted(numEmbedded, "passage")} embedded`] : [];
+  const what = added.length
+    ? "Added"
+    : replaced.length
+      ? "Replaced"
+      : unchanged.length
+        ? "Unchanged"
+        : "Nothing added";
+  const passages =
+    what === "Added" || what === "Replaced" ? [`${counted(numEmbedded, "passage")} embedded`] : [];
   return { what, details: [...passages, ...lost].join("; "), isWhole: lost.length === 0 };
 }
 
 function line(name) {
   const state = el("span", { class: "upload-state quiet" }, "Waiting");
-  const progress = el("progress", { class: "upload-progress", "aria-label": `Indexing ${name}`, hidden: true });
-  const entry = el("li", { class: "upload" }, el("span", { class: "upload-name" }, name), progress, state);
+  const progress = el("progress", {
+    class: "upload-progress",
+    "aria-label": `Indexing ${name}`,
+    hidden: true,
+  });
+  const entry = el(
+    "li",
+    { class: "upload" },
+    el("span", { class: "upload-name" }, name),
+    progress,
+    state,
+  );
   return { entry, state, progress };
 }
 
@@ -121,11 +140,13 @@ function setPasting(isOpen) {
 
 function dropped(event) {
   const items = [...(event.dataTransfer?.items ?? [])].filter((item) => item.kind === "file");
-  return items.map((item) => {
-    const file = item.getAsFile();
-    const isFolder = item.webkitGetAsEntry?.()?.isDirectory;
-    return isFolder ? { name: file?.name ?? "folder", isFolder } : file;
-  }).filter(Boolean);
+  return items
+    .map((item) => {
+      const file = item.getAsFile();
+      const isFolder = item.webkitGetAsEntry?.()?.isDirectory;
+      return isFolder ? { name: file?.name ?? "folder", isFolder } : file;
+    })
+    .filter(Boolean);
 }
 
 function setUpDropping() {
