@@ -1,4 +1,4 @@
-"""Write docs/configuration.md and docs/cli.md from the code; --check fails where they differ."""
+"""Write the reference pages in docs/ from the code; --check fails where they differ."""
 
 import argparse
 import ast
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from api_reference import api_page
 from pydantic.fields import FieldInfo
 
 from realm import config
@@ -92,7 +93,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing, fail on differences")
     is_check = parser.parse_args().check
-    pages = {"docs/configuration.md": configuration_page(), "docs/cli.md": cli_page()}
+    pages = {
+        "docs/configuration.md": configuration_page(),
+        "docs/cli.md": cli_page(),
+        "docs/api.md": f"{NOTE}\n\n{api_page()}\n",
+    }
     stale = [name for name, text in pages.items() if not _agrees(name, text, is_check=is_check)]
     if stale:
         sys.stderr.write(f"{', '.join(stale)} differ from the code; run {COMMAND}\n")

@@ -121,7 +121,17 @@ class Answerer:
         open_index: OpenIndex | None = None,
         progress: Progress | None = None,
     ) -> "Answerer":
-        """Let an opened run answer from its own passages, or from others; see `load`.
+        """Let an opened run answer from its own passages, or from others.
+
+        Args:
+            tuned: the run.
+            passages: see `load`.
+            kept_in: see `load`.
+            open_index: see `load`.
+            progress: see `load`.
+
+        Returns:
+            What answers.
 
         Raises:
             ArtifactError: a folder is missing or damaged.

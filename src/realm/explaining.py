@@ -118,6 +118,13 @@ class Explainer:
     ) -> "Explainer":
         """Open a run of `realm pretrain`.
 
+        Args:
+            run: a run with an encoder and an embedder, or one of its checkpoints.
+            passages: look these up instead of the passages it was trained with; they are embedded
+                on first use and kept beside the run.
+            device: where the model runs: auto, cpu, cuda, cuda:NUMBER.
+            progress: called while other passages are embedded.
+
         Raises:
             ArtifactError: a folder is missing or damaged.
             ConfigError: the run has no encoder or no embedder, or another vocabulary than the

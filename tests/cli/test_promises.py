@@ -22,8 +22,8 @@ Run = Callable[..., Any]
 World = Any
 Command = Sequence[object]
 SECONDS = 0.4
-NOT_WALKED = {"quickstart", "serve", "docs watch", "study", "calibrate"}
-"""A tour, what runs until Ctrl-C, a study of hours; test_calibrating.py asks the last for JSON."""
+NOT_WALKED = {"quickstart", "serve", "mcp", "docs watch", "study", "calibrate"}
+"""A tour, what runs until it is ended, a study of hours; test_calibrating.py asks the last."""
 NEEDS = {"approximate": "faiss", "report": "matplotlib"}
 PUBLISHED = Path(__file__).parents[1] / "exchange" / "published"
 HEAVY = ("torch", "transformers", "pyarrow", "numpy", "matplotlib", "fastapi", "rich.progress")

@@ -63,6 +63,9 @@ def split(
         rebuild: Replace a folder that was made from something else.
         progress: Called with the number of articles split so far, and 0.
 
+    Returns:
+        How many articles and passages `out` holds, and what was left out by reason.
+
     Raises:
         CorpusError: an input cannot be read, or gives no passage; nothing is published.
         ArtifactError: `out` was made from other inputs or settings, or cannot be written.

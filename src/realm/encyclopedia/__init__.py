@@ -16,12 +16,12 @@ _HERE = Path(__file__).parent
 
 
 def articles_file() -> Path:
-    """The articles, sorted by id: JSON lines with `id`, `title`, `text` and `links`."""
+    """Return the articles, sorted by id: JSON lines with `id`, `title`, `text` and `links`."""
     return _HERE / "articles.jsonl"
 
 
 def questions_file(split: Split) -> Path:
-    """The questions of one split: all questions of an article are in the same split.
+    """Return the questions of one split; all questions of an article are in the same split.
 
     Lines hold `id`, `question`, `answers`, `article_id`, `passage_id` (the same), `answer_start`
     (offset of `answers[0]` in the article's text) and `also_in` (other articles with this fact).

@@ -47,6 +47,9 @@ def export_run(
         rebuild: replace an export that stands there.
         progress: called while passages are embedded.
 
+    Returns:
+        Where it stands, and what it holds.
+
     Raises:
         ArtifactError: no checkpoint there, or `out` cannot be written or is something else.
         ConfigError: the target cannot express the model.

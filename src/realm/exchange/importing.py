@@ -100,6 +100,9 @@ def import_weights(
         rebuild: replace what `out` holds.
         progress: called with (passages stored, passages in all).
 
+    Returns:
+        What the run holds.
+
     Raises:
         ConfigError: a file is missing, or the files do not belong together.
         CorpusError: the block records cannot be read.

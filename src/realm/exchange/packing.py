@@ -58,6 +58,9 @@ def pack_run(run: Path, out: Path, *, rebuild: bool = False) -> PackReport:
         out: folder to write.
         rebuild: replace a packed model that stands there.
 
+    Returns:
+        Where it stands, and its size in bytes.
+
     Raises:
         ArtifactError: no checkpoint there, or `out` cannot be written or is something else.
         ConfigError: the run has no embedder or no reader, or a parameter is no number.

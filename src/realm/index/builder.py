@@ -81,6 +81,9 @@ def build_index(
         progress: called with (passages embedded, passages), those of other processes included;
             also while this one waits for them.
 
+    Returns:
+        The snapshot, opened; the one that stood there if it was made from the same.
+
     Raises:
         ArtifactError: `out` was made from something else, or cannot be written, or another
             process holds a shard and does not move on, or somebody took the unfinished folder away.

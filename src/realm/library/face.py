@@ -249,6 +249,9 @@ class Realm:
             answer: what stands in the blank; None: the model's own prediction.
             num_candidates: passages read, the null passage included; fewer where there are fewer.
 
+        Returns:
+            The predictions without and with retrieval, and what each candidate does for them.
+
         Raises:
             NoEncoderError: there is no encoder.
             AnsweringError: there is no passage yet.
@@ -297,6 +300,9 @@ class Realm:
 
     def remove_documents(self, ids: str | Iterable[str]) -> Changes:
         """Remove documents, all or none; no answer that begins afterwards comes from them.
+
+        Returns:
+            The ids removed.
 
         Raises:
             UnknownDocumentError: an id that no document has; nothing is removed.

@@ -52,6 +52,9 @@ def load(
         device: where the models run: auto, cpu, cuda, cuda:NUMBER.
         progress: called with (passages embedded, passages).
 
+    Returns:
+        What answers; close it, or use it in a `with` block.
+
     Raises:
         ConfigError: several of docs, library and passages; a model without a reader; a library of
             another model; an encoder with another vocabulary.

@@ -56,6 +56,9 @@ def classify(  # noqa: PLR0913 - each is one input of the stage
         progress: called while the index is built.
         ranks: the processes that train together.
 
+    Returns:
+        Steps, seconds and the last values measured.
+
     Raises:
         CorpusError: no claims, or all of them with the same label.
         ConfigError: no embedder, no encoder to start the classifier from, or another vocabulary.

@@ -72,6 +72,9 @@ def finetune(  # noqa: PLR0913 - each is one input of the stage
         tell: called with a sentence when something happens to builders or snapshots.
         ranks: the processes that train together.
 
+    Returns:
+        Steps, seconds and the last values measured.
+
     Raises:
         CorpusError: no questions.
         ConfigError: no embedder, no encoder to start the reader from, another vocabulary, or two

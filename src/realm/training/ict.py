@@ -47,6 +47,18 @@ def ict(
 ) -> TrainReport:
     """Warm-start an embedder on a passage store; the run's checkpoints hold the towers.
 
+    Args:
+        store: the passages.
+        out: run folder.
+        config: settings.
+        rebuild: replace a run made from other inputs.
+        on_metrics: called at logged steps.
+        tensorboard: also write TensorBoard events.
+        ranks: the processes that train together.
+
+    Returns:
+        Steps, seconds and the last values measured.
+
     Raises:
         CorpusError: fewer than two passages with two sentences to learn from.
         ConfigError: the encoder cannot be loaded, or has another vocabulary, or the ranks cannot

@@ -54,6 +54,9 @@ def mlm(
         tensorboard: also write TensorBoard events.
         ranks: the processes that train together.
 
+    Returns:
+        Steps, seconds and the last values measured.
+
     Raises:
         CorpusError: no sentence to train on.
         ConfigError: the encoder cannot be loaded, or the examples are of other passages.

@@ -58,6 +58,9 @@ def pretrain(  # noqa: PLR0913 - each is one input of the stage
         tell: called with a sentence when something happens to builders or snapshots.
         ranks: the processes that train together.
 
+    Returns:
+        Steps, seconds and the last values measured.
+
     Raises:
         ConfigError: more candidates than passages, or different vocabularies, or the ranks cannot
             share a batch.
