@@ -377,7 +377,7 @@ def test_writers_in_turn_and_readers_meanwhile(  # noqa: C901 - two kinds of thr
         thread.join()
     done.set()
     reader.join()
-    assert not failures
+    assert failures == []
     assert list(library.current().held) == [document.id for document in documents]
     assert other.current().fingerprint == library.current().fingerprint
 
