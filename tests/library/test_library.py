@@ -425,6 +425,19 @@ def test_a_damaged_head_is_told(library: Library, damage: str) -> None:
         Library(library.folder)
 
 
+def test_no_segment_is_read_from_outside_of_the_library(
+    library: Library, indexer: Indexer, documents: list[Document], tmp_path: Path
+) -> None:
+    library.add(documents, indexer)
+    (segment,) = (library.folder / SEGMENTS).iterdir()
+    shutil.move(segment, tmp_path / "elsewhere")
+    head = (library.folder / HEAD).read_text()
+    (library.folder / HEAD).write_text(head.replace(segment.name, "../../elsewhere"))
+    with pytest.raises(ArtifactError, match=r"head.json is damaged .*expected segment-NUMBER"):
+        Library(library.folder)
+    assert (tmp_path / "elsewhere").is_dir()
+
+
 def test_a_library_that_loses_a_segment_is_told(
     library: Library, indexer: Indexer, documents: list[Document]
 ) -> None:

@@ -4,6 +4,7 @@ It is the one file of a library that changes, by being replaced: whoever reads i
 before a change or after it.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from realm.storage import read_json, write_json
 
 HEAD = "head.json"
 KIND = "library"
+SEGMENT_NAME = re.compile(r"segment-\d+")
 FORMAT_VERSION = 1
 """Raised when an older release could no longer read what we write."""
 
@@ -95,9 +97,16 @@ def read_head(library: Path) -> Head:
             made_with=dict(told["made_with"]),
             model=str(told["model"]),
             segments=tuple(
-                SegmentState(name=str(s["name"]), removed=tuple(int(n) for n in s["removed"]))
+                SegmentState(name=_name(s["name"]), removed=tuple(int(n) for n in s["removed"]))
                 for s in told["segments"]
             ),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{library / HEAD} is damaged ({error!r})") from None
+
+
+def _name(value: object) -> str:
+    """Return a segment's name, which leads nowhere but to a folder beside the others."""
+    if not isinstance(value, str) or not SEGMENT_NAME.fullmatch(value):
+        raise ValueError(f"found segment {value!r}, expected segment-NUMBER")
+    return value
