@@ -38,6 +38,7 @@ def test_beams_and_lengths_are_those_of_the_config(imported: Callable[..., Path]
         "retriever_beam": 17,
         "joint_wordpieces": 48,
         "question_wordpieces": 24,
+        "passage_wordpieces": 64,
     }
     assert stage_defaults(run, "evaluate") == {"num_passages": 4}
 

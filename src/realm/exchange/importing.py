@@ -257,7 +257,11 @@ def _settings(source: _Source) -> dict[str, Any]:
         "passage_wordpieces": passage,
         **reading,
         "defaults": {
-            "finetune": {**reading, "retriever_beam": config.searcher_beam_size},
+            "finetune": {
+                **reading,
+                "retriever_beam": config.searcher_beam_size,
+                "passage_wordpieces": passage,
+            },
             "evaluate": {"num_passages": config.reader_beam_size},
             "pretrain": {
                 "marginal": "token",
