@@ -107,6 +107,26 @@ class Answerer:
         if run is None:
             run, kept_in = default_model(), kept_in or cache_folder() / NAME
         tuned = FineTuned.load(run, device=device, autocast=autocast)
+        return cls.of(
+            tuned, passages=passages, kept_in=kept_in, open_index=open_index, progress=progress
+        )
+
+    @classmethod
+    def of(
+        cls,
+        tuned: FineTuned,
+        *,
+        passages: Path | None = None,
+        kept_in: Path | None = None,
+        open_index: OpenIndex | None = None,
+        progress: Progress | None = None,
+    ) -> "Answerer":
+        """Let an opened run answer from its own passages, or from others; see `load`.
+
+        Raises:
+            ArtifactError: a folder is missing or damaged.
+            ConfigError: the passages were cut with another vocabulary.
+        """
         store = PassageStore.open(passages or passages_of(tuned.run))
         if open_index is None:
             open_index = partial(open_snapshot, tuned.run, kept_in=kept_in, progress=progress)

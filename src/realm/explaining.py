@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
 import torch
@@ -60,6 +61,23 @@ class Explanation:
     predicted: str
     candidates: tuple[CandidateExplanation, ...]
     """The null passage first, then passages by score."""
+
+    def _repr_html_(self) -> str:
+        """Show it in a notebook; every text escaped."""
+        rows = "".join(
+            f"<tr><td>{escape(_name(one.passage))}</td><td>{as_probability(one.p_passage)}</td>"
+            f"<td>{as_probability(one.p_answer)}</td><td>{one.gradient:+.3f}</td>"
+            f"<td>{one.utility:+.2f}</td></tr>"
+            for one in self.candidates
+        )
+        return (
+            f"<div><b>{escape(self.text)}</b><p>{escape(self.answer)}: p(y|x) = "
+            f"{as_probability(self.p_without)} without retrieval, "
+            f"{as_probability(self.p_marginal)} with it; predicted "
+            f"{escape(self.predicted_without)} and {escape(self.predicted)}</p>"
+            "<table><tr><th>z</th><th>p(z|x)</th><th>p(y|z,x)</th><th>r(z)</th>"
+            f"<th>RU(z|x)</th></tr>{rows}</table></div>"
+        )
 
 
 class Explainer:
@@ -186,6 +204,10 @@ class Explainer:
             )
             for row, p_z, p_y, gradient, utility in columns
         )
+
+
+def _name(passage: Passage | None) -> str:
+    return "(null)" if passage is None else passage.title or passage.id
 
 
 def as_probability(value: float) -> str:

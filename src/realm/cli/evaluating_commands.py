@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -182,7 +182,8 @@ def _open(
     with display.progress("embedding", "passages") as advance:
         reading = Answerer.load(model, passages=passages, device=device, progress=advance)
         name = use_retriever(reading, retriever, run=model, device=device, progress=advance)
-    return reading, reading.store, name
+    store = cast("PassageStore", reading.store)  # it was loaded from a folder of passages
+    return reading, store, name
 
 
 def _read_training(files: Sequence[Path]) -> "TrainOverlap | None":

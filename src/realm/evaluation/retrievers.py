@@ -9,6 +9,7 @@ from realm.checkpoint.checkpoints import find_checkpoint, load_model
 from realm.checkpoint.sources import check_vocabulary, run_of
 from realm.classifying import ClaimClassifier
 from realm.config import FinetuneConfig
+from realm.corpus.store import PassageStore
 from realm.device import AUTO, choose_device
 from realm.errors import ConfigError
 from realm.evaluation.zero_shot import open_zero_shot
@@ -52,7 +53,7 @@ def _bm25(under: _Under) -> Bm25Retriever:
 
 def _minilm(under: _Under) -> Retriever:
     return open_zero_shot(
-        under.answerer.store,
+        _stored(under),
         cache=under.run / "zero-shot",
         device=under.device,
         progress=under.progress,
@@ -119,13 +120,24 @@ def use_retriever(
     return name
 
 
+def _stored(under: _Under) -> PassageStore:
+    """Return the passages, of which another index is to be made."""
+    store = under.answerer.store
+    if not isinstance(store, PassageStore):
+        raise ConfigError(
+            f"found the documents of {store.folder}, which may change; expected passages of "
+            "`realm split`, which another retriever can index"
+        )
+    return store
+
+
 def _of_run(folder: Path, under: _Under) -> tuple[Retriever, str]:
     """Return the retriever of another run, and its name with the hash of its parameters."""
     checkpoint = find_checkpoint(folder)
     model = load_model(checkpoint).to(choose_device(under.device))
     run = run_of(folder)
     tower = model.need_towers().query.eval()
-    store = under.answerer.store
+    store = _stored(under)
     check_vocabulary(model, store)
     retriever = DenseRetriever(
         tower,

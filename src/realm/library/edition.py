@@ -4,8 +4,8 @@ Rows stand in the order of document ids, whatever was added when: editions of th
 are equal but for the rounding of their vectors.
 """
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from operator import index
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import SupportsIndex
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Int64, Shaped
 
 from realm.config import SplitConfig
 from realm.corpus.reading import Place
@@ -28,15 +28,6 @@ from realm.library.segment import Segment
 from realm.records import Document, DocumentInfo, Passage
 from realm.storage import fingerprint_of
 from realm.tokenizer import WordpieceTokenizer
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """Where a document is."""
-
-    segment: int
-    number: int
-    """Among the segment's documents."""
 
 
 class Edition:
@@ -55,26 +46,47 @@ class Edition:
         self.segments = list(segments)
         self.there = [self._there(number) for number in range(len(self.segments))]
         """Of each segment, which documents have not been removed."""
-        placed = sorted(
-            (segment.infos[number].id, Held(place, number))
-            for place, segment in enumerate(self.segments)
-            for number in np.flatnonzero(self.there[place]).tolist()
-        )
-        self.held: dict[str, Held] = dict(placed)
-        """Where each document is, by its id, in their order."""
-        owners = np.array([h.segment for _, h in placed], dtype=np.int64)
-        counts = np.array([self.segments[h.segment].counts[h.number] for _, h in placed], np.int64)
-        firsts = np.array(
-            [self.segments[h.segment].first_rows[h.number] for _, h in placed], np.int64
-        )
+        ids: list[str] = []
+        owners, numbers = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        for place, segment in enumerate(self.segments):
+            kept = np.flatnonzero(self.there[place])
+            ids += [segment.ids[number] for number in kept.tolist()]
+            owners.append(np.full(len(kept), place, np.int64))
+            numbers.append(kept)
+        order = sorted(range(len(ids)), key=ids.__getitem__)
+        self._owners: Int64[np.ndarray, " documents"] = np.concatenate(owners)[order]
+        self._numbers: Int64[np.ndarray, " documents"] = np.concatenate(numbers)[order]
+        self.held: dict[str, int] = {ids[place]: n for n, place in enumerate(order)}
+        """The position of each document by its id, in their order."""
+        counts = self._gathered([segment.counts for segment in self.segments])
+        firsts = self._gathered([segment.first_rows for segment in self.segments])
         starts = np.cumsum(counts) - counts
         self.num_passages = int(counts.sum())
-        self.segment_of: Int64[np.ndarray, " passages"] = np.repeat(owners, counts)
+        self.segment_of: Int64[np.ndarray, " passages"] = np.repeat(self._owners, counts)
         """The segment that holds each row."""
         self.at: Int64[np.ndarray, " passages"] = np.arange(self.num_passages) + np.repeat(
             firsts - starts, counts
         )
         """Each row's own row there."""
+
+    def _gathered(
+        self, columns: Sequence[Shaped[np.ndarray, " _"]]
+    ) -> Int64[np.ndarray, " documents"]:
+        """Return a column of the segments' documents for the documents in their order."""
+        offsets = np.cumsum([0, *map(len, columns)])
+        joined = np.concatenate([np.zeros(0, np.int64), *columns])
+        return joined[offsets[self._owners] + self._numbers]
+
+    def where(self, document_id: str) -> tuple[int, int]:
+        """Return the segment of a document, and its number there.
+
+        Raises:
+            UnknownDocumentError: there is none of this id.
+        """
+        position = self.held.get(document_id)
+        if position is None:
+            raise self.unknown(document_id)
+        return int(self._owners[position]), int(self._numbers[position])
 
     def _there(self, number: int) -> Bool[np.ndarray, " documents"]:
         there = np.ones(self.segments[number].num_documents, dtype=bool)
@@ -87,12 +99,15 @@ class Edition:
 
     def infos(self) -> list[DocumentInfo]:
         """Return what a listing tells, by id."""
-        return [self.segments[h.segment].infos[h.number] for h in self.held.values()]
+        places = zip(self._owners.tolist(), self._numbers.tolist(), strict=True)
+        return [self.segments[segment].infos[number] for segment, number in places]
 
     def info(self, document_id: str) -> DocumentInfo | None:
         """Return what a listing tells of one document, None where there is none."""
-        held = self.held.get(document_id)
-        return held and self.segments[held.segment].infos[held.number]
+        if document_id not in self.held:
+            return None
+        segment, number = self.where(document_id)
+        return self.segments[segment].infos[number]
 
     def document(self, document_id: str) -> Document:
         """Return a document with its whole text.
@@ -100,10 +115,8 @@ class Edition:
         Raises:
             UnknownDocumentError: there is none of this id.
         """
-        held = self.held.get(document_id)
-        if held is None:
-            raise self.unknown(document_id)
-        return self.segments[held.segment].document(held.number)
+        segment, number = self.where(document_id)
+        return self.segments[segment].document(number)
 
     def unknown(self, document_id: str) -> UnknownDocumentError:
         """Return what to raise for an id that no document has."""
@@ -128,8 +141,10 @@ class Edition:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of all documents and of how they were cut: equal whatever was added when."""
-        told = [(info.id, info.title, info.format, info.sha256) for info in self.infos()]
-        return fingerprint_of({"documents": told, "made_with": self.head.made_with})
+        digest = hashlib.sha256(fingerprint_of(self.head.made_with).encode())
+        for segment, number in zip(self._owners.tolist(), self._numbers.tolist(), strict=True):
+            digest.update(self.segments[segment].keys[number])
+        return digest.hexdigest()
 
     @cached_property
     def words(self) -> LibraryWords:

@@ -319,7 +319,7 @@ class Realm:
         return self._writable()[0].current().document(id)
 
     def watch(
-        self, folder: Path, *, every_seconds: float = 1.0, on_change: OnChange | None = None
+        self, folder: str | Path, *, every_seconds: float = 1.0, on_change: OnChange | None = None
     ) -> FolderWatcher:
         """Keep the documents as the files of a folder are, until the watcher or this is closed.
 
@@ -336,7 +336,7 @@ class Realm:
         """
         library, indexer = self._writable()
         watcher = FolderWatcher(
-            library, indexer, folder, every_seconds=every_seconds, on_change=on_change
+            library, indexer, Path(folder), every_seconds=every_seconds, on_change=on_change
         )
         self._closing.callback(watcher.close)
         watcher.start()

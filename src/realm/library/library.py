@@ -13,30 +13,26 @@ add up, so that there are never many.
 import os
 import shutil
 import threading
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from jaxtyping import Float
 from torch import Tensor
 
-from realm.corpus.documents import check_document, title_of
 from realm.errors import ArtifactError, ConfigError
+from realm.library.adding import Tally, batches, groups, new_documents
 from realm.library.compaction import segments_to_join
 from realm.library.edition import Edition
 from realm.library.head import HEAD, Head, SegmentState, read_head, write_head
-from realm.library.indexing import CutDocument, Indexer, text_hash
+from realm.library.indexing import CutDocument, Indexer
 from realm.library.segment import Segment, SegmentContent, join_segments, write_segment
-from realm.records import Changes, Document, DocumentInfo, Progress, Skipped
+from realm.records import Changes, Document, Progress
 from realm.storage import locked, sync
 
 SEGMENTS = "segments"
 PATIENCE_SECONDS = 600.0
 """How long to wait for another writer; its lock ends with it."""
-GROUP_PASSAGES = 2_048
-"""Passages that become durable together: what a kill can cost at most."""
-BATCH_CHARACTERS = 1 << 24
-"""Characters cut before anything is embedded, so that the number of passages is known."""
 NUM_TRIES = 20
 """How often a reader looks again when a writer has just removed what it was to open."""
 
@@ -129,12 +125,12 @@ class Library:
         """
         self.check(indexer)
         some = [documents] if isinstance(documents, Document) else documents
-        tally = _Tally(progress)
-        for batch in _batches(some):
-            fresh = self._changed(batch, tally)
+        tally = Tally(progress)
+        for batch in batches(some):
+            fresh = new_documents(batch, self.current(), tally)
             cuts = indexer.cut(fresh, tally.skipped)
             tally.expect(sum(len(cut.passages) for cut in cuts))
-            for group in _groups(cuts):
+            for group in groups(cuts):
                 content, num_embedded = indexer.content(group, self._known, tally.advance)
                 tally.num_embedded += num_embedded
                 self._commit(group, content, indexer, tally)
@@ -162,7 +158,7 @@ class Library:
         Raises:
             ArtifactError: it cannot be written.
         """
-        tally = _Tally(progress)
+        tally = Tally(progress)
         with self._writing() as edition:
             version = edition.head.version
             states: list[SegmentState] = []
@@ -171,7 +167,7 @@ class Library:
                 for document_id in edition.held
             ]
             tally.expect(sum(len(cut.passages) for cut in cuts))
-            for group in _groups(cuts):
+            for group in groups(cuts):
                 content, num_embedded = indexer.content(group, lambda _: None, tally.advance)
                 tally.num_embedded += num_embedded
                 version += 1
@@ -187,21 +183,6 @@ class Library:
             )
         return tally.changes()
 
-    def _changed(self, batch: Sequence[Document], tally: "_Tally") -> list[Document]:
-        """Return the documents that are not there as they are; the last one of each id."""
-        edition = self.current()
-        fresh: dict[str, Document] = {}
-        for document in batch:
-            check_document(document)
-            fresh.pop(document.id, None)
-            fresh[document.id] = document
-        for document in list(fresh.values()):
-            info = edition.info(document.id)
-            if info is not None and _is_as(info, document):
-                tally.unchanged.append(document.id)
-                del fresh[document.id]
-        return list(fresh.values())
-
     def _known(self, passage_hash: bytes) -> Float[Tensor, " dim"] | None:
         for segment in self._edition.segments:
             row = segment.row_of_hash.get(passage_hash)
@@ -214,7 +195,7 @@ class Library:
         group: Sequence[CutDocument],
         content: SegmentContent,
         indexer: Indexer,
-        tally: "_Tally",
+        tally: Tally,
     ) -> None:
         ids = [cut.info.id for cut in group]
         with self._writing() as edition:
@@ -299,37 +280,6 @@ class Library:
         return segment
 
 
-class _Tally:
-    """What a call has done so far."""
-
-    def __init__(self, progress: Progress | None) -> None:
-        self.added: list[str] = []
-        self.replaced: list[str] = []
-        self.unchanged: list[str] = []
-        self.num_embedded = 0
-        self.skipped = Skipped()
-        self._progress = progress
-        self._done = self._total = 0
-
-    def expect(self, num_passages: int) -> None:
-        self._total += num_passages
-        self.advance(0)
-
-    def advance(self, num_passages: int) -> None:
-        self._done += num_passages
-        if self._progress:
-            self._progress(self._done, self._total)
-
-    def changes(self) -> Changes:
-        return Changes(
-            added=tuple(self.added),
-            replaced=tuple(self.replaced),
-            unchanged=tuple(self.unchanged),
-            num_embedded=self.num_embedded,
-            skipped=self.skipped,
-        )
-
-
 def _start(folder: Path, head: Head) -> None:
     """Make an empty library.
 
@@ -370,52 +320,15 @@ def _stamp(folder: Path) -> tuple[int, ...]:
     return found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
 
 
-def _is_as(info: DocumentInfo, document: Document) -> bool:
-    return (
-        info.format == document.format
-        and info.num_characters == len(document.text)
-        and info.title == title_of(document)
-        and info.sha256 == text_hash(document.text)
-    )
-
-
 def _without(edition: Edition, ids: Iterable[str]) -> Head:
     """Return the head after some documents are removed; segments that are left empty go."""
     gone: dict[int, list[int]] = {}
     for document_id in ids:
-        held = edition.held[document_id]
-        gone.setdefault(held.segment, []).append(held.number)
+        segment, number = edition.where(document_id)
+        gone.setdefault(segment, []).append(number)
     states: list[SegmentState] = []
     for place, state in enumerate(edition.head.segments):
         removed = tuple(sorted({*state.removed, *gone.get(place, ())}))
         if len(removed) < edition.segments[place].num_documents:
             states.append(SegmentState(name=state.name, removed=removed))
     return edition.head.changed(states)
-
-
-def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    """Yield documents, as many as are cut before anything is embedded."""
-    batch: list[Document] = []
-    size = 0
-    for document in documents:
-        batch.append(document)
-        size += len(document.text)
-        if size >= BATCH_CHARACTERS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def _groups(cuts: Sequence[CutDocument]) -> Iterator[list[CutDocument]]:
-    """Yield documents that become durable together."""
-    group: list[CutDocument] = []
-    size = 0
-    for cut in cuts:
-        group.append(cut)
-        size += len(cut.passages)
-        if size >= GROUP_PASSAGES:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group

@@ -3,6 +3,7 @@
 import re
 import shutil
 import tempfile
+import weakref
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from realm.answering import Answerer
 from realm.cache import cache_folder
 from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model
 from realm.checkpoint.sources import SOURCES
+from realm.corpus.folder import list_files
 from realm.device import AUTO, choose_device
-from realm.errors import ArtifactError, ConfigError
+from realm.errors import ArtifactError, ConfigError, LockedError
 from realm.explaining import Explainer
 from realm.fine_tuned import FineTuned
 from realm.library.face import ExplainerOver, Realm
@@ -20,7 +22,7 @@ from realm.library.indexing import Indexer
 from realm.library.library import Library
 from realm.library.watching import WatchedFolder
 from realm.mini import NAME, default_model
-from realm.records import Progress
+from realm.records import Progress, Skipped
 from realm.retrieval.batch import Lengths
 from realm.storage import MANIFEST, fingerprint_of, read_json
 
@@ -28,10 +30,10 @@ from realm.storage import MANIFEST, fingerprint_of, read_json
 def load(
     model: str | Path = NAME,
     *,
-    docs: Path | None = None,
-    library: Path | None = None,
-    passages: Path | None = None,
-    encoder: Path | None = None,
+    docs: str | Path | None = None,
+    library: str | Path | None = None,
+    passages: str | Path | None = None,
+    encoder: str | Path | None = None,
     device: str = AUTO,
     progress: Progress | None = None,
 ) -> Realm:
@@ -51,12 +53,12 @@ def load(
         progress: called with (passages embedded, passages).
 
     Raises:
-        ConfigError: both docs and library; a model without a reader; a library of another model;
-            an encoder with another vocabulary.
+        ConfigError: several of docs, library and passages; a model without a reader; a library of
+            another model; an encoder with another vocabulary.
         CorpusError: there is no text in `docs`.
         ArtifactError: something is missing, damaged or cannot be written.
     """
-    if sum(source is not None for source in (docs, library, passages)) > 1:
+    if sum(map(bool, (docs, library, passages))) > 1:
         raise ConfigError(
             "found several of docs, library and passages, expected one of them: a library keeps "
             "documents, docs are files that are read (a library can watch them: Realm.watch), "
@@ -65,30 +67,37 @@ def load(
     run = default_model() if str(model) == NAME else Path(model)
     tuned = FineTuned.load(run, device=device, autocast="auto")
     explainer = _explainer(tuned, encoder, device)
-    has_own = docs is None and library is None and (tuned.run / SOURCES).is_file()
-    if passages is not None or has_own:
-        answerer = Answerer.load(
-            None if str(model) == NAME else run,
-            passages=passages,
-            device=device,
-            autocast="auto",
+    has_own = not docs and not library and (tuned.run / SOURCES).is_file()
+    if passages or has_own:
+        answerer = Answerer.of(
+            tuned,
+            passages=Path(passages) if passages else None,
+            kept_in=cache_folder() / NAME if str(model) == NAME else None,
             progress=progress,
         )
         return Realm(tuned, answerer=answerer, explainer=explainer)
     indexer = Indexer(tuned)
     closing = ExitStack()
     try:
-        if docs is not None:
+        if docs:
             opened = _read_folder(Path(docs), indexer, progress)
-        elif library is not None:
-            opened = Library.create(Path(library), indexer)
         else:
-            folder = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="realm-")))
-            opened = Library.create(folder, indexer)
-        return Realm(tuned, library=opened, explainer=explainer, finally_do=closing)
+            opened = Library.create(_folder_of(library, closing), indexer)
+        realm = Realm(tuned, library=opened, explainer=explainer, finally_do=closing)
     except BaseException:
         closing.close()
         raise
+    weakref.finalize(realm, closing.close)  # where nobody closes it
+    return realm
+
+
+def _folder_of(library: str | Path | None, closing: ExitStack) -> Path:
+    """Return a library's folder; without one, a temporary folder."""
+    if library:
+        return Path(library)
+    folder = Path(tempfile.mkdtemp(prefix="realm-"))
+    closing.callback(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def kept_library(docs: Path, indexer: Indexer) -> Path:
@@ -101,13 +110,12 @@ def kept_library(docs: Path, indexer: Indexer) -> Path:
 
 def _read_folder(docs: Path, indexer: Indexer, progress: Progress | None) -> Library:
     """Return the library of a folder's files, brought up to date."""
-    from realm.corpus.folder import list_files
-    from realm.records import Skipped
-
     list_files(docs, Skipped())
     folder = kept_library(docs, indexer)
     try:
         library = Library.create(folder, indexer)
+    except LockedError:
+        raise  # somebody else is at it
     except ArtifactError:  # damaged: it can be made again
         shutil.rmtree(folder, ignore_errors=True)
         library = Library.create(folder, indexer)
@@ -115,14 +123,14 @@ def _read_folder(docs: Path, indexer: Indexer, progress: Progress | None) -> Lib
     return library
 
 
-def _explainer(tuned: FineTuned, encoder: Path | None, device: str) -> ExplainerOver | None:
+def _explainer(tuned: FineTuned, encoder: str | Path | None, device: str) -> ExplainerOver | None:
     """Return what fills blanks: the encoder named, the model's own, or nothing."""
     if encoder is None:
         if tuned.model.encoder is None:
             return None
         model, settings = tuned.model, _settings(tuned.checkpoint)
     else:
-        checkpoint = find_checkpoint(encoder)
+        checkpoint = find_checkpoint(Path(encoder))
         model, settings = load_model(checkpoint).to(choose_device(device)), _settings(checkpoint)
         model.need_encoder()
         model.need_towers()

@@ -1,7 +1,7 @@
 """A segment: some documents, their passages, vectors and words, published once, never changed.
 
 segment-00000007/
-    documents.arrow         id, title, format, text, hash, time, number of passages
+    documents.arrow         id, title, format, text, hashes, time, number of passages
     passages-00000.arrow    their passages, as in a passage store
     lines.i64               the line of its document that each passage begins in
     scan-00000.bf16, exact-00000.f32    their vectors, as in a snapshot
@@ -12,8 +12,9 @@ segment-00000007/
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportUnknownParameterType=false
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ COLUMNS = pa.schema(
         ("format", pa.string()),
         ("text", pa.large_string()),
         ("sha256", pa.string()),
+        ("key", pa.binary(32)),
         ("added_at", pa.string()),
         ("num_characters", pa.int64()),
         ("num_passages", pa.int64()),
@@ -92,6 +94,9 @@ class Segment:
         self.lines: Int64[np.ndarray, " passages"] = lines[:, 0].numpy()
         self.counts: Int64[np.ndarray, " documents"] = batch.column("num_passages").to_numpy()
         self.first_rows: Int64[np.ndarray, " documents"] = np.cumsum(self.counts) - self.counts
+        self.ids: list[str] = batch.column("id").to_pylist()
+        self.keys: list[bytes] = batch.column("key").to_pylist()
+        """Of each document, the hash of all that it is to readers."""
         self._texts = Strings(batch.column("text"))
 
     @property
@@ -107,7 +112,7 @@ class Segment:
     @cached_property
     def infos(self) -> list[DocumentInfo]:
         """What a listing tells of each document."""
-        told = self.documents.drop_columns(["text"]).to_pylist()
+        told = self.documents.drop_columns(["text", "key"]).to_pylist()
         return [DocumentInfo(**row) for row in told]
 
     def document(self, number: int) -> Document:
@@ -134,11 +139,8 @@ class Segment:
 def document_rows(documents: Sequence[Document], infos: Sequence[DocumentInfo]) -> pa.RecordBatch:
     """Return documents as the rows of a segment."""
     rows = [
-        {
-            **{name: getattr(info, name) for name in COLUMNS.names if name != "text"},
-            "text": one.text,
-        }
-        for one, info in zip(documents, infos, strict=True)
+        {**asdict(info), "text": document.text, "key": _key(info)}
+        for document, info in zip(documents, infos, strict=True)
     ]
     return pa.RecordBatch.from_pylist(rows, schema=COLUMNS)
 
@@ -207,6 +209,11 @@ def join_segments(parts: Sequence[tuple[Segment, Bool[np.ndarray, " _"]]]) -> Se
             [segment.postings for segment in segments], new_rows, num_passages=num_rows
         ),
     )
+
+
+def _key(info: DocumentInfo) -> bytes:
+    told = (info.id, info.title, info.format, info.sha256)
+    return hashlib.sha256("\n".join(told).encode()).digest()
 
 
 def _stacked(batches: Sequence[pa.RecordBatch], rows: Sequence[Any]) -> pa.RecordBatch:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from html import escape
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from realm.records import Passage
 
@@ -13,6 +13,7 @@ _MARK = "background:#ffd54a;color:#1a1a1a;border-radius:3px;padding:0 2px"
 _DIM = "opacity:.65"
 
 
+@runtime_checkable
 class ShownPassage(Protocol):
     """A passage with its place."""
 
@@ -32,6 +33,7 @@ class ShownPassage(Protocol):
         ...
 
 
+@runtime_checkable
 class ShownAnswer(Protocol):
     """An answer with its place."""
 

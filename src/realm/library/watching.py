@@ -98,6 +98,11 @@ class WatchedFolder:
                 looks[file.name] = _look(file)
         return looks
 
+    @property
+    def names_read(self) -> Set[str]:
+        """The files that were there when they were last read."""
+        return self._read.keys()
+
     def is_as_read(self, looks: dict[str, Look]) -> bool:
         """Return whether nothing has changed since `sync`."""
         return looks == self._read
@@ -148,7 +153,8 @@ class WatchedFolder:
 class FolderWatcher:
     """Looks at a folder again and again, in a thread of its own.
 
-    A file is read once it has looked the same twice, so that nobody's half-written file is. What
+    A file is read once it has looked the same twice, so that nobody's half-written file is, and
+    counts as gone once it was not there twice, so that saving a file does not remove it. What
     cannot be done now (a full disk, a folder that is away) is told and tried again.
     """
 
@@ -180,6 +186,7 @@ class FolderWatcher:
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="realm-watch", daemon=True)
         self._seen: dict[str, Look] = {}
+        self._missing: Set[str] = frozenset()
 
     def __enter__(self) -> "FolderWatcher":
         if not self._thread.is_alive():
@@ -226,10 +233,12 @@ class FolderWatcher:
         """
         looks = self.folder.look()
         before, self._seen = self._seen, looks
+        missing = self.folder.names_read - looks.keys()
+        before_last, self._missing = self._missing, missing
         if self.folder.is_as_read(looks):
             return None
         settled = {name: look for name, look in looks.items() if before.get(name) == look}
-        return self.folder.sync(only=settled, keep=before.keys() - looks.keys())
+        return self.folder.sync(only=settled, keep=missing - before_last)
 
     def _run(self) -> None:
         while not self._stopped.wait(self.every_seconds):

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
-from realm.corpus.store import PassageStore
+from realm.corpus.store import Passages
 from realm.index.searchable import Searchable
 from realm.ranks import ALONE, Ranks
 from realm.records import MaskedExample
@@ -87,7 +87,7 @@ class CandidateFinder:
 
     def __init__(
         self,
-        store: PassageStore,
+        store: Passages,
         *,
         num_candidates: int,
         overlap_limit: float,

@@ -1,0 +1,197 @@
+"""A watched folder's files are documents; nobody's half-written file is one."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from realm.errors import ArtifactError, CorpusError, RealmError
+from realm.library import watching
+from realm.library.indexing import Indexer
+from realm.library.library import Library
+from realm.library.watching import FolderWatcher, WatchedFolder
+from realm.records import Changes, Document
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two files, one of them deeper."""
+    folder = tmp_path / "notes"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "a.md").write_text("# Town\n\nFermat lived in Toulouse.")
+    (folder / "deep" / "b.txt").write_text("Euler lived in Basel.")
+    return folder
+
+
+@pytest.fixture
+def watcher(library: Library, indexer: Indexer, folder: Path) -> FolderWatcher:
+    """One that has read the folder and looks only when it is told to."""
+    watcher = FolderWatcher(library, indexer, folder)
+    watcher.folder.sync()
+    return watcher
+
+
+def held(library: Library) -> dict[str, str]:
+    edition = library.current()
+    return {name: edition.document(name).text for name in edition.held}
+
+
+def settle(watcher: FolderWatcher) -> list[Changes]:
+    """Look until nothing changes any more; return what did."""
+    return [changes for _ in range(3) if (changes := watcher.look())]
+
+
+def test_files_come_change_and_go(watcher: FolderWatcher, library: Library, folder: Path) -> None:
+    assert list(held(library)) == ["a.md", "deep/b.txt"]
+    assert watcher.look() is None
+    (folder / "a.md").write_text("Fermat lived in Paris.")
+    (folder / "c.jsonl").write_text(json.dumps({"text": "Gauss lived."}) + "\n")
+    (folder / "deep" / "b.txt").unlink()
+    changes = settle(watcher)
+    assert [c.replaced for c in changes if c.replaced] == [("a.md",)]
+    assert [c.added for c in changes if c.added] == [("c.jsonl",)]
+    assert [c.removed for c in changes if c.removed] == [("deep/b.txt",)]
+    assert held(library)["a.md"] == "Fermat lived in Paris."
+    assert list(held(library)) == ["a.md", "c.jsonl"]
+    assert watcher.look() is None
+
+
+def test_a_file_that_is_being_written_is_read_when_it_stands_still(
+    watcher: FolderWatcher, library: Library, folder: Path
+) -> None:
+    with (folder / "long.txt").open("w") as stream:
+        for part in ("Gauss lived", " in Brunswick", " for years."):
+            stream.write(part)
+            stream.flush()
+            watcher.look()
+            assert "long.txt" not in held(library)
+    watcher.look()
+    assert held(library)["long.txt"] == "Gauss lived in Brunswick for years."
+
+
+def test_a_file_that_is_away_for_one_look_stays(
+    watcher: FolderWatcher, library: Library, folder: Path
+) -> None:
+    aside = folder / ".a.md.swap"  # as editors do when they save
+    (folder / "a.md").rename(aside)
+    watcher.look()
+    assert "a.md" in held(library)
+    aside.rename(folder / "a.md")
+    assert not settle(watcher)
+    (folder / "a.md").unlink()
+    watcher.look()
+    assert [c.removed for c in settle(watcher)] == [("a.md",)]
+
+
+def test_what_is_no_text_is_counted_and_goes(
+    watcher: FolderWatcher, library: Library, folder: Path
+) -> None:
+    (folder / "a.md").write_bytes(b"\xff\xfe broken")
+    (folder / "zero.txt").write_bytes(b"a\0b")
+    (folder / "photo.jpg").write_bytes(b"x")
+    (folder / "lines.jsonl").write_bytes(b'{"text": "Abel lived."}\n\xff\n{"text": "Gauss."}\n')
+    (folder / "new\nline.txt").write_text("Cantor lived.")
+    (changes,) = settle(watcher)
+    assert changes.skipped.counts == {
+        "invalid UTF-8": 2,
+        "no text (holds zero bytes)": 1,
+        "not a .txt, .md or .jsonl file": 1,
+        "cannot be read": 1,
+    }
+    assert changes.removed == ("a.md",)
+    assert list(held(library)) == ["deep/b.txt", "lines.jsonl"]
+    passages = library.current().passages(watcher.folder.indexer.tokenizer)
+    assert [str(library.current().place(p, p.start)) for p in passages] == [
+        "deep/b.txt:1",
+        "lines.jsonl:1",
+        "lines.jsonl:3",
+    ]
+
+
+@pytest.mark.usefixtures("watcher")
+def test_other_documents_stay_and_what_went_meanwhile_goes(
+    library: Library, indexer: Indexer, folder: Path
+) -> None:
+    library.add(Document(id="own.txt", text="Noether lived."), indexer)
+    (folder / "a.md").unlink()  # while nobody watches
+    again = WatchedFolder(Library(library.folder), indexer, folder)
+    assert again.sync().removed == ("a.md",)
+    assert list(held(library)) == ["deep/b.txt", "own.txt"]
+
+
+def test_what_could_not_be_done_is_done_later(
+    watcher: FolderWatcher,
+    library: Library,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (folder / "a.md").write_text("Fermat lived in Paris.")
+    watcher.look()
+
+    def full(*_: object, **__: object) -> Changes:
+        raise ArtifactError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(library, "add", full)
+        with pytest.raises(ArtifactError):
+            watcher.look()
+    settle(watcher)
+    assert held(library)["a.md"] == "Fermat lived in Paris."
+
+
+def test_a_folder_that_is_away_takes_nothing_along(
+    library: Library, indexer: Indexer, folder: Path
+) -> None:
+    told: list[Changes] = []
+    errors: list[RealmError] = []
+    with FolderWatcher(
+        library,
+        indexer,
+        folder,
+        every_seconds=0.01,
+        on_change=told.append,
+        on_error=errors.append,
+    ) as watcher:
+        assert [c.added for c in told] == [("a.md", "deep/b.txt")]
+        folder.rename(folder.with_name("away"))
+        wait_for(lambda: bool(errors))
+        assert isinstance(watcher.error, CorpusError)
+        assert list(held(library)) == ["a.md", "deep/b.txt"]
+        folder.with_name("away").rename(folder)
+        (folder / "deep" / "b.txt").write_text("Euler lived in Paris.")
+        wait_for(lambda: held(library)["deep/b.txt"] == "Euler lived in Paris.")
+        wait_for(lambda: watcher.error is None)
+    assert len(errors) == 1
+    assert told[-1].replaced == ("deep/b.txt",)
+    with pytest.raises(CorpusError, match="found no"):
+        FolderWatcher(library, indexer, folder / "none").start()
+
+
+def test_a_file_that_changes_while_it_is_read_waits(
+    watcher: FolderWatcher, library: Library, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = watching.read_document
+    (folder / "a.md").write_text("half")
+    watcher.look()
+
+    def changing(file: watching.TextFile, *told: object) -> Document | None:
+        found = read(file, *told)  # type: ignore[arg-type]
+        file.path.write_text("Fermat lived in Paris, of course.")
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(watching, "read_document", changing)
+        watcher.look()
+    assert held(library)["a.md"].startswith("# Town")
+    settle(watcher)
+    assert held(library)["a.md"] == "Fermat lived in Paris, of course."
+
+
+def wait_for(is_so: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
