@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -377,7 +378,7 @@ def test_writers_in_turn_and_readers_meanwhile(  # noqa: C901 - two kinds of thr
         thread.join()
     done.set()
     reader.join()
-    assert not failures
+    assert failures == []
     assert list(library.current().held) == [document.id for document in documents]
     assert other.current().fingerprint == library.current().fingerprint
 
@@ -448,3 +449,16 @@ def test_what_a_killed_writer_left_is_swept_by_the_next(
     library.add(documents[1], indexer)
     assert folders(library) == {s.name for s in read_head(library.folder).segments}
     assert list(library.current().held) == ["p0", "p1"]
+
+
+def test_heads_that_look_the_same_within_one_tick_are_told_apart(
+    library: Library,
+    indexer: Indexer,
+    documents: list[Document],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    same = (1, time.time_ns() + 10**12, 1, 1)
+    monkeypatch.setattr("realm.library.library._stamp", lambda _: same)
+    other = Library(library.folder)
+    library.add(documents[0], indexer)
+    assert list(other.current().held) == ["p0"]

@@ -13,6 +13,7 @@ add up, so that there are never many.
 import os
 import shutil
 import threading
+import time
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -33,6 +34,8 @@ from realm.storage import locked, sync
 SEGMENTS = "segments"
 PATIENCE_SECONDS = 600.0
 """How long to wait for another writer; its lock ends with it."""
+SETTLED_NANOSECONDS = 100_000_000
+"""Age from which on a head is known by its time and size."""
 NUM_TRIES = 20
 """How often a reader looks again when a writer has just removed what it was to open."""
 
@@ -94,12 +97,20 @@ class Library:
         Raises:
             ArtifactError: it is gone or damaged.
         """
-        stamp = _stamp(self.folder)
-        if stamp != self._stamp:
-            with self._loading:
-                if stamp != self._stamp:
-                    self._edition, self._stamp = self._read(), stamp
+        if _stamp(self.folder) != self._stamp:
+            self._refresh()
         return self._edition
+
+    def _refresh(self) -> Edition:
+        """Read the head, whether or not it looks as it did, and return the library."""
+        with self._loading:
+            stamp = _stamp(self.folder)
+            if read_head(self.folder) != self._edition.head:
+                self._edition = self._read()
+            # Two heads may look the same that were written within one tick of the clock.
+            is_settled = time.time_ns() - stamp[1] > SETTLED_NANOSECONDS
+            self._stamp = stamp if is_settled else ()
+            return self._edition
 
     def add(
         self,
@@ -221,7 +232,7 @@ class Library:
             self._writing_thread,
             locked(self.folder / "library", wait_seconds=PATIENCE_SECONDS, make_parent=False),
         ):
-            yield self.current()
+            yield self._refresh()
             with suppress(ArtifactError, OSError):  # the change itself is done
                 self._join_small()
                 self._sweep()
@@ -238,7 +249,7 @@ class Library:
     def _publish(self, head: Head) -> None:
         """Make the head what the library is, in this process from now on, on disk for ever."""
         write_head(self.folder, head)
-        self.current()
+        self._refresh()
 
     def _join_small(self) -> None:
         """Join small segments where there are many, and rewrite those that are mostly gone."""
@@ -266,7 +277,7 @@ class Library:
             head = read_head(self.folder)
             try:
                 segments = [self._segment(state.name) for state in head.segments]
-            except ArtifactError:
+            except (ArtifactError, OSError, RuntimeError):  # or a file went while it was mapped
                 if not left or read_head(self.folder).version == head.version:
                     raise
                 continue  # a writer has just replaced it
