@@ -1,0 +1,247 @@
+// The tab "Documents": add, see them indexed, read, remove.
+
+import { api } from "./api.js";
+import { byId, el, errorNotice, notice, say } from "./dom.js";
+import { count, counted, when } from "./format.js";
+import { closeReader, openReader } from "./reader.js";
+import { address, go } from "./route.js";
+import { setUpAdding } from "./uploads.js";
+
+/** Rows drawn at once; the rest is found by its name. */
+const MOST_ROWS = 200;
+const FEW = 12;
+let changed = async () => {};
+let known = { documents: [], numPassages: 0 };
+let filter = "";
+
+function link(info) {
+  return el(
+    "a",
+    { class: "document-link", href: address("documents", { id: info.id }) },
+    el("span", { class: "passage-title" }, info.title || info.id),
+    info.title && info.title !== info.id ? el("span", { class: "quiet snippet" }, info.id) : null,
+  );
+}
+
+function row(info) {
+  return el(
+    "tr",
+    { role: "row" },
+    el("th", { scope: "row", role: "rowheader" }, link(info)),
+    el(
+      "td",
+      { role: "cell", "data-unit": "characters", class: "number" },
+      count(info.num_characters),
+    ),
+    el(
+      "td",
+      {
+        role: "cell",
+        "data-unit": info.num_passages === 1 ? "passage" : "passages",
+        class: "number",
+      },
+      count(info.num_passages),
+    ),
+    el("td", { role: "cell", title: info.added_at }, when(info.added_at)),
+    el(
+      "td",
+      { role: "cell", class: "acts" },
+      el(
+        "button",
+        {
+          type: "button",
+          class: "small",
+          "aria-label": `Remove ${info.id}`,
+          onclick: () => remove(info),
+        },
+        "Remove",
+      ),
+    ),
+  );
+}
+
+function named() {
+  const words = filter.toLowerCase().split(/\s+/).filter(Boolean);
+  return known.documents.filter(({ id, title }) =>
+    words.every((word) => `${id} ${title}`.toLowerCase().includes(word)),
+  );
+}
+
+function rows(documents) {
+  const left = documents.length - MOST_ROWS;
+  const drawn = documents.slice(0, MOST_ROWS).map(row);
+  if (left > 0) {
+    const told = `${counted(left, "more document")}: find one by its name`;
+    drawn.push(
+      el("tr", { role: "row" }, el("td", { role: "cell", colspan: 5, class: "quiet" }, told)),
+    );
+  }
+  return drawn;
+}
+
+function finder() {
+  const draw = (event) => {
+    filter = event.target.value;
+    const found = named();
+    byId("rows").replaceChildren(...rows(found));
+    say("documents-said", `${counted(found.length, "document")} found`);
+  };
+  return el("input", {
+    id: "find",
+    type: "text",
+    class: "find",
+    placeholder: "Find by name",
+    "aria-label": "Find a document by its name",
+    value: filter,
+    oninput: draw,
+    spellcheck: "false",
+    onkeydown: (event) => {
+      if (event.key !== "Escape") return;
+      event.target.value = "";
+      draw(event);
+    },
+  });
+}
+
+function table() {
+  const heads = [
+    ["Document", ""],
+    ["Characters", "number"],
+    ["Passages", "number"],
+    ["Added", ""],
+  ];
+  const { documents, numPassages } = known;
+  return [
+    el(
+      "div",
+      { class: "listing-head" },
+      el(
+        "p",
+        { class: "label", id: "how-many" },
+        `${counted(documents.length, "document")}, ${counted(numPassages, "passage")}`,
+      ),
+      documents.length > FEW ? finder() : null,
+    ),
+    el(
+      "div",
+      { class: "table-frame" },
+      el(
+        "table",
+        { class: "listing", role: "table", "aria-labelledby": "how-many" },
+        el(
+          "thead",
+          { role: "rowgroup" },
+          el(
+            "tr",
+            { role: "row" },
+            ...heads.map(([name, kind]) =>
+              el("th", { scope: "col", role: "columnheader", class: kind || null }, name),
+            ),
+            el(
+              "th",
+              { scope: "col", role: "columnheader" },
+              el("span", { class: "visually-hidden" }, "Remove"),
+            ),
+          ),
+        ),
+        el("tbody", { id: "rows", role: "rowgroup" }, ...rows(named())),
+      ),
+    ),
+  ];
+}
+
+function fixed(numPassages) {
+  return notice(
+    "These passages cannot be changed here",
+    el(
+      "p",
+      {},
+      `The model answers from ${counted(numPassages, "passage")} of its own run. Documents of yours are read by `,
+      el("code", {}, "realm serve --library FOLDER"),
+      ".",
+    ),
+  );
+}
+
+function nothing() {
+  return notice(
+    "There are no documents yet",
+    el(
+      "p",
+      {},
+      "Drop a few files above, or paste a text. What you add here is read for the next question.",
+    ),
+  );
+}
+
+async function list() {
+  try {
+    const { documents, num_passages: numPassages } = await api.documents();
+    const name = ({ id, title }) => title || id;
+    const byName = (one, other) =>
+      name(one).localeCompare(name(other), undefined, { numeric: true });
+    known = { documents: documents.toSorted(byName), numPassages };
+    if (documents.length <= FEW) filter = "";
+    const isFixed = !documents.length && numPassages > 0;
+    document.querySelector(".adding").hidden = isFixed;
+    const empty = isFixed ? fixed(numPassages) : nothing();
+    byId("listing").replaceChildren(...(documents.length ? table() : [empty]));
+  } catch (error) {
+    byId("listing").replaceChildren(errorNotice(error, "The documents cannot be listed"));
+  }
+}
+
+async function putBack(kept) {
+  const { id, text, title, format } = kept;
+  try {
+    await api.addDocument({ id, text, format, ...(title ? { title } : {}) });
+    byId("uploads").replaceChildren();
+    say("documents-said", `${id} is back.`);
+  } catch (error) {
+    byId("uploads").replaceChildren(errorNotice(error, `${id} was not put back`));
+  }
+  await Promise.all([list(), changed()]);
+}
+
+function removed(kept) {
+  const undo = el(
+    "button",
+    { type: "button", class: "small", id: "undo", onclick: () => putBack(kept) },
+    "Undo",
+  );
+  byId("uploads").replaceChildren(
+    el("p", { class: "strip" }, el("span", {}, "Removed ", el("b", {}, kept.id)), undo),
+  );
+  undo.focus();
+  say("documents-said", `Removed ${kept.id}. Undo brings it back.`);
+}
+
+async function remove(info) {
+  try {
+    const kept = await api.document(info.id);
+    await api.removeDocument(info.id);
+    removed(kept);
+  } catch (error) {
+    byId("uploads").replaceChildren(errorNotice(error, `${info.id} was not removed`));
+  }
+  await Promise.all([list(), changed()]);
+}
+
+/** Show the listing, or the document (and place in it) that an address names. */
+export function arriveAtDocuments(params) {
+  byId("library").hidden = Boolean(params.id);
+  if (params.id) {
+    openReader(params);
+  } else {
+    closeReader();
+    list();
+  }
+}
+
+export function setUpDocuments(whenChanged) {
+  changed = whenChanged;
+  setUpAdding(() => Promise.all([list(), changed()]));
+  byId("reader").addEventListener("keydown", (event) => {
+    if (event.key === "Escape") go("#documents");
+  });
+}

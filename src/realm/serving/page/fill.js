@@ -1,0 +1,198 @@
+// The tab "Fill the blank": Table 3 of the paper for any sentence.
+
+import { api } from "./api.js";
+import { byId, el, errorNotice, notice, say } from "./dom.js";
+import { probability } from "./format.js";
+import { address, go } from "./route.js";
+import { MASK, explanation } from "./table3.js";
+
+const NUM_CANDIDATES = 8;
+const TABLE_3 = {
+  s: "An equilateral triangle is easily constructed using a straightedge and compass, because 3 is a [MASK] prime.",
+  y: "Fermat",
+};
+let running = null;
+let shown = "";
+let cannot = "";
+
+function parameters() {
+  return {
+    s: byId("sentence").value.trim(),
+    y: byId("fill-answer").value.trim(),
+    k: byId("fill-candidates").value,
+  };
+}
+
+function problemWith({ s }) {
+  if (!s)
+    return "Found no sentence. Expected one with a blank: write [MASK] where a word is missing.";
+  if (!s.includes(MASK)) {
+    return "Found no [MASK] in the sentence. Expected one: select a word and press “Blank it”, or write [MASK].";
+  }
+  if (!byId("fill-candidates").checkValidity())
+    return "Found another number of candidates. Expected 2 to 50.";
+  return "";
+}
+
+/** Put [MASK] where words are selected (or where the cursor is), and what stood there as answer. */
+function blankIt() {
+  const field = byId("sentence");
+  let { value, selectionStart: start, selectionEnd: end } = field;
+  const earlier = value.indexOf(MASK);
+  const answer = byId("fill-answer").value.trim();
+  if (earlier >= 0 && answer && !(start < earlier + MASK.length && end > earlier)) {
+    value = value.slice(0, earlier) + answer + value.slice(earlier + MASK.length);
+    const moved = start > earlier ? answer.length - MASK.length : 0;
+    [start, end] = [start + moved, end + moved];
+  }
+  if (start === end) {
+    while (start > 0 && /[\p{L}\p{N}]/u.test(value[start - 1])) start -= 1;
+    while (end < value.length && /[\p{L}\p{N}]/u.test(value[end])) end += 1;
+  }
+  while (start < end && /\s/.test(value[start])) start += 1;
+  while (end > start && /\s/.test(value[end - 1])) end -= 1;
+  const words = value.slice(start, end);
+  field.value = value.slice(0, start) + MASK + value.slice(end);
+  if (words && words !== MASK) byId("fill-answer").value = words;
+  field.focus();
+  field.setSelectionRange(start, start + MASK.length);
+}
+
+function noEncoder(error) {
+  return notice(
+    "This model cannot fill blanks",
+    el("p", {}, error.message),
+    el(
+      "p",
+      { class: "quiet" },
+      "A blank is filled by the encoder that ",
+      el("code", {}, "realm pretrain"),
+      " trains; a model made for questions has a reader instead.",
+    ),
+  );
+}
+
+function tryTable3() {
+  go(address("fill", TABLE_3));
+}
+
+/** Say before the first sentence whether the model can fill blanks at all. */
+export function modelKnown(status) {
+  if (status.can_explain !== false) return;
+  cannot =
+    `${status.model} has no encoder. Start the server with one of the same vocabulary: ` +
+    "realm serve --encoder RUN.";
+  if (!shown && !running) show(welcome());
+}
+
+function welcome() {
+  if (cannot) return noEncoder({ message: cannot });
+  return el(
+    "div",
+    { class: "welcome" },
+    el(
+      "p",
+      { class: "lead" },
+      "How much does reading help? A word is left out; the model fills it in alone, then with each passage.",
+    ),
+    el(
+      "p",
+      { class: "row" },
+      el(
+        "button",
+        { type: "button", onclick: tryTable3 },
+        "Try the sentence of the paper’s Table 3",
+      ),
+    ),
+  );
+}
+
+function show(...nodes) {
+  byId("fill-result").replaceChildren(...nodes);
+}
+
+function setBusy(isBusy) {
+  byId("panel-fill").classList.toggle("busy", isBusy);
+  byId("fill-result").setAttribute("aria-busy", String(isBusy));
+  byId("fill-button").textContent = isBusy ? "Filling" : "Fill";
+}
+
+async function fill(params) {
+  const problem = problemWith(params);
+  if (problem) {
+    show(errorNotice({ message: problem }, "There is nothing to fill"));
+    return;
+  }
+  running?.abort();
+  const mine = new AbortController();
+  running = mine;
+  setBusy(true);
+  try {
+    const explained = await api.explain(
+      {
+        sentence: params.s,
+        num_candidates: Number(params.k) || NUM_CANDIDATES,
+        ...(params.y ? { answer: params.y } : {}),
+      },
+      mine.signal,
+    );
+    show(...explanation(explained));
+    say(
+      "fill-said",
+      `${explained.answer}: ${probability(explained.p_without)} without retrieval, ${probability(explained.p_marginal)} with.`,
+    );
+  } catch (error) {
+    if (error.code === "no_encoder") show(noEncoder(error));
+    else if (error.name !== "AbortError") show(errorNotice(error, "The blank was not filled"));
+    shown = "";
+  } finally {
+    if (running === mine) {
+      running = null;
+      setBusy(false);
+    }
+  }
+}
+
+function submit() {
+  const params = parameters();
+  if (problemWith(params)) fill(params);
+  else go(address("fill", params));
+}
+
+function onKey(event) {
+  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+    event.preventDefault();
+    submit();
+  } else if (event.key === "Escape") {
+    event.preventDefault();
+    if (running) running.abort();
+    else {
+      byId("sentence").value = "";
+      byId("fill-answer").value = "";
+    }
+  }
+}
+
+/** Show what an address names. */
+export function arriveAtFill(params, again) {
+  byId("sentence").value = params.s ?? "";
+  byId("fill-answer").value = params.y ?? "";
+  byId("fill-candidates").value = params.k ?? "";
+  const place = address("fill", parameters());
+  if (!params.s) {
+    shown = "";
+    show(welcome());
+  } else if (place !== shown || again) {
+    shown = place;
+    fill(parameters());
+  }
+}
+
+export function setUpFill() {
+  byId("fill-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    submit();
+  });
+  byId("sentence").addEventListener("keydown", onKey);
+  byId("blank").addEventListener("click", blankIt);
+}

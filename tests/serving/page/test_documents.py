@@ -1,0 +1,146 @@
+"""The tab "Documents": they come, are read, go, and come back."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Make = Callable[..., Any]
+FERMAT = "# Fermat\n\nFermat was born in 1607 in Toulouse. Fermat worked as a lawyer.\n"
+EULER = "# Euler\n\nEuler was born in 1707 in Basel. Euler worked as a teacher.\n"
+QUESTION = "where was fermat born"
+
+
+def test_a_document_comes_is_asked_goes_and_comes_back(
+    site: Any, visit: Make, tmp_path: Path, ask: Make, shows: Make
+) -> None:
+    (tmp_path / "euler.md").write_text(EULER)
+    (tmp_path / "photo.png").write_bytes(b"\x89PNG")
+    page = visit(site)
+    shows(page, "#ask-result", "There are no documents yet")
+    page.click("#tab-documents")
+    shows(page, "#listing", "There are no documents yet")
+    page.set_input_files("#files", [tmp_path / "photo.png", tmp_path / "euler.md"])
+    shows(page, ".upload.failed", "Found another kind of file")
+    shows(page, ".upload.done", "Added")
+    shows(page, "#listing", "euler.md")
+
+    page.click("#tab-ask")
+    ask(page, "where was euler born")
+    assert page.inner_text(".evidence .place").startswith("euler.md:")
+
+    page.click("#tab-documents")
+    page.click(".acts button")
+    shows(page, "#uploads", "Removed euler.md")
+    shows(page, "#listing", "There are no documents yet")
+    assert site.answer("where was euler born")["answer"] is None
+    page.click("#tab-ask")
+    shows(page, "#answer", "No answer")
+    shows(page, ".why", "There are no documents to find it in.")
+
+    page.click("#tab-documents")
+    page.click("#undo")
+    shows(page, "#listing", "euler.md")
+    assert site.document("euler.md")["text"] == EULER
+
+
+def test_a_pasted_text_becomes_a_document(site: Any, visit: Make, shows: Make) -> None:
+    page = visit(site, "#documents")
+    page.click("#paste")
+    page.click("#paste-form >> text=Add the text")
+    shows(page, ".upload.failed", "Found no text")
+    page.fill("#paste-id", "minutes")
+    page.fill("#paste-text", FERMAT)
+    page.click("#paste-form >> text=Add the text")
+    shows(page, ".upload.done", "Added")
+    assert site.document("minutes.md")["text"] == FERMAT
+    page.wait_for_selector("#paste-form", state="hidden")
+
+
+def test_indexing_shows_its_progress(site: Any, visit: Make, tmp_path: Path, shows: Make) -> None:
+    (tmp_path / "euler.md").write_text(EULER)
+    page = visit(site, "#documents")
+    held: list[Any] = []
+
+    def hold(route: Any) -> None:
+        if route.request.method == "POST":
+            held.append(route)
+        else:
+            route.continue_()
+
+    told = json.dumps({"done": 3, "total": 8})
+    page.route("**/documents", hold)
+    page.route(
+        "**/documents/progress",
+        lambda route: route.fulfill(body=told, content_type="application/json"),
+    )
+    page.set_input_files("#files", tmp_path / "euler.md")
+    shows(page, ".upload-state", "3 of 8 passages")
+    assert page.evaluate("document.querySelector('.upload-progress').value") == 3
+    held[0].continue_()
+    shows(page, ".upload.done", "Added")
+
+
+def test_a_script_in_a_document_stays_text(site: Any, visit: Make, shows: Make) -> None:
+    nasty = "<script>window.caught = 1</script><img src=x onerror='window.caught = 2'>"
+    site.put("fermat <b>.md", f"# {nasty}\n\n{nasty} Fermat was born in 1607. {nasty}\n")
+    page = visit(site, "#ask?q=<b onclick=x>where was fermat")
+    page.wait_for_selector("#answer")
+    page.locator(".passage summary").first.click()
+    page.click("#tab-documents")
+    shows(page, "#listing", nasty)
+    page.click(".document-link")
+    shows(page, "#reader", nasty)
+    assert page.evaluate("window.caught") is None
+    assert page.locator("script").count() == 1
+    assert page.locator("img").count() == 0
+
+
+def test_a_record_of_json_lines_opens_as_its_own_text(site: Any, visit: Make, ask: Make) -> None:
+    records = [
+        {"id": name, "title": name, "text": text.split("\n")[2]}
+        for name, text in (("Euler", EULER), ("Fermat", FERMAT))
+    ]
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    site.put("people.jsonl", lines, format="jsonl")
+    page = visit(site)
+    ask(page, QUESTION)
+    best = site.answer(QUESTION)["answers"][0]
+    page.click(".evidence .place")
+    page.wait_for_selector("#reader mark")
+    assert page.text_content("#reader mark") == best["text"]
+    assert f"record on line {best['line']}" in page.inner_text("#reader")
+
+
+def test_a_document_that_is_not_there_is_told_so(site: Any, visit: Make, shows: Make) -> None:
+    page = visit(site, "#documents?id=gone.md")
+    shows(page, "#reader .notice.alarm", "gone.md")
+    page.click(".back")
+    shows(page, "#listing", "There are no documents yet")
+
+
+def test_files_are_dropped_anywhere(site: Any, visit: Make, shows: Make) -> None:
+    page = visit(site)
+    page.evaluate(
+        """() => {
+          const dataTransfer = new DataTransfer();
+          dataTransfer.items.add(new File(["Euler was born in 1707."], "euler.txt"));
+          dataTransfer.items.add(new File([""], "empty.txt"));
+          document.body.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true }));
+        }"""
+    )
+    shows(page, ".upload.done", "Added")
+    shows(page, ".upload.failed", "Found an empty file")
+    shows(page, "#listing", "euler.txt")
+    assert page.is_visible("#panel-documents")
+
+
+def test_one_of_many_documents_is_found_by_its_name(site: Any, visit: Make, shows: Make) -> None:
+    for number in range(13):
+        site.put(f"letters/{number}.txt", FERMAT, format="text")
+    page = visit(site, "#documents")
+    shows(page, "#how-many", "13 documents")
+    page.fill("#find", "letters 12")
+    assert page.locator(".document-link").count() == 1
+    page.press("#find", "Escape")
+    assert page.locator(".document-link").count() == 13

@@ -1,0 +1,35 @@
+"""The tab "Training": curves of a run, as it goes on."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Make = Callable[..., Any]
+
+
+def test_curves_grow_while_a_run_trains(
+    open_site: Make, visit: Make, run: Path, shows: Make, write_metrics: Make
+) -> None:
+    page = visit(open_site(runs=[run.parent]), "#training")
+    shows(page, "#run-state", "step 8 of 20")
+    charts = page.locator(".charts >> nth=0").inner_text()
+    assert "Loss" in charts
+    assert "Retrieval utility" in charts
+    assert page.locator(".chart >> nth=0 >> .refresh").count() == 2
+    plot = page.locator(".plot").first
+    before = page.locator(".curve").first.get_attribute("d")
+    plot.focus()
+    page.keyboard.press("Home")
+    assert plot.get_attribute("aria-valuetext").startswith("step 1: training 8")
+    page.keyboard.press("ArrowRight")
+    assert plot.get_attribute("aria-valuenow") == "2"
+    plot.hover(position={"x": 60, "y": 60})
+    shows(page, ".chart .key .quiet", "step")
+
+    write_metrics(run, range(9, 12))
+    shows(page, "#run-state", "step 11 of 20")
+    assert page.locator(".curve").first.get_attribute("d") != before
+
+
+def test_without_runs_it_says_how_to_start(site: Any, visit: Make, shows: Make) -> None:
+    shows(visit(site, "#training"), "#runs", "realm serve --runs FOLDER")
