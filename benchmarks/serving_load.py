@@ -80,7 +80,9 @@ class _Client(FastHttpUser):
     connection_timeout = 120.0
     seen: ClassVar[Seen]
 
-    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    def call(
+        self, method: str, path: str, body: dict[str, Any] | None = None
+    ) -> dict[str, Any] | None:
         """Return a response's JSON; None, and a failure noted, where it is not 200."""
         with self.client.request(method, path, json=body, catch_response=True) as response:
             if response.status_code == 200:
@@ -218,13 +220,14 @@ class Server:
 def server(command: list[str], *, batch: int) -> Iterator[Server]:
     """Start `realm serve` on a free port; stop it as an operator does."""
     options = ["--port", "0", "--batch", str(batch), "--rate", "1000000"]
-    started = subprocess.Popen(
+    started = subprocess.Popen(  # noqa: S603
         [sys.executable, "-m", "realm", "serve", *command, *options],
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert started.stdout is not None
-    line = started.stdout.readline()
+    line = started.stdout.readline() if started.stdout else ""
+    if "listening at" not in line:
+        raise SystemExit(started.wait(60) or 1)
     try:
         yield Server(url=line.split()[2], pid=started.pid)
     finally:
@@ -248,7 +251,11 @@ def load(
 
 
 def compare(
-    together: Server, alone: Server, questions: list[str], told: Any, failures: list[str]
+    together: Server,
+    alone: Server,
+    questions: list[str],
+    told: argparse.Namespace,
+    failures: list[str],
 ) -> dict[str, Any]:
     """Return the throughput of both servers, in turn, and how many times one is the other."""
     rates: dict[str, list[float]] = {"together": [], "one_at_a_time": []}

@@ -579,3 +579,40 @@ def test_16_bits_are_chosen_where_they_are_quicker(
     assert Answerer.load(run).autocast == "none"
     expected = "bfloat16" if is_quick else "none"
     assert Answerer.load(run, autocast="auto").autocast == expected
+
+
+def test_an_answer_does_not_depend_on_what_is_read_beside_it(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answerer = Answerer.load(run)
+    assert answerer.reader.can_pack
+    reads: list[list[int]] = []
+    read_packed = realm.model.reader.Reader.read_packed
+
+    def look(reader: Any, ids: Any, segments: Any, owners: Any, lengths: Any) -> Any:
+        reads.append(list(lengths))
+        return read_packed(reader, ids, segments, owners, lengths)
+
+    monkeypatch.setattr(realm.model.reader.Reader, "read_packed", look)
+    alone = [answerer.answer([question])[0] for question in QUESTIONS]
+    num_alone, packed = len(reads), [one for pack in reads for one in pack]
+    together = answerer.answer(QUESTIONS)
+    assert len(reads) == num_alone + 1  # all in one forward pass
+    assert [n for n in reads[-1] if n in packed][:len(packed)]
+    for one, other in zip(together, alone, strict=True):
+        assert [a.text for a in one.answers] == [a.text for a in other.answers]
+        expected = [answer.probability for answer in other.answers]
+        assert [answer.probability for answer in one.answers] == pytest.approx(expected, rel=1e-4)
+
+
+def test_reading_without_padding_finds_the_same_spans(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answerer = Answerer.load(run)
+    packed = answerer.answer(QUESTIONS, num_answers=50)
+    monkeypatch.setattr(realm.model.reader.Reader, "can_pack", False)
+    padded = answerer.answer(QUESTIONS, num_answers=50)
+    for one, other in zip(packed, padded, strict=True):
+        found = {answer.text.casefold(): answer.probability for answer in one.answers}
+        expected = {answer.text.casefold(): answer.probability for answer in other.answers}
+        assert found == pytest.approx(expected, rel=1e-3)

@@ -94,3 +94,16 @@ def test_whoever_asks_does_not_wait_for_transformers() -> None:
     told = "import sys, realm.asking; assert 'transformers' not in sys.modules"
     source = str(Path(realm.__file__).parents[1])
     subprocess.run([sys.executable, "-c", told], env={"PYTHONPATH": source}, check=True)
+
+
+def test_sequences_in_one_row_are_read_as_each_alone(twins: tuple[BertModel, Any]) -> None:
+    _, quick = twins
+    lengths = (9, 30, 4)
+    alone = [batch(length) for length in lengths]
+    joined = [
+        torch.cat([getattr(one, name) for one in alone], dim=1) for name in Inputs._fields[:2]
+    ]
+    with torch.inference_mode():
+        found = quick(input_ids=joined[0], token_type_ids=joined[1], lengths=lengths)
+        for one, part in zip(alone, found.last_hidden_state.split(lengths, dim=1), strict=True):
+            torch.testing.assert_close(part, hidden_states(quick, one))

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from realm.serving import service
 from realm.serving.schemas import AnsweredModel, ChangesModel, FoundModel, ListingModel
 
 Serve = Callable[..., httpx.Client]
@@ -224,3 +225,13 @@ def test_openapi_describes_every_route_with_examples(client: httpx.Client) -> No
     assert models["AnswerRequest"]["examples"]
     body = schema["paths"]["/documents"]["post"]["requestBody"]["content"]
     assert set(body) == {"application/json", "multipart/form-data"}
+
+
+def test_memory_is_given_back_while_questions_are_answered(
+    serve: Serve, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    returned: list[int] = []
+    monkeypatch.setattr(service, "return_free_memory", returned.append)
+    monkeypatch.setattr(service, "SECONDS_BETWEEN_RETURNS", 0.0)
+    serve(model).post("/answer", json={"question": "library"})
+    assert returned == [0]

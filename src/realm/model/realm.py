@@ -15,6 +15,10 @@ from realm.model.encoder import Encoder
 from realm.model.inputs import TokenSequence, group_by_length, pad
 from realm.model.reader import Reader
 
+PACK_MULTIPLE = 64
+"""Wordpieces of what is read without padding come to a multiple of this: the kernel library keeps
+what it compiles for each shape, so that memory would grow with every new one."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateBatch:
@@ -195,16 +199,19 @@ def _packed_span_logits(
     found: list[Tensor] = []
     for pack in _packs(inputs, budget.batch_tokens):
         lengths = [len(item.ids) for item in pack]
+        if rest := -sum(lengths) % PACK_MULTIPLE:
+            lengths.append(rest)  # read for nothing, so that few shapes are ever seen
         owners = torch.full((1, sum(lengths)), -1)
         bounds = list(accumulate(lengths, initial=0))
-        for number, (start, item) in enumerate(zip(bounds[:-1], pack, strict=True)):
+        for number, (start, item) in enumerate(zip(bounds, pack, strict=False)):
             owners[0, start + item.first : start + item.last + 1] = number
-        ids = torch.tensor([[piece for item in pack for piece in item.ids]])
-        segments = torch.tensor([[kind for item in pack for kind in item.segments]])
+        pieces = [piece for item in pack for piece in item.ids] + [budget.pad_id] * rest
+        kinds = [kind for item in pack for kind in item.segments] + [0] * rest
+        ids, segments = torch.tensor([pieces]), torch.tensor([kinds])
         logits = reader.read_packed(ids, segments, owners, lengths)[0]
         found += [
             logits[start + item.first : start + item.last + 1]
-            for start, item in zip(bounds[:-1], pack, strict=True)
+            for start, item in zip(bounds, pack, strict=False)
         ]
     return found
 

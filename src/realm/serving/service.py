@@ -13,11 +13,15 @@ from realm.records import Changes, Document
 from realm.serving.batching import Batcher, Choices
 from realm.serving.metrics import Metrics
 from realm.serving.refusals import RefusedError
-from realm.serving.served import Served
+from realm.serving.served import Served, Told
 from realm.serving.settings import Batching, Limits
 from realm.serving.threads import compute_with
+from realm.training.memory import return_free_memory
 
 T = TypeVar("T")
+SECONDS_BETWEEN_RETURNS = 1.0
+"""Every batch has other lengths, so that freed blocks seldom fit the next one's: memory would grow
+for hours."""
 
 
 class Service:
@@ -46,13 +50,14 @@ class Service:
         self.progress = (0, 0)
         """(passages embedded, passages) of the change that is being made."""
         self.is_stopping = False
+        self._tidied_at = time.monotonic()
         self._seen: tuple[object, float] = (model.status().get("version"), time.monotonic())
         """(version of the library, when it was first seen)."""
         threads = torch.get_num_threads()
         self._changes = Line("realm-changes", self.limits.max_waiting, max(1, threads // 2))
         self._looks = Line("realm-looks", self.limits.max_waiting, threads)
         self.batcher = Batcher(
-            model.answer,
+            self._answer_many,
             batching=batching or Batching(),
             max_waiting=self.limits.max_waiting,
             num_threads=threads,
@@ -96,6 +101,28 @@ class Service:
     async def remove(self, id: str) -> Changes:  # noqa: A002 - what a document calls it
         """Remove a document; questions from now on do not see it."""
         return await self._changes.run(lambda: self.model.remove_documents(id))
+
+    def _answer_many(
+        self,
+        questions: Sequence[str],
+        *,
+        num_answers: int,
+        num_passages: int | None,
+        min_probability: float | None,
+    ) -> Sequence[Told]:
+        """Answer in a lane's thread, and now and then give back the memory that it took."""
+        try:
+            return self.model.answer(
+                questions,
+                num_answers=num_answers,
+                num_passages=num_passages,
+                min_probability=min_probability,
+            )
+        finally:
+            now = time.monotonic()
+            if now - self._tidied_at > SECONDS_BETWEEN_RETURNS:
+                self._tidied_at = now
+                return_free_memory(0)
 
     def status(self) -> dict[str, Any]:
         """Return the model's status, and what waits."""

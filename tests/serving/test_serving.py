@@ -1,0 +1,209 @@
+"""`realm serve` as a program: started, asked, killed, stopped; with a tiny model."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import realm
+from realm.cli.main import build_app
+from realm.cli.serving_commands import TOKEN
+from realm.errors import ConfigError
+
+Make = Callable[..., Any]
+Start = Callable[..., tuple[subprocess.Popen[str], httpx.Client]]
+APP = build_app()
+QUESTIONS = ["where was fermat born", "what did euler change", "who lived in oslo as a student"]
+STOPPING = """
+import sys, threading
+sys.path.insert(0, {tests!r})
+from conftest import WordModel
+from realm.records import Document
+from realm.serving.app import build_app
+from realm.serving.server import address_of, bind, make_server, serve
+from realm.serving.service import Service
+
+model = WordModel(kept={{"a": Document(id="a", text="library")}}, pause_seconds=1.5)
+service, bound = Service(model), bind("127.0.0.1", 0)
+ready = lambda: print("listening at", address_of(bound), flush=True)
+serve(make_server(build_app(service), service, on_ready=ready), bound)
+"""
+
+
+def environment() -> dict[str, str]:
+    source = str(Path(realm.__file__).parents[1])
+    return {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start a server as a process; return it and a client of it."""
+    started: list[subprocess.Popen[str]] = []
+    clients: list[httpx.Client] = []
+
+    def run(*command: object) -> tuple[subprocess.Popen[str], httpx.Client]:
+        process = subprocess.Popen(
+            [sys.executable, *map(str, command)],
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert "listening at" in line, process.communicate()[1]
+        clients.append(httpx.Client(base_url=line.split()[2], timeout=60))
+        return process, clients[-1]
+
+    yield run
+    for client in clients:
+        client.close()
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def told(make_packed: Make, tmp_path: Path) -> list[object]:
+    """Return a command line that serves a library with a tiny model."""
+    options = ["--model", make_packed(), "--library", tmp_path / "library", "--port", "0"]
+    return ["-m", "realm", "serve", *options]
+
+
+@pytest.fixture
+def texts(articles: list[dict[str, str]]) -> list[dict[str, str]]:
+    return [{"id": f"{a['id']}.txt", "title": a["title"], "text": a["text"]} for a in articles]
+
+
+def read_of(answered: dict[str, Any]) -> set[str]:
+    """Return the documents that an answer is from."""
+    return {entry["document"] for entry in (*answered["answers"], *answered["passages"])}
+
+
+def test_what_was_acknowledged_survives_a_kill_and_what_was_removed_stays_gone(
+    start: Start, told: list[object], texts: list[dict[str, str]]
+) -> None:
+    process, client = start(*told)
+    for text in texts[:3]:
+        assert client.post("/documents", json=text).status_code == 200
+    asked = {"question": QUESTIONS[0], "num_passages": 20}
+    assert "p0.txt" in read_of(client.post("/answer", json=asked).json())
+    assert client.delete("/documents/p0.txt").status_code == 200
+    assert read_of(client.post("/answer", json=asked).json()) == {"p1.txt", "p2.txt"}
+    assert client.post("/documents", json=texts[3]).status_code == 200
+    process.kill()
+    process.wait(20)
+
+    again, client = start(*told)
+    listed = [info["id"] for info in client.get("/documents").json()["documents"]]
+    assert listed == ["p1.txt", "p2.txt", "p3.txt"]
+    assert read_of(client.post("/answer", json=asked).json()) == {"p1.txt", "p2.txt", "p3.txt"}
+    again.send_signal(signal.SIGTERM)
+    assert again.wait(20) == 0
+
+
+def test_concurrent_questions_get_the_answers_that_they_get_alone(
+    serve: Make, make_packed: Make, texts: list[dict[str, str]], tmp_path: Path
+) -> None:
+    with realm.load(make_packed(), library=tmp_path / "library") as opened:
+        client = serve(opened)
+        for text in texts:
+            client.post("/documents", json=text)
+
+        def ask(question: str) -> dict[str, Any]:
+            asked = {"question": question, "num_passages": 4}
+            return httpx.post(f"{client.base_url}/answer", json=asked, timeout=60).json()
+
+        alone = [ask(question) for question in QUESTIONS]
+        with ThreadPoolExecutor(9) as pool:
+            together = list(pool.map(ask, QUESTIONS * 6))
+        sizes = client.get("/metrics").text
+    assert 'realm_batch_questions_bucket{le="1.0"} 21.0' not in sizes  # some stood together
+    for number, answered in enumerate(together):
+        expected = alone[number % len(QUESTIONS)]
+        for one, other in zip(answered["answers"], expected["answers"], strict=True):
+            assert (one["text"], one["start"]) == (other["text"], other["start"])
+            assert one["probability"] == pytest.approx(other["probability"], rel=1e-4)
+        assert [p["id"] for p in answered["passages"]] == [p["id"] for p in expected["passages"]]
+
+
+def test_told_to_stop_it_finishes_what_is_in_flight_and_refuses_what_comes(start: Start) -> None:
+    process, client = start("-c", STOPPING.format(tests=str(Path(__file__).parent)))
+    got: list[httpx.Response] = []
+    asking = threading.Thread(
+        target=lambda: got.append(client.post("/answer", json={"question": "library"}))
+    )
+    asking.start()
+    while "realm_batch_questions_count 0.0" in httpx.get(f"{client.base_url}/metrics").text:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + 10
+    while (response := httpx.get(f"{client.base_url}/healthz")).status_code == 200:
+        assert time.monotonic() < deadline
+    assert response.status_code == 503
+    assert response.json()["error"]["code"] == "stopping"
+    assert response.headers["retry-after"]
+    asking.join(20)
+    assert got[0].status_code == 200
+    assert got[0].json()["answer"] == "library"
+    assert process.wait(20) == 0
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{client.base_url}/healthz")
+
+
+def refused(*command: object) -> str:
+    """Return what `realm serve` says when it does not start."""
+    with pytest.raises(ConfigError) as caught:
+        APP(["serve", *map(str, command)], standalone_mode=False)
+    return str(caught.value)
+
+
+def test_a_port_that_is_taken_is_told_before_anything_is_loaded(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        said = refused("--port", port, "--library", tmp_path / "library")
+    assert f"port {port} of 127.0.0.1 cannot be had" in said
+    assert f"--port {port + 1}" in said
+    assert not (tmp_path / "library").exists()
+    assert "found no address" in refused("--host", "no.such.host.invalid")
+
+
+def test_without_the_extra_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "uvicorn" else 1)
+    said = refused("--port", "0")
+    assert "not installed (uvicorn)" in said
+    assert "pip install 'realm-lm[serve]'" in said
+
+
+def test_a_token_that_can_be_guessed_or_sent_by_nobody_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "token"
+    for text in ("", "short", "a b" * 20, "\xe9" * 20):
+        file.write_text(text, encoding="utf-8")
+        said = refused("--token-file", file)
+        assert "expected a token of at least 16" in said
+        assert not text.strip() or text not in said
+    assert "expected a file with a token" in refused("--token-file", tmp_path / "none")
+    monkeypatch.setenv(TOKEN, "short")
+    assert f"${TOKEN} holds 5 characters" in refused()
+
+
+def test_sources_that_exclude_each_other_are_refused(tmp_path: Path) -> None:
+    assert "--docs beside --library" in refused("--docs", tmp_path, "--library", tmp_path)
+    assert "--passages without --model" in refused("--passages", tmp_path)
+    assert "--watch without --docs" in refused("--watch")
