@@ -598,7 +598,7 @@ def test_an_answer_does_not_depend_on_what_is_read_beside_it(
     num_alone, packed = len(reads), [one for pack in reads for one in pack]
     together = answerer.answer(QUESTIONS)
     assert len(reads) == num_alone + 1  # all in one forward pass
-    assert [n for n in reads[-1] if n in packed][:len(packed)]
+    assert [n for n in reads[-1] if n in packed][: len(packed)]
     for one, other in zip(together, alone, strict=True):
         assert [a.text for a in one.answers] == [a.text for a in other.answers]
         expected = [answer.probability for answer in other.answers]

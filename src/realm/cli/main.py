@@ -10,7 +10,7 @@ import typer
 from realm import __version__
 from realm.cli.options import check_ranks
 from realm.errors import RealmError
-from realm.training.memory import limit_kernel_cache
+from realm.memory import limit_kernel_cache
 
 FAILED = 2
 INTERRUPTED = 130

@@ -8,6 +8,7 @@ import typer
 
 from realm.cli import options
 from realm.errors import ConfigError
+from realm.memory import share_one_heap
 
 if TYPE_CHECKING:
     from realm.library.face import Realm
@@ -126,6 +127,7 @@ def serve(  # noqa: PLR0917
         burst=max(1, round(2 * rate)),
         max_waiting=queue,
     )
+    share_one_heap()
     with _open(docs, library, model, passages, encoder, device) as opened:
         service = Service(
             opened, limits=limits, batching=Batching(max_questions=batch), runs=tuple(runs or ())

@@ -16,7 +16,7 @@ from realm.serving.refusals import RefusedError
 from realm.serving.served import Served, Told
 from realm.serving.settings import Batching, Limits
 from realm.serving.threads import compute_with
-from realm.training.memory import return_free_memory
+from realm.memory import return_free_memory
 
 T = TypeVar("T")
 SECONDS_BETWEEN_RETURNS = 1.0

@@ -32,7 +32,7 @@ from realm.errors import ConfigError
 from realm.model.bert import set_attention, set_dropout
 from realm.ranks import ALONE, Ranks
 from realm.storage import MANIFEST, Request, read_json, write_json
-from realm.training.memory import limit_kernel_cache, return_free_memory
+from realm.memory import limit_kernel_cache, return_free_memory
 from realm.training.optimizer import (
     build_optimizer,
     learning_rate_factor,
