@@ -1,8 +1,9 @@
 """Memory of a long-lived process on a CPU: what inputs of ever other shapes leave behind.
 
-Every step of training, and every batch of questions, has other lengths. The C library keeps the freed blocks in its heap, where the next
-step's do not fit; and oneDNN keeps a compiled kernel for each shape it has seen. Resident memory
-then climbs by gigabytes over a few dozen steps (docs/log.md, entry 13).
+Every step of training has other lengths, and every batch of questions. The C library keeps the
+freed blocks in its heap, where the next ones do not fit; and oneDNN keeps a compiled kernel for
+each shape it has seen. Resident memory then climbs by gigabytes over a few dozen steps
+(docs/log.md, entry 13).
 """
 
 import ctypes

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from realm.memory import return_free_memory
 from realm.records import Changes, Document
 from realm.serving.batching import Batcher, Choices
 from realm.serving.metrics import Metrics
@@ -16,7 +17,6 @@ from realm.serving.refusals import RefusedError
 from realm.serving.served import Served, Told
 from realm.serving.settings import Batching, Limits
 from realm.serving.threads import compute_with
-from realm.memory import return_free_memory
 
 T = TypeVar("T")
 SECONDS_BETWEEN_RETURNS = 1.0

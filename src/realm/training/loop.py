@@ -29,10 +29,10 @@ from realm.checkpoint.run_folder import TrainReport, resume_point, start_run
 from realm.config import TrainConfig
 from realm.device import choose_device
 from realm.errors import ConfigError
+from realm.memory import limit_kernel_cache, return_free_memory
 from realm.model.bert import set_attention, set_dropout
 from realm.ranks import ALONE, Ranks
 from realm.storage import MANIFEST, Request, read_json, write_json
-from realm.memory import limit_kernel_cache, return_free_memory
 from realm.training.optimizer import (
     build_optimizer,
     learning_rate_factor,
