@@ -25,7 +25,7 @@ from realm.mini import NAME, default_model
 from realm.model.confidence import scale_factor
 from realm.model.evidence import measure_evidence
 from realm.model.realm import Budget, span_logits
-from realm.records import Answer, AnsweredQuestion, Evidence, Passage, Progress
+from realm.records import Answer, AnsweredQuestion, Evidence, Progress
 from realm.retrieval.bm25 import Lexical, open_lexical
 from realm.retrieval.dense import DenseRetriever, Retriever
 from realm.retrieval.gathering import gather
@@ -411,22 +411,10 @@ def answered_as_json(answered: AnsweredQuestion) -> dict[str, Any]:
                 "start": answer.start,
                 "end": answer.end,
                 "passage": {
-                    **passage_as_json(answer.passage),
+                    **answer.passage.as_json(),
                     "probability": answer.passage_probability,
                 },
             }
             for answer in answered.answers
         ],
-    }
-
-
-def passage_as_json(passage: Passage) -> dict[str, Any]:
-    """Return a passage as JSON; `start` and `end` are characters of its article's text."""
-    return {
-        "id": passage.id,
-        "article_id": passage.article_id,
-        "title": passage.title,
-        "text": passage.text,
-        "start": passage.start,
-        "end": passage.end,
     }

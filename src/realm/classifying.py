@@ -18,7 +18,7 @@ from realm.index.snapshot import Snapshot
 from realm.model.classifier import label_logits
 from realm.model.likelihood import label_log_likelihood
 from realm.model.realm import Budget
-from realm.records import ClassifiedClaim, LabelEvidence, Passage, Progress
+from realm.records import ClassifiedClaim, LabelEvidence, Progress
 from realm.retrieval.dense import DenseRetriever, Retriever
 from realm.retrieval.reading import joint_inputs, question_ids
 from realm.storage import MANIFEST, read_json
@@ -164,7 +164,7 @@ def classified_as_json(classified: ClassifiedClaim) -> dict[str, Any]:
             {
                 "label": one.label,
                 "probability": one.probability,
-                "passage": _passage_as_json(one.passage)
+                "passage": one.passage.as_json()
                 | {
                     "probability": one.passage_probability,
                     "label_probability": one.label_probability,
@@ -172,15 +172,4 @@ def classified_as_json(classified: ClassifiedClaim) -> dict[str, Any]:
             }
             for one in classified.labels
         ],
-    }
-
-
-def _passage_as_json(passage: Passage) -> dict[str, Any]:
-    return {
-        "id": passage.id,
-        "article_id": passage.article_id,
-        "title": passage.title,
-        "text": passage.text,
-        "start": passage.start,
-        "end": passage.end,
     }

@@ -45,6 +45,17 @@ class Passage:
         """Hash of title and text: equal passages are recognised in any store."""
         return hashlib.sha256(f"{self.title}\n{self.text}".encode()).hexdigest()
 
+    def as_json(self) -> dict[str, str | int]:
+        """Return what is told of a passage that was found: its text, and where that stands."""
+        return {
+            "id": self.id,
+            "article_id": self.article_id,
+            "title": self.title,
+            "text": self.text,
+            "start": self.start,
+            "end": self.end,
+        }
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SalientSpan:

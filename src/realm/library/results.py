@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from realm.answering import answered_as_json, passage_as_json
+from realm.answering import answered_as_json
 from realm.library.showing import answered_as_html, answered_as_text, hits_as_html, hits_as_text
 from realm.records import Answer, AnsweredQuestion, Passage
 
@@ -111,7 +111,7 @@ class Answered:
             place = asdict(answer.place)
             entry |= {**place, "file": place["document"]}
         told["passages"] = [
-            {**passage_as_json(one.passage), "probability": one.probability, **asdict(one.place)}
+            {**one.passage.as_json(), "probability": one.probability, **asdict(one.place)}
             for one in self.passages
         ]
         return told
@@ -142,7 +142,7 @@ class SearchResult:
                     "score": hit.score,
                     "probability": hit.probability,
                     **asdict(hit.place),
-                    "passage": passage_as_json(hit.passage),
+                    "passage": hit.passage.as_json(),
                 }
                 for hit in self.hits
             ],
