@@ -74,6 +74,7 @@ def test_the_json_names_model_corpus_split_settings_and_every_question() -> None
             "overlap": None,
             "refused": False,
             "train_overlap": None,
+            "evidence": None,
         }
     ]
     assert value == {
