@@ -115,6 +115,11 @@ def test_an_unknown_id_and_a_library_as_docs(call: Run, notes: Path, library: Pa
     assert f"expected --library {library}" in call("ask", "x", "--docs", library).message
 
 
+def hear_ctrl_c() -> None:
+    """Undo what a shell does to commands in the background, and with them to these tests."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_watch_follows_a_folder_until_it_is_stopped(
     call: Run, notes: Path, library: Path, tmp_path: Path
 ) -> None:
@@ -126,14 +131,18 @@ def test_watch_follows_a_folder_until_it_is_stopped(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=hear_ctrl_c,
     ) as process:
-        assert process.stdout
-        assert process.stdout.readline() == "2 added (2 passages embedded)\n"
-        (notes / "new.txt").write_text("Gauss lived in Brunswick.")
-        assert process.stdout.readline() == "1 added (1 passages embedded)\n"
-        time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        try:
+            assert process.stdout
+            assert process.stdout.readline() == "2 added (2 passages embedded)\n"
+            (notes / "new.txt").write_text("Gauss lived in Brunswick.")
+            assert process.stdout.readline() == "1 added (1 passages embedded)\n"
+            time.sleep(0.1)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert "Traceback" not in err
     assert len(json.loads(call("docs", "list", library, "--json").out)["documents"]) == 3
