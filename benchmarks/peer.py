@@ -66,7 +66,7 @@ class Peer:
             env={**os.environ, "PYTHONPATH": path, **(environment or {})},
         )
 
-    def call(self, name: str, **arguments: Any) -> Answer:  # noqa: ANN401 - whatever JSON holds
+    def call(self, name: str, /, **arguments: Any) -> Answer:  # noqa: ANN401 - whatever JSON holds
         """Call one of the functions that the script serves, and wait for it.
 
         Raises:
@@ -87,7 +87,7 @@ class Peer:
             raise PeerError(f"{self.name}: {name} failed: {answer['error']}")
         return Answer(answer["result"], Seconds(*answer["seconds"]), answer["peak_bytes"])
 
-    def action(self, name: str, **arguments: Any) -> Callable[[], Seconds]:  # noqa: ANN401
+    def action(self, name: str, /, **arguments: Any) -> Callable[[], Seconds]:  # noqa: ANN401
         """Return the call as an action for `interleaved`."""
         return lambda: self.call(name, **arguments).seconds
 
