@@ -3,11 +3,11 @@
     python benchmarks/answering.py --check
 
 Questions of SQuAD-open's development split, one at a time, over its 21,875 passages, of which 5
-are read; every question goes to all engines, in an order drawn anew. Tower and reader have realm-mini's
-weights (BERT, 6 layers x 384), for ours and, exported, for RealmForOpenQA. What is compared is time,
-not quality: the passages' vectors are made up, so that nothing has to be embedded first, which
-changes neither the work of a search nor the length of what is read. The old port knows towers with
-a pooler only, so ours has one here, too.
+are read; every question goes to all engines, in an order drawn anew. Tower and reader have the
+weights of realm-mini (BERT, 6 layers x 384), for ours and, exported, for RealmForOpenQA. What is
+compared is time, not quality: the passages' vectors are made up, so that nothing has to be embedded
+first, which changes neither the work of a search nor the length of what is read. The old port knows
+towers with a pooler only, so ours has one here, too.
 
 The third engine is what one would put together today: sentence-transformers' all-MiniLM for the
 search, transformers' BertForQuestionAnswering of MiniLM's size to read the same 5 passages.
