@@ -67,13 +67,15 @@ def measure(told: argparse.Namespace) -> Measured:
     corpus = open_corpus(told)
     folder: Path = told.work / "training_step"
     folder.mkdir(parents=True, exist_ok=True)
-    length = 48 if told.quick else LENGTH
-    batch = write_batch(corpus.store, folder, length)
+    queries, candidates, length = (2, 3, 48) if told.quick else (QUERIES, CANDIDATES, LENGTH)
+    batch = write_batch(corpus.store, folder, queries, candidates, length)
+    names = [name for name in SCRIPTS if not told.quick or name.endswith(", whole")]
     old = environment_of("old")
     told_by: dict[str, list[Mapping[str, float]]] = {}
     with ExitStack() as stack:
         actions = {}
-        for name, (script, mode) in SCRIPTS.items():
+        for name in names:
+            script, mode = SCRIPTS[name]
             if name == OLD and old is None:
                 continue
             peer = stack.enter_context(
@@ -89,12 +91,12 @@ def measure(told: argparse.Namespace) -> Measured:
         timings = interleaved(actions, rounds=1 if told.quick else min(told.rounds, ROUNDS))
     real = sum(len(ids) for ids, _ in batch["joint"])
     return Measured(
-        figures=figures(timings, told_by),
+        figures=figures(names, timings, told_by),
         timings=timings,
         settings={
             "corpus": corpus.name,
-            "queries": QUERIES,
-            "candidates": CANDIDATES,
+            "queries": queries,
+            "candidates": candidates,
             "wordpieces": length,
             "real_share": round(real / (len(batch["joint"]) * length), 3),
             "masks": MASKS,
@@ -105,20 +107,22 @@ def measure(told: argparse.Namespace) -> Measured:
     )
 
 
-def write_batch(store: PassageStore, folder: Path, length: int) -> dict[str, Any]:
+def write_batch(
+    store: PassageStore, folder: Path, queries: int, candidates: int, length: int
+) -> dict[str, Any]:
     """Write the batch and the weights that all engines start from; return the batch."""
     rng = random.Random(0)  # noqa: S311 - draws no secret
     tokenizer = store.tokenizer
-    drawn = rng.sample(range(len(store)), QUERIES * CANDIDATES)  # a query's own passage, and 7
-    texts = [body_of(store, row)[:QUERY_WORDPIECES] for row in drawn[:QUERIES]]
+    drawn = rng.sample(range(len(store)), queries * candidates)  # a query's own passage, and 7
+    texts = [body_of(store, row)[:QUERY_WORDPIECES] for row in drawn[:queries]]
     places = [sorted(rng.sample(range(len(text)), MASKS)) for text in texts]
     masked = [
         [tokenizer.mask_id if n in chosen else piece for n, piece in enumerate(text)]
         for text, chosen in zip(texts, places, strict=True)
     ]
-    rows = [NULL_ROW, *drawn[QUERIES:]]
-    width = CANDIDATES - 1
-    passage_of = [[0, *range(1 + q * width, 1 + (q + 1) * width)] for q in range(QUERIES)]
+    rows = [NULL_ROW, *drawn[queries:]]
+    width = candidates - 1
+    passage_of = [[0, *range(1 + q * width, 1 + (q + 1) * width)] for q in range(queries)]
     torch.manual_seed(0)
     pretrained = load_pretrained(EncoderConfig(init="minilm"), tokenizer=tokenizer)
     encoder = pretrained.build_encoder()
@@ -153,11 +157,13 @@ def write_batch(store: PassageStore, folder: Path, length: int) -> dict[str, Any
 
 
 def figures(
-    timings: Mapping[str, Timings], told_by: Mapping[str, Sequence[Mapping[str, float]]]
+    names: Sequence[str],
+    timings: Mapping[str, Timings],
+    told_by: Mapping[str, Sequence[Mapping[str, float]]],
 ) -> list[Figure]:
     """Return what is compared: each peer with ours of the same mode."""
     found: list[Figure] = []
-    for peer in SCRIPTS:
+    for peer in names:
         ours = f"ours, {SCRIPTS[peer][1]}"
         if peer == ours:
             continue
