@@ -43,6 +43,8 @@ def build_app() -> typer.Typer:
         document_commands,
         evaluating_commands,
         exchange_commands,
+        finetune_commands,
+        index_commands,
         mcp_commands,
         planning_commands,
         report_commands,
@@ -65,6 +67,8 @@ def build_app() -> typer.Typer:
     for part in (
         corpus_commands,
         training_commands,
+        finetune_commands,
+        index_commands,
         status_commands,
         report_commands,
         asking_commands,
