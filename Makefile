@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test check install lock clean
+.PHONY: quickstart test check bench install lock clean
 
 quickstart: $(STAMP)  ## every stage on the small encyclopedia, in minutes
 	$(BIN)/realm quickstart --out quickstart
@@ -15,6 +15,11 @@ test: $(STAMP)  ## all checks, then all tests
 
 check: $(STAMP)
 	PATH="$(abspath $(BIN)):$$PATH" scripts/check
+
+bench: $(STAMP)  ## every ratio of docs/performance.md, at most 20 minutes on two idle cores
+	-$(MAKE) .venv-old/.installed
+	-$(MAKE) .venv-peers/.installed
+	$(BIN)/python benchmarks/all.py --check
 
 install: $(STAMP)
 
@@ -27,8 +32,16 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
+# Environments of the benchmarks' peers: pinned files, and for the rest (torch, numpy) a path to the
+# main environment's packages, which come last. A peer that cannot be installed is left out.
+.venv-%/.installed: benchmarks/peers/%.txt $(STAMP)
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$(.venv-$*/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/main.pth"
+	touch $@
+
 lock:  ## write requirements.lock from what is installed
 	scripts/lock $(BIN)/python
 
 clean:
-	rm -rf $(VENV) quickstart .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-old .venv-peers quickstart .pytest_cache .ruff_cache .hypothesis .import_linter_cache
