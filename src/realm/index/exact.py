@@ -8,12 +8,14 @@ from torch import Tensor
 
 from realm.device import CPU
 from realm.index.mapped import MappedRows
-from realm.index.scan import Survivors, grouped_order, surviving_rows
+from realm.index.scan import NO_ROW, Survivors, surviving_rows
 
 CHUNK_ROWS = 1 << 16
 """Rows scored at once: peak memory is queries x CHUNK_ROWS scores, whatever the corpus."""
-RESCORED_FLOATS = 1 << 24
-"""Numbers of the rows scored again that are gathered at once (64 MiB)."""
+QUERIES_AT_ONCE = 512
+"""More queries take several passes over the passages."""
+RESCORED_FLOATS = 1 << 19
+"""Numbers of the rows scored again that are gathered at once (2 MiB)."""
 SMALL_INDEX = 8
 """An index of at most so many times k rows is searched in 32 bits at once."""
 
@@ -79,21 +81,40 @@ def search_exactly(
     if len(scan) <= SMALL_INDEX * k or not len(queries):
         return search(queries, exact, k)
     norms = {"max_norm": max_norm, "max_rounding": max_rounding}
-    survivors = surviving_rows(queries, scan, k, **norms)
-    scores = _rescored(queries, exact, survivors)
-    by_row = survivors.row.argsort()
-    query, row, scores = survivors.query[by_row], survivors.row[by_row], scores[by_row]
-    order = grouped_order(query, scores)
-    counts = query.bincount(minlength=len(queries))
-    certain = counts >= k
-    # [certain queries, k]: the first k of each query's own
-    first = (counts.cumsum(0) - counts)[certain, None] + torch.arange(k)
-    best = torch.empty((len(queries), k))
-    rows = torch.empty((len(queries), k), dtype=torch.long)
-    best[certain], rows[certain] = scores[order[first]], row[order[first]]
-    if not bool(certain.all()):
-        best[~certain], rows[~certain] = search(queries[~certain], exact, k)
-    return best, rows
+    found = [
+        _best_survivors(some, exact, surviving_rows(some, scan, k, **norms), k)
+        for some in queries.split(QUERIES_AT_ONCE)
+    ]
+    return torch.cat([best for best, _ in found]), torch.cat([rows for _, rows in found])
+
+
+def _best_survivors(
+    queries: Float[Tensor, "queries dim"],
+    exact: Float[Tensor, "passages dim"] | MappedRows,
+    survivors: Survivors,
+    k: int,
+) -> tuple[Float[Tensor, "queries k"], Int[Tensor, "queries k"]]:
+    """Return the k best of those that survived; search in 32 bits for queries that have fewer."""
+    is_row = survivors.rows != NO_ROW
+    scores = torch.full(is_row.shape, float("-inf"))
+    query, rows = is_row.nonzero()[:, 0], survivors.rows[is_row]
+    size = max(1, RESCORED_FLOATS // queries.shape[1])
+    pairs = zip(query.split(size), rows.split(size), strict=True)
+    # not a matrix product, whose sums depend on the place of a row: equal vectors score equally
+    scores[is_row] = torch.cat([(exact[r] * queries[q]).sum(dim=-1) for q, r in pairs])
+    best, found = in_order(scores, survivors.rows)
+    given_up = survivors.counts < k
+    if not bool(given_up.any()):
+        return best[:, :k], found[:, :k]
+    searched = search(queries[given_up], exact, k)
+    best, found = (_widened(table, k) for table in (best, found))
+    best[given_up], found[given_up] = searched
+    return best, found
+
+
+def _widened(table: Shaped[Tensor, "queries most"], k: int) -> Shaped[Tensor, "queries k"]:
+    """Return the first k columns, of which the last may not be there."""
+    return torch.nn.functional.pad(table, (0, max(0, k - table.shape[1])))[:, :k]
 
 
 def check_k(k: int, num_passages: int) -> None:
@@ -125,17 +146,6 @@ def rescore(
         for some, chosen in zip(queries.split(size), rows.split(size), strict=True)
     ]
     return torch.cat(parts)
-
-
-def _rescored(
-    queries: Float[Tensor, "queries dim"],
-    exact: Float[Tensor, "passages dim"] | MappedRows,
-    survivors: Survivors,
-) -> Float[Tensor, " pairs"]:
-    """Return the float32 inner product of each pair; equal vectors have equal ones."""
-    size = max(1, RESCORED_FLOATS // queries.shape[1])
-    pairs = zip(survivors.query.split(size), survivors.row.split(size), strict=True)
-    return torch.cat([(exact[row] * queries[query]).sum(dim=-1) for query, row in pairs])
 
 
 def in_order(

@@ -13,9 +13,10 @@ anew whenever the rows seen have doubled, so that ever fewer places hold a row a
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from realm.device import CPU
@@ -29,8 +30,8 @@ BLOCK_ROWS = 1 << 17
 """Most rows of a block."""
 MOST_SLABS = 64
 """Rows that are folded into one place, at most."""
-QUERIES_AT_ONCE = 512
-"""More queries are scanned in several passes."""
+NO_ROW = torch.iinfo(torch.long).max
+"""Fills lines up; behind all rows."""
 SURVIVORS_OF_K = 64
 """A query of which more than so many times k rows (and `FEWEST_GIVEN_UP`) survive is given up."""
 FEWEST_GIVEN_UP = 4_096
@@ -64,18 +65,13 @@ class Errors:
 
 @dataclass(frozen=True, slots=True)
 class Survivors:
-    """Rows that may be among the k best of a query; one entry a pair, in no order."""
+    """Rows that may be among the k best of each query, in no order."""
 
-    query: Int[Tensor, " pairs"]
-    row: Int[Tensor, " pairs"]
-    scan: Float[Tensor, " pairs"]
-
-    def __len__(self) -> int:
-        return len(self.query)
-
-    def where(self, kept: Bool[Tensor, " pairs"]) -> "Survivors":
-        """Return some of them."""
-        return Survivors(self.query[kept], self.row[kept], self.scan[kept])
+    rows: Int[Tensor, "queries most"]
+    """Filled up with NO_ROW."""
+    counts: Int[Tensor, " queries"]
+    """How many each query has. Fewer than k: it was given up, because too many rows are nearly
+    equal, or a number is not finite."""
 
 
 def surviving_rows(
@@ -88,23 +84,24 @@ def surviving_rows(
 ) -> Survivors:
     """Return at least the true k best rows of each query, in main memory.
 
-    A query may come back with fewer than k: it was given up, because too many rows are nearly
-    equal (or a number is not finite).
-
     Args:
-        queries: in 32 bits.
+        queries: in 32 bits; a few hundred at once, at least one.
         scan: the vectors rounded to bfloat16, wherever they lie.
         k: how many, at most the number of passages.
         max_norm: largest norm of a true row.
         max_rounding: largest norm of a true row minus the scanned one.
     """
     rows = MappedRows([scan]) if isinstance(scan, Tensor) else scan
-    found: list[Survivors] = []
-    for start in range(0, len(queries), QUERIES_AT_ONCE):
-        part = queries[start : start + QUERIES_AT_ONCE].to(rows.device)
-        one = _Scan(part, rows, k, max_norm=max_norm, max_rounding=max_rounding).run()
-        found.append(Survivors(one.query.to(CPU) + start, one.row.to(CPU), one.scan.to(CPU)))
-    return _joined(found)
+    here = queries.to(rows.device)
+    return _Scan(here, rows, k, max_norm=max_norm, max_rounding=max_rounding).run()
+
+
+class _Pairs(NamedTuple):
+    """Rows that are not below the floor, one entry a (query, row), grouped by query."""
+
+    query: Int[Tensor, " pairs"]
+    row: Int[Tensor, " pairs"]
+    scan: Float[Tensor, " pairs"]
 
 
 class _Scan:
@@ -125,9 +122,8 @@ class _Scan:
         self.product = _OneQuery(queries) if by_pairs else _ManyQueries(queries)
         self.errors = self.product.errors(queries, max_norm, max_rounding)
         self.floor = torch.full((len(queries),), -math.inf, device=rows.device)
-        self.given_up = torch.zeros(len(queries), dtype=torch.bool, device=rows.device)
         self.most = max(SURVIVORS_OF_K * k, FEWEST_GIVEN_UP)
-        self.kept: list[Survivors] = []
+        self.kept: list[_Pairs] = []
 
     def run(self) -> Survivors:
         """Return who survives."""
@@ -143,14 +139,15 @@ class _Scan:
                 due = 2 * seen
                 pending = self._raise_floor()
         self._raise_floor()
-        return _joined(self.kept)
+        _, rows, counts = self._table()
+        return Survivors(rows.to(CPU), counts.to(CPU))
 
     def _of_block(
         self,
         chunk: Shaped[Tensor, "rows dim"],
         start: int,
         buffer: Shaped[Tensor, "block queries"],
-    ) -> Survivors:
+    ) -> _Pairs:
         """Return the rows of one block that are not below the floor."""
         places = -(-len(chunk) // self.slabs)
         scores = buffer[: places * self.slabs]
@@ -163,33 +160,52 @@ class _Scan:
         if places >= self.k and int(hits.sum()) > hits.numel() // 8:
             # at the start, and where rows come in the order of their scores
             kth = maxima.T.contiguous().topk(self.k, dim=-1).values[:, -1].float()
-            self.floor = torch.maximum(self.floor, self.errors.floor(kth))
+            self._lift(kth)
             hits = maxima >= _rounded_up(self.floor, maxima.dtype)
-        place, query = hits.nonzero(as_tuple=True)
-        strips = folded[:, place, query]
-        slab, strip = (strips >= _rounded_up(self.floor, strips.dtype)[query]).nonzero(
-            as_tuple=True
-        )
-        row = start + slab * places + place[strip]
-        return Survivors(query[strip], row, strips[slab, strip].float())
+        query, place = hits.T.nonzero(as_tuple=True)
+        strips = folded[:, place, query].T  # [hits, slabs]
+        floor = _rounded_up(self.floor, strips.dtype)[query]
+        hit, slab = (strips >= floor[:, None]).nonzero(as_tuple=True)
+        row = start + slab * places + place[hit]
+        return _Pairs(query[hit], row, strips[hit, slab].float())
+
+    def _lift(self, kth: Float[Tensor, " queries"]) -> None:
+        """Raise the floor, given lower bounds of each query's k-th best scan, or -inf."""
+        floor = self.errors.floor(kth)
+        self.floor = torch.where(floor > self.floor, floor, self.floor)
 
     def _raise_floor(self) -> int:
         """Take the floor from the k-th best so far, drop who is below; return how many remain."""
-        kept = _joined(self.kept)
-        counts = kept.query.bincount(minlength=self.num_queries)
-        order = grouped_order(kept.query, kept.scan)
-        has_k = counts >= self.k
-        kth = kept.scan[order][(counts.cumsum(0) - counts + self.k - 1)[has_k]]
-        floor = self.floor.clone()
-        floor[has_k] = Errors(self.errors.absolute[has_k], self.errors.relative).floor(kth)
-        self.floor = torch.maximum(self.floor, floor)
-        kept = kept.where(kept.scan >= self.floor[kept.query])
-        counts = kept.query.bincount(minlength=self.num_queries)
-        if bool((counts > self.most).any()):
-            self.floor[counts > self.most] = math.inf
-            kept = kept.where(self.floor[kept.query] < math.inf)
-        self.kept = [kept]
-        return len(kept)
+        scans, rows, counts = self._table()
+        if scans.shape[1] >= self.k:
+            self._lift(scans.topk(self.k, dim=-1).values[:, -1])
+        kept = scans >= self.floor[:, None]
+        kept &= torch.arange(scans.shape[1], device=kept.device) < counts[:, None]
+        self.floor[kept.sum(dim=-1) > self.most] = math.inf  # given up
+        kept &= self.floor[:, None] < math.inf
+        query = kept.nonzero()[:, 0]
+        self.kept = [_Pairs(query, rows[kept], scans[kept])]
+        return len(query)
+
+    def _table(
+        self,
+    ) -> tuple[Float[Tensor, "queries most"], Int[Tensor, "queries most"], Int[Tensor, " queries"]]:
+        """Return (scans, rows, how many): what was kept, a line for each query."""
+        device = self.rows.device
+        total = torch.zeros(self.num_queries, dtype=torch.long, device=device)
+        columns: list[Tensor] = []
+        for query, _, _ in self.kept:
+            counts = query.bincount(minlength=self.num_queries)
+            shift = total - (counts.cumsum(0) - counts)  # a group's first column less its place
+            columns.append(torch.arange(len(query), device=device) + shift[query])
+            total += counts
+        query, row, scan = (torch.cat(parts) for parts in zip(*self.kept, strict=True))
+        column = torch.cat(columns)
+        shape = (self.num_queries, int(total.max()))
+        scans = torch.full(shape, -math.inf, device=device)
+        rows = torch.full(shape, NO_ROW, device=device)
+        scans[query, column], rows[query, column] = scan, row
+        return scans, rows, total
 
 
 class _ManyQueries:
@@ -242,14 +258,6 @@ class _OneQuery:
         return Errors(_common_error(queries, max_norm, max_rounding) + further, 0.0)
 
 
-def grouped_order(
-    query: Int[Tensor, " pairs"], score: Float[Tensor, " pairs"]
-) -> Int[Tensor, " pairs"]:
-    """Return the order by query, within one by score, best first; equal scores stay as they are."""
-    by_score = score.argsort(descending=True, stable=True)
-    return by_score[query[by_score].argsort(stable=True)]
-
-
 def _common_error(
     queries: Float[Tensor, "queries dim"], max_norm: float, max_rounding: float
 ) -> Float[Tensor, " queries"]:
@@ -284,14 +292,3 @@ def _rounded_up(floor: Float[Tensor, " queries"], dtype: torch.dtype) -> Float[T
     rounded = floor.to(dtype)
     above = torch.nextafter(rounded, torch.full_like(rounded, math.inf))
     return torch.where(rounded.float() < floor, above, rounded)
-
-
-def _joined(parts: list[Survivors]) -> Survivors:
-    if not parts:
-        none = torch.zeros(0, dtype=torch.long)
-        return Survivors(none, none, torch.zeros(0))
-    return Survivors(
-        torch.cat([part.query for part in parts]),
-        torch.cat([part.row for part in parts]),
-        torch.cat([part.scan for part in parts]),
-    )
