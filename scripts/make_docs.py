@@ -12,15 +12,20 @@ from typing import Any
 
 import typer
 from api_reference import api_page
+from performance_tables import performance_page
 from pydantic.fields import FieldInfo
 
 from realm import config
 from realm.cli.main import build_app
 from realm.config import SECTIONS, Config
 
-ROOT = Path(__file__).parent.parent
+SOURCE = Path(__file__).parent.parent
+ROOT = SOURCE
+"""Where the pages are written."""
 WIDTH = 100
 """Columns of the help texts."""
+PERFORMANCE = "docs/performance.md"
+"""Its tables alone are written here."""
 BOUNDS = {"ge", "gt", "le", "lt"}
 COMMAND = ".venv/bin/python scripts/make_docs.py"
 NOTE = f"<!-- Written by scripts/make_docs.py. Do not edit: run {COMMAND} -->"
@@ -97,6 +102,9 @@ def main() -> int:
         "docs/configuration.md": configuration_page(),
         "docs/cli.md": cli_page(),
         "docs/api.md": f"{NOTE}\n\n{api_page()}\n",
+        PERFORMANCE: performance_page(
+            (SOURCE / PERFORMANCE).read_text(encoding="utf-8"), SOURCE / "benchmarks" / "results"
+        ),
     }
     stale = [name for name, text in pages.items() if not _agrees(name, text, is_check=is_check)]
     if stale:

@@ -589,9 +589,9 @@ def test_an_answer_does_not_depend_on_what_is_read_beside_it(
     reads: list[list[int]] = []
     read_packed = realm.model.reader.Reader.read_packed
 
-    def look(reader: Any, ids: Any, segments: Any, owners: Any, lengths: Any) -> Any:
-        reads.append(list(lengths))
-        return read_packed(reader, ids, segments, owners, lengths)
+    def look(reader: Any, pack: Any, owners: Any) -> Any:
+        reads.append(list(pack.lengths))
+        return read_packed(reader, pack, owners)
 
     monkeypatch.setattr(realm.model.reader.Reader, "read_packed", look)
     alone = [answerer.answer([question])[0] for question in QUESTIONS]

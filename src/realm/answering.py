@@ -290,7 +290,7 @@ class Answerer:
         """Return the question's wordpieces."""
         return question_ids(self.store.tokenizer, question, self.lengths.question)
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not in inference mode, where autocast keeps no weight that it has cast
     def _logits(self, found: Sequence["_Found"]) -> Iterator[list[Tensor]]:
         """Yield the logits of each question's passages, and of the null passage, if it is read.
 

@@ -114,6 +114,7 @@ def test_generated_pages_agree_with_the_code() -> None:
         ("configuration.md", "`288`", "`289`"),
         ("cli.md", "realm ask", "realm query"),
         ("api.md", "### Realm\n", "### Kingdom\n"),
+        ("performance.md", "<!-- benchmark: embedding -->\n", "<!-- benchmark: embedding -->\nx"),
     ],
 )
 def test_a_page_that_differs_is_noticed(

@@ -70,7 +70,7 @@ def test_embedder_from_the_inside(imported: Imported) -> None:
     tower, inputs = model.need_towers().query, old.inputs()
     hidden = hidden_states(tower.bert, inputs)
     assert_same(hidden[inputs.token_is_real], old["hidden_states"][-1][inputs.token_is_real])
-    assert_same(pooled(tower.bert, hidden), old["pooler_output"])
+    assert_same(pooled(tower.bert, hidden, inputs), old["pooler_output"])
     bare = Inputs(
         inputs.ids, torch.zeros_like(inputs.segments), torch.ones_like(inputs.token_is_real)
     )

@@ -48,8 +48,9 @@ def test_logits_are_linear_in_the_pooled_output_whatever_is_read_together(
     with torch.no_grad():
         found = label_logits(classifier, inputs, Budget(pad_id=0, batch_tokens=batch_tokens))
         for logits, sequence in zip(found, inputs, strict=True):
-            hidden = hidden_states(classifier.bert, pad([sequence], 0))
-            expected = classifier.output(pooled(classifier.bert, hidden))[0]
+            alone = pad([sequence], 0)
+            hidden = hidden_states(classifier.bert, alone)
+            expected = classifier.output(pooled(classifier.bert, hidden, alone))[0]
             torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
     assert found.shape == (4, 3)
 

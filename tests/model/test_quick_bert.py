@@ -13,7 +13,8 @@ from transformers import BertModel
 import realm
 from realm.checkpoint.checkpoints import Model, load_model, save_checkpoint, tower_hash
 from realm.model.bert import QUICK, bert_settings, build_bert, hidden_states, pooled
-from realm.model.inputs import Inputs, pad
+from realm.model.embedder import Embedder, Pooling, that_packs
+from realm.model.inputs import PACK_MULTIPLE, Inputs, in_packs, pack, pad
 from realm.model.quick_bert import QuickBert
 from realm.tokenizer import WordpieceTokenizer
 
@@ -54,7 +55,7 @@ def test_hidden_states_are_those_of_the_whole_model(
     with torch.inference_mode():
         expected, found = hidden_states(whole, inputs), hidden_states(quick, inputs)
         assert torch.equal(found, expected)
-        assert torch.equal(pooled(quick, found), pooled(whole, expected))
+        assert torch.equal(pooled(quick, found, inputs), pooled(whole, expected, inputs))
 
 
 def test_its_parameters_and_settings_have_the_same_names(twins: tuple[BertModel, Any]) -> None:
@@ -100,10 +101,33 @@ def test_sequences_in_one_row_are_read_as_each_alone(twins: tuple[BertModel, Any
     _, quick = twins
     lengths = (9, 30, 4)
     alone = [batch(length) for length in lengths]
-    joined = [
-        torch.cat([getattr(one, name) for one in alone], dim=1) for name in Inputs._fields[:2]
-    ]
+    packed = pack([(one.ids[0].tolist(), one.segments[0].tolist()) for one in alone], 0)
     with torch.inference_mode():
-        found = quick(input_ids=joined[0], token_type_ids=joined[1], lengths=lengths)
-        for one, part in zip(alone, found.last_hidden_state.split(lengths, dim=1), strict=True):
-            torch.testing.assert_close(part, hidden_states(quick, one))
+        found = packed.split(hidden_states(quick, packed))
+        for one, part in zip(alone, found, strict=True):
+            torch.testing.assert_close(part[None], hidden_states(quick, one))
+
+
+@pytest.mark.parametrize("pooling", ["pooler", "mean"])
+def test_a_tower_that_packs_embeds_as_the_one_that_pads(
+    twins: tuple[BertModel, Any], pooling: Pooling
+) -> None:
+    tower = Embedder(twins[0], projection_size=8, pooling=pooling).eval()
+    packing = that_packs(tower)
+    assert packing is not None
+    sequences = [(list(range(1, n)), [0] * (n - 1)) for n in (9, 30, 4)]
+    with torch.no_grad():
+        expected = tower(pad(sequences, 0))
+        torch.testing.assert_close(packing(pack(sequences, 0)), expected, atol=1e-5, rtol=1e-5)
+    assert isinstance(tower.bert, BertModel)
+    kept = zip(tower.parameters(), packing.parameters(), strict=True)
+    assert all(one is other for one, other in kept)
+
+
+def test_packs_hold_what_fits_in_order() -> None:
+    assert list(in_packs([3, 4, 9, 1, 1, 1], 7)) == [[0, 1], [2], [3, 4, 5]]
+    assert list(in_packs([], 7)) == []
+    packed = pack([([5, 6], [0, 1]), ([7], [0])], pad_id=0)
+    assert packed.ids[0, :4].tolist() == [5, 6, 7, 0]
+    assert packed.lengths == (2, 1, PACK_MULTIPLE - 3)
+    assert [len(one) for one in packed.split(torch.zeros(1, PACK_MULTIPLE, 2))] == [2, 1]

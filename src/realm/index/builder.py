@@ -21,8 +21,8 @@ from realm.device import device_of
 from realm.errors import ArtifactError, CorpusError
 from realm.index.mapped import MappedRows
 from realm.index.snapshot import Snapshot, shard_names
-from realm.model.embedder import Embedder, MeanEmbedder, in_16_bits
-from realm.model.inputs import TokenSequence, group_by_length, pad
+from realm.model.embedder import Embedder, MeanEmbedder, in_16_bits, that_packs
+from realm.model.inputs import TokenSequence, group_by_length, in_packs, pack, pad
 from realm.records import Progress
 from realm.storage import (
     EXTRA,
@@ -208,7 +208,9 @@ def embed_sequences(
     batch_tokens: int,
     autocast: Literal["bfloat16", "none"] = "none",
 ) -> Iterator[tuple[list[int], Float[Tensor, "rows dim"]]]:
-    """Yield (numbers, embeddings in main memory) of groups of like length, without gradients.
+    """Yield (numbers, embeddings in main memory) of groups of texts, without gradients.
+
+    On a CPU a group is a pack, which has no padding; on a GPU, texts of like length.
 
     Args:
         tower: what embeds.
@@ -222,11 +224,14 @@ def embed_sequences(
     device = device_of(tower)
     if device.type == "cuda" and autocast == "bfloat16":
         tower, autocast = in_16_bits(tower), "none"
+    twin = that_packs(tower) if device.type == "cpu" else None
+    join, groups = (pack, in_packs) if twin else (pad, group_by_length)
+    tower = twin or tower
     before: tuple[list[int], Tensor] | None = None
-    for group in group_by_length(lengths, batch_tokens):
+    for group in groups(lengths, batch_tokens):
         # Left before each yield, so that the caller's own code does not run in these modes.
         with torch.no_grad(), autocast_to(autocast, device):
-            vectors = tower(pad([sequence(i) for i in group], pad_id).to(device)).float()
+            vectors = tower(join([sequence(i) for i in group], pad_id).to(device)).float()
         if before is not None:  # only now: a GPU works on one group while the next is padded
             yield before[0], before[1].cpu()
         before = group, vectors

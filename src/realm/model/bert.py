@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from realm.model.inputs import Inputs
+from realm.model.inputs import Inputs, Pack
 from realm.model.quick_bert import ACTIVATIONS, QuickBert
 
 if TYPE_CHECKING:
@@ -130,8 +130,28 @@ def set_attention(module: nn.Module, device: torch.device) -> None:
             part.set_attn_implementation(PLAIN if device.type == "cpu" else "sdpa")
 
 
-def hidden_states(bert: Bert, inputs: Inputs) -> Float[Tensor, "rows length width"]:
-    """Return the last layer's hidden states."""
+def quick_twin(bert: Bert) -> QuickBert | None:
+    """Return what reads as this BERT does in evaluation mode, without padding.
+
+    It has the same parameters, not a copy of them; None: there is no twin of this kind of BERT.
+    """
+    if isinstance(bert, QuickBert):
+        return bert
+    settings = bert_settings(bert)
+    if not _can_be_quick(settings):
+        return None
+    with torch.device("meta"):
+        twin = QuickBert(settings)
+    twin.load_state_dict(bert.state_dict(keep_vars=True), assign=True)
+    return twin.eval()
+
+
+def hidden_states(bert: Bert, inputs: Inputs | Pack) -> Float[Tensor, "rows length width"]:
+    """Return the last layer's hidden states; only a `QuickBert` reads a pack."""
+    if isinstance(inputs, Pack):
+        lengths = inputs.lengths
+        packed = bert(input_ids=inputs.ids, token_type_ids=inputs.segments, lengths=lengths)
+        return cast("Tensor", packed.last_hidden_state)
     mask = inputs.token_is_real[:, None, None, :] if inputs.is_padded else None
     output = bert(
         input_ids=inputs.ids,
@@ -142,9 +162,13 @@ def hidden_states(bert: Bert, inputs: Inputs) -> Float[Tensor, "rows length widt
     return cast("Tensor", output.last_hidden_state)
 
 
-def pooled(bert: Bert, hidden: Float[Tensor, "rows length width"]) -> Tensor:
-    """Return BERT's pooled output: tanh of a dense layer on [CLS]."""
+def pooled(
+    bert: Bert, hidden: Float[Tensor, "rows length width"], inputs: Inputs | Pack
+) -> Float[Tensor, "sequences width"]:
+    """Return BERT's pooled output of each sequence: tanh of a dense layer on [CLS]."""
     pooler = cast("nn.Module", bert.pooler)
+    if isinstance(inputs, Pack):
+        hidden = torch.stack([one[:1] for one in inputs.split(hidden)])
     return cast("Tensor", pooler(hidden))
 
 
@@ -153,8 +177,12 @@ def widened(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
-def mean_over_tokens(hidden: Float[Tensor, "rows length width"], inputs: Inputs) -> Tensor:
-    """Return the mean hidden state over real wordpieces."""
+def mean_over_tokens(
+    hidden: Float[Tensor, "rows length width"], inputs: Inputs | Pack
+) -> Float[Tensor, "sequences width"]:
+    """Return the mean hidden state over each sequence's wordpieces."""
+    if isinstance(inputs, Pack):
+        return torch.stack([one.mean(dim=0) for one in inputs.split(widened(hidden))])
     weights = inputs.token_is_real.to(torch.float32)[:, :, None]
     return (widened(hidden) * weights).sum(dim=1) / weights.sum(dim=1)
 

@@ -36,7 +36,8 @@ class Classifier(nn.Module):
 
     def forward(self, inputs: Inputs) -> Float[Tensor, "rows labels"]:
         """Return the logit of each label for each joint input, in 32 bits."""
-        return widened(self.output(pooled(self.bert, hidden_states(self.bert, inputs))))
+        hidden = hidden_states(self.bert, inputs)
+        return widened(self.output(pooled(self.bert, hidden, inputs)))
 
 
 def label_logits(

@@ -18,9 +18,10 @@ from realm.model.bert import (
     max_length,
     mean_over_tokens,
     pooled,
+    quick_twin,
     widened,
 )
-from realm.model.inputs import Inputs, TokenSequence, group_by_length, pad
+from realm.model.inputs import Inputs, Pack, TokenSequence, group_by_length, pad
 
 Pooling = Literal["pooler", "mean"]
 NORM_EPS = 1e-3
@@ -54,15 +55,15 @@ class Embedder(nn.Module):
         self.norm = nn.LayerNorm(projection_size, eps=norm_eps)
         self.dropout = nn.Dropout(0.0)
 
-    def features(self, inputs: Inputs) -> Float[Tensor, "rows width"]:
+    def features(self, inputs: Inputs | Pack) -> Float[Tensor, "rows width"]:
         """Return the pooled text before the projection."""
         hidden = hidden_states(self.bert, inputs)
         if self.pooling == "pooler":
-            return pooled(self.bert, hidden)
+            return pooled(self.bert, hidden, inputs)
         return mean_over_tokens(hidden, inputs)
 
-    def forward(self, inputs: Inputs) -> Float[Tensor, "rows dim"]:
-        """Return one embedding per row, in 32 bits."""
+    def forward(self, inputs: Inputs | Pack) -> Float[Tensor, "rows dim"]:
+        """Return one embedding per sequence, in 32 bits."""
         projected = self.projection(widened(self.features(inputs)))
         return self.dropout(self.norm(widened(projected)))
 
@@ -114,8 +115,8 @@ class MeanEmbedder(nn.Module):
         super().__init__()
         self.bert = bert
 
-    def forward(self, inputs: Inputs) -> Float[Tensor, "rows width"]:
-        """Return one vector per row, in 32 bits."""
+    def forward(self, inputs: Inputs | Pack) -> Float[Tensor, "rows width"]:
+        """Return one vector per sequence, in 32 bits."""
         mean = mean_over_tokens(hidden_states(self.bert, inputs), inputs)
         return nn.functional.normalize(mean, dim=-1)
 
@@ -171,6 +172,19 @@ def in_16_bits(tower: Embedder | MeanEmbedder) -> Embedder | MeanEmbedder:
     copied = copy.deepcopy(tower)
     cast("nn.Module", copied.bert).to(torch.bfloat16)
     return copied
+
+
+def that_packs(tower: Embedder | MeanEmbedder) -> Embedder | MeanEmbedder | None:
+    """Return the tower, same parameters, with a BERT that reads packs; None: there is none.
+
+    For embedding without gradients on a CPU: no padding, in evaluation mode.
+    """
+    quick = quick_twin(tower.bert)
+    if quick is None:
+        return None
+    twin = copy.copy(tower)
+    twin.__dict__["_modules"] = {**tower.__dict__["_modules"], "bert": quick}
+    return twin
 
 
 def embed_in_groups(

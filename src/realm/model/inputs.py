@@ -1,18 +1,22 @@
-"""Wordpiece sequences -> padded tensors, grouped by length under a token budget."""
+"""Wordpiece sequences -> tensors: padded in groups of like length, or packed without padding."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 PADDING_TOKENS = 64
 PADDING_SHARE = 0.06
 """How much padding a group may hold. MiniLM reads 4 x 128 wordpieces as fast as 24 x 160 on a CPU
 (per wordpiece); without these bounds 43 % of what a fine-tuning step reads would be padding."""
+
+PACK_MULTIPLE = 64
+"""Wordpieces of a pack come to a multiple of this: the kernel library keeps what it compiles for
+each shape, so that memory would grow with every new one."""
 
 TokenSequence = tuple[list[int], list[int]]
 """One input: (wordpiece ids with [CLS] and [SEP], segment ids)."""
@@ -35,6 +39,29 @@ class Inputs(NamedTuple):
         return Inputs(*tensors, is_padded=self.is_padded)
 
 
+class Pack(NamedTuple):
+    """Sequences that stand one after the other in a single row: nothing is padded.
+
+    What a BERT reads of one does not depend on those beside it (`QuickBert`).
+    """
+
+    ids: Int[Tensor, "1 length"]
+    segments: Int[Tensor, "1 length"]
+    lengths: tuple[int, ...]
+    """Of each sequence, and at the end of what is read for nothing (see PACK_MULTIPLE)."""
+    num_sequences: int
+
+    def to(self, device: torch.device) -> "Pack":
+        """Return the same on a device."""
+        return self._replace(ids=self.ids.to(device), segments=self.segments.to(device))
+
+    def split(
+        self, values: Float[Tensor, "1 length *width"]
+    ) -> tuple[Float[Tensor, "sequence *width"], ...]:
+        """Return the values at each sequence's wordpieces."""
+        return values[0].split(list(self.lengths))[: self.num_sequences]
+
+
 def pad(sequences: Sequence[TokenSequence], pad_id: int) -> Inputs:
     """Return the sequences as tensors in main memory, padded to the longest of them."""
     lengths = torch.tensor([len(ids) for ids, _ in sequences])
@@ -45,6 +72,33 @@ def pad(sequences: Sequence[TokenSequence], pad_id: int) -> Inputs:
     ids[is_real] = _joined((pieces for pieces, _ in sequences), total)
     segments[is_real] = _joined((kinds for _, kinds in sequences), total)
     return Inputs(ids, segments, is_real, is_padded=not bool(is_real.all()))
+
+
+def pack(sequences: Sequence[TokenSequence], pad_id: int) -> Pack:
+    """Return the sequences one after the other, in main memory."""
+    lengths = [len(ids) for ids, _ in sequences]
+    if rest := -sum(lengths) % PACK_MULTIPLE:
+        lengths.append(rest)
+    ids = torch.full((1, sum(lengths)), pad_id)
+    segments = torch.zeros_like(ids)
+    total = sum(lengths) - rest
+    ids[0, :total] = _joined((pieces for pieces, _ in sequences), total)
+    segments[0, :total] = _joined((kinds for _, kinds in sequences), total)
+    return Pack(ids, segments, tuple(lengths), len(sequences))
+
+
+def in_packs(lengths: Iterable[int], batch_tokens: int) -> Iterator[list[int]]:
+    """Yield the numbers of as many sequences as fit a budget, in their order; at least one."""
+    numbers: list[int] = []
+    size = 0
+    for number, length in enumerate(lengths):
+        if numbers and size + length > batch_tokens:
+            yield numbers
+            numbers, size = [], 0
+        numbers.append(number)
+        size += length
+    if numbers:
+        yield numbers
 
 
 def _joined(lists: Iterable[list[int]], total: int) -> Int[Tensor, " total"]:

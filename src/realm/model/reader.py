@@ -1,7 +1,6 @@
 """The span reader for Open-QA: which words of the passage answer the question (ORQA)."""
 
-from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 
 from realm.device import device_of
 from realm.model.bert import Bert, bert_settings, build_bert, hidden_states, widened
-from realm.model.inputs import Inputs
+from realm.model.inputs import Inputs, Pack
 from realm.model.quick_bert import QuickBert
 
 NORM_EPS = 1e-3
@@ -80,23 +79,18 @@ class Reader(nn.Module):
 
     def read_packed(
         self,
-        ids: Int[Tensor, "1 length"],
-        segments: Int[Tensor, "1 length"],
+        pack: Pack,
         owners: Int[Tensor, "1 length"],
-        lengths: Sequence[int],
     ) -> Float[Tensor, "1 length widths"]:
         """Return the logits of the spans of sequences that stand one after the other.
 
         Nothing is padded, and what is read of one sequence does not depend on those beside it.
 
         Args:
-            ids: wordpieces of all of them.
-            segments: their segments.
+            pack: the joint inputs.
             owners: the number of its sequence at the body's wordpieces, -1 elsewhere.
-            lengths: of each sequence.
         """
-        output = self.bert(input_ids=ids, token_type_ids=segments, lengths=lengths)
-        return self._score(cast("Tensor", output.last_hidden_state), owners)
+        return self._score(hidden_states(self.bert, pack), owners)
 
     def _score(
         self, hidden: Float[Tensor, "rows length width"], owners: Int[Tensor, "rows length"]

@@ -1,6 +1,6 @@
 """One forward pass of REALM over a batch: fresh scores of the candidates, then reading them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -12,12 +12,8 @@ from realm.device import CPU, device_of
 from realm.model.bert import widened
 from realm.model.embedder import Towers, embed_in_groups
 from realm.model.encoder import Encoder
-from realm.model.inputs import TokenSequence, group_by_length, pad
+from realm.model.inputs import TokenSequence, group_by_length, in_packs, pack, pad
 from realm.model.reader import Reader
-
-PACK_MULTIPLE = 64
-"""Wordpieces of what is read without padding come to a multiple of this: the kernel library keeps
-what it compiles for each shape, so that memory would grow with every new one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,34 +193,15 @@ def _packed_span_logits(
 ) -> list[Float[Tensor, "starts widths"]]:
     """Return what `span_logits` does, from sequences that are read one after the other."""
     found: list[Tensor] = []
-    for pack in _packs(inputs, budget.batch_tokens):
-        lengths = [len(item.ids) for item in pack]
-        if rest := -sum(lengths) % PACK_MULTIPLE:
-            lengths.append(rest)  # read for nothing, so that few shapes are ever seen
-        owners = torch.full((1, sum(lengths)), -1)
-        bounds = list(accumulate(lengths, initial=0))
-        for number, (start, item) in enumerate(zip(bounds, pack, strict=False)):
+    for numbers in in_packs([len(item.ids) for item in inputs], budget.batch_tokens):
+        some = [inputs[number] for number in numbers]
+        packed = pack([(item.ids, item.segments) for item in some], budget.pad_id)
+        bounds = list(accumulate(packed.lengths, initial=0))
+        owners = torch.full_like(packed.ids, -1)
+        for number, (start, item) in enumerate(zip(bounds, some, strict=False)):
             owners[0, start + item.first : start + item.last + 1] = number
-        pieces = [piece for item in pack for piece in item.ids] + [budget.pad_id] * rest
-        kinds = [kind for item in pack for kind in item.segments] + [0] * rest
-        ids, segments = torch.tensor([pieces]), torch.tensor([kinds])
-        logits = reader.read_packed(ids, segments, owners, lengths)[0]
+        logits = packed.split(reader.read_packed(packed, owners))
         found += [
-            logits[start + item.first : start + item.last + 1]
-            for start, item in zip(bounds, pack, strict=False)
+            mine[item.first : item.last + 1] for mine, item in zip(logits, some, strict=True)
         ]
     return found
-
-
-def _packs(inputs: Sequence[SpanInput], batch_tokens: int) -> Iterator[list[SpanInput]]:
-    """Yield as many of the inputs as fit a budget, in their order; at least one."""
-    pack: list[SpanInput] = []
-    size = 0
-    for item in inputs:
-        if pack and size + len(item.ids) > batch_tokens:
-            yield pack
-            pack, size = [], 0
-        pack.append(item)
-        size += len(item.ids)
-    if pack:
-        yield pack
