@@ -105,20 +105,27 @@ def measure(told: argparse.Namespace) -> Measured:
     )
 
 
-def write_batch(store: PassageStore, folder: Path, length: int) -> dict[str, Any]:
+def write_batch(
+    store: PassageStore,
+    folder: Path,
+    length: int,
+    *,
+    queries: int = QUERIES,
+    candidates: int = CANDIDATES,
+) -> dict[str, Any]:
     """Write the batch and the weights that all engines start from; return the batch."""
     rng = random.Random(0)  # noqa: S311 - draws no secret
     tokenizer = store.tokenizer
-    drawn = rng.sample(range(len(store)), QUERIES * CANDIDATES)  # a query's own passage, and 7
-    texts = [body_of(store, row)[:QUERY_WORDPIECES] for row in drawn[:QUERIES]]
+    drawn = rng.sample(range(len(store)), queries * candidates)  # a query's own passage, and 7
+    texts = [body_of(store, row)[:QUERY_WORDPIECES] for row in drawn[:queries]]
     places = [sorted(rng.sample(range(len(text)), MASKS)) for text in texts]
     masked = [
         [tokenizer.mask_id if n in chosen else piece for n, piece in enumerate(text)]
         for text, chosen in zip(texts, places, strict=True)
     ]
-    rows = [NULL_ROW, *drawn[QUERIES:]]
-    width = CANDIDATES - 1
-    passage_of = [[0, *range(1 + q * width, 1 + (q + 1) * width)] for q in range(QUERIES)]
+    rows = [NULL_ROW, *drawn[queries:]]
+    width = candidates - 1
+    passage_of = [[0, *range(1 + q * width, 1 + (q + 1) * width)] for q in range(queries)]
     torch.manual_seed(0)
     pretrained = load_pretrained(EncoderConfig(init="minilm"), tokenizer=tokenizer)
     encoder = pretrained.build_encoder()
