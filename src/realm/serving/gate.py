@@ -4,7 +4,6 @@ Plain ASGI, so that a body is never held in memory to be looked at, and a respon
 it comes.
 """
 
-import asyncio
 import hmac
 import time
 from collections import OrderedDict
@@ -14,8 +13,9 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from realm.serving.bodies import Bodies, Body, check_length
 from realm.serving.metrics import Metrics
-from realm.serving.refusals import BodyRefusedError, RefusedError, unexpected
+from realm.serving.refusals import RefusedError, unexpected
 from realm.serving.settings import Access, Limits
 
 SECURITY_HEADERS = {
@@ -95,6 +95,7 @@ class Gate:
         self.app, self.access, self.limits = app, access, limits
         self.is_stopping = is_stopping
         self.open_paths = (*ALWAYS_OPEN, *open_paths)
+        self.bodies = Bodies(limits)
         self.buckets = Buckets(rate=limits.requests_per_second, burst=limits.burst)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -120,8 +121,9 @@ class Gate:
             self._check_rate(scope)
             self._check_token(headers)
         most = self._most_bytes(scope)
-        _check_length(headers, most)
-        await self.app(scope, self._limited(receive, most), send)
+        check_length(headers, most)
+        with Body(receive, self.bodies, most=most) as body:
+            await self.app(scope, body.take, send)
 
     def _check_host(self, headers: Headers) -> None:
         name = _host_name(headers.get("host", ""))
@@ -177,27 +179,6 @@ class Gate:
         brings_documents = scope["path"] == "/documents" and scope["method"] == "POST"
         return self.limits.upload_bytes if brings_documents else self.limits.body_bytes
 
-    def _limited(self, receive: Receive, most: int) -> Receive:
-        """Return the same, that breaks off where a body is too long or too slow."""
-        seen, is_whole = 0, False
-
-        async def take() -> Message:
-            nonlocal seen, is_whole
-            if is_whole:  # nothing comes any more but the end of the connection
-                return await receive()
-            try:
-                async with asyncio.timeout(self.limits.body_seconds):
-                    message = await receive()
-            except TimeoutError:
-                raise BodyRefusedError(_too_slow(self.limits.body_seconds)) from None
-            seen += len(message.get("body", b""))
-            is_whole = not message.get("more_body", False)
-            if seen > most:
-                raise BodyRefusedError(_too_long(seen, most))
-            return message
-
-        return take
-
 
 class Buckets:
     """A token bucket for each client: `burst` requests at once, `rate` a second for long."""
@@ -227,28 +208,3 @@ def _host_name(host: str) -> str:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return ""
-
-
-def _check_length(headers: Headers, most: int) -> None:
-    told = headers.get("content-length", "0")
-    length = int(told) if told.isascii() and told.isdecimal() else 0
-    if length > most:
-        raise _too_long(length, most)
-
-
-def _too_long(length: int, most: int) -> RefusedError:
-    return RefusedError(
-        413,
-        "body_too_large",
-        f"found a body of at least {length:,} bytes, expected at most {most:,}; send less at once",
-        headers={"Connection": "close"},
-    )
-
-
-def _too_slow(seconds: float) -> RefusedError:
-    return RefusedError(
-        408,
-        "body_too_slow",
-        f"found no more of the body for {seconds:g} s; send it at once",
-        headers={"Connection": "close"},
-    )

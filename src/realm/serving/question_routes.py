@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from realm.explaining import CandidateExplanation, Explanation
@@ -25,7 +25,7 @@ def question_routes(service: Service) -> APIRouter:
     router = APIRouter(tags=["questions"])
 
     @router.post("/answer", response_model=AnsweredModel, responses=responses(413, 422))
-    async def answer(asked: AnswerRequest) -> JSONResponse:
+    async def answer(asked: AnswerRequest, request: Request) -> JSONResponse:
         """Answer a question with its evidence: the exact words, and where they stand.
 
         `answer` is what to say, null for "no answer". `start` and `end` are Unicode code points
@@ -36,7 +36,8 @@ def question_routes(service: Service) -> APIRouter:
             num_passages=asked.num_passages,
             min_probability=asked.min_probability,
         )
-        return JSONResponse(await service.answer(asked.question, choices))
+        client = request.client.host if request.client else ""
+        return JSONResponse(await service.answer(asked.question, choices, client=client))
 
     @router.post("/search", response_model=FoundModel, responses=responses(413, 422))
     async def search(asked: SearchRequest) -> JSONResponse:
