@@ -6,7 +6,7 @@ import time
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive
 
-from realm.serving.refusals import BodyRefusedError, RefusedError
+from realm.serving.refusals import BodyRefusedError, RefusedError, client_left
 from realm.serving.settings import Limits
 
 FREE_BYTES = 1 << 16
@@ -52,11 +52,14 @@ class Body:
         """Return what comes next.
 
         Raises:
-            BodyRefusedError: it is too long or too slow, or there is no room for it now.
+            BodyRefusedError: it is too long or too slow, there is no room for it now, or the client
+                has left in the midst of it.
         """
         if self._is_whole:  # nothing comes any more but the end of the connection
             return await self._receive()
         message = await self._in_time()
+        if message["type"] == "http.disconnect":
+            raise BodyRefusedError(client_left())
         self._seen += len(message.get("body", b""))
         self._is_whole = not message.get("more_body", False)
         if self._seen > self._most:

@@ -87,6 +87,13 @@ class Connections:
                 if connection.is_overdue(now):
                     connection.drop()
 
+    def drop_waited_for(self) -> None:
+        """Let go of all whose client is to do something; what is being answered goes on."""
+        for of_client in list(self._of.values()):
+            for connection in list(of_client):
+                if connection.is_waited_for():
+                    connection.drop()
+
     def _make_room(self) -> bool:
         for of_client in sorted(self._of.values(), key=len, reverse=True):
             for connection in of_client:

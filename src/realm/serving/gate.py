@@ -31,7 +31,9 @@ SECURITY_HEADERS = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
 ALWAYS_OPEN = ("/healthz",)
-"""Without a token, at any rate."""
+"""Without a token."""
+OPEN_TIMES = 10
+"""As many requests as usual for what is open: a load balancer's, and the page's files."""
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 MAX_CLIENTS = 10_000
 """Whose buckets are remembered; the longest unseen are forgotten first."""
@@ -97,6 +99,9 @@ class Gate:
         self.open_paths = (*ALWAYS_OPEN, *open_paths)
         self.bodies = Bodies(limits)
         self.buckets = Buckets(rate=limits.requests_per_second, burst=limits.burst)
+        self.open_buckets = Buckets(
+            rate=OPEN_TIMES * limits.requests_per_second, burst=OPEN_TIMES * limits.burst
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request.
@@ -117,8 +122,10 @@ class Gate:
             )
         self._check_host(headers)
         self._check_origin(scope, headers)
-        if scope["path"] not in self.open_paths:  # the page's own files are many, and in memory
-            self._check_rate(scope)
+        if scope["path"] in self.open_paths:  # the page's own files are many, and in memory
+            _check_rate(scope, self.open_buckets)
+        else:
+            _check_rate(scope, self.buckets)
             self._check_token(headers)
         most = self._most_bytes(scope)
         check_length(headers, most)
@@ -147,18 +154,6 @@ class Gate:
                 "origin_refused",
                 f"found a request from the page {origin[:80]!a}, expected this server's own; "
                 "start the server with --cors ORIGIN to let another one ask",
-            )
-
-    def _check_rate(self, scope: Scope) -> None:
-        client = scope.get("client")
-        seconds = self.buckets.wait_seconds(str(client[0]) if client else "")
-        if seconds:
-            raise RefusedError(
-                429,
-                "too_many_requests",
-                f"found more than {self.limits.requests_per_second:g} requests a second from one "
-                f"client; wait {seconds:.1f} s",
-                headers={"Retry-After": str(max(1, round(seconds + 0.5)))},
             )
 
     def _check_token(self, headers: Headers) -> None:
@@ -200,6 +195,20 @@ class Buckets:
         if len(self._buckets) > MAX_CLIENTS:
             self._buckets.popitem(last=False)
         return (1.0 - left) / self.rate if is_empty else 0.0
+
+
+def _check_rate(scope: Scope, buckets: Buckets) -> None:
+    """Refuse a request too many; the connection ends, with all that was sent ahead on it."""
+    client = scope.get("client")
+    seconds = buckets.wait_seconds(str(client[0]) if client else "")
+    if seconds:
+        raise RefusedError(
+            429,
+            "too_many_requests",
+            f"found more than {buckets.rate:g} requests a second from one client; "
+            f"wait {seconds:.1f} s",
+            headers={"Retry-After": str(max(1, round(seconds + 0.5))), "Connection": "close"},
+        )
 
 
 def _host_name(host: str) -> str:

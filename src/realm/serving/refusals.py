@@ -90,6 +90,11 @@ def unexpected(error: Exception, path: str) -> RefusedError:
     )
 
 
+def client_left() -> RefusedError:
+    """Return what stands in the metrics for a client that left; nobody hears it."""
+    return RefusedError(499, "client_left", "the client left before there was a response")
+
+
 def add_handlers(app: FastAPI) -> None:
     """Make every error of an application's routes one of the JSON shape."""
 

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import socket
+import time
 from collections.abc import Callable
 from functools import partial
 from types import FrameType
@@ -22,7 +23,7 @@ SEND_BUFFER_BYTES = 1 << 18
 TICKS_A_SECOND = 10
 """Of uvicorn's main loop."""
 LONGEST_STOP_SECONDS = 5
-"""For connections that stay open once nothing is in flight."""
+"""For the rest of requests that have not come whole, and then for connections that stay open."""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -153,10 +154,16 @@ class _Server(uvicorn.Server):
         self._stopping = asyncio.ensure_future(self._exit_when_done())
 
     async def _exit_when_done(self) -> None:
-        """Close once nothing is in flight, or after the longest wait."""
+        """Close once nothing is in flight, or after the longest wait.
+
+        A request that has not come whole soon is not waited for: it can be sent again.
+        """
+        began = time.monotonic()
         try:
             async with asyncio.timeout(self._service.limits.graceful_seconds):
                 while self.server_state.tasks:
+                    if time.monotonic() - began > LONGEST_STOP_SECONDS:
+                        self.connections.drop_waited_for()
                     await asyncio.sleep(0.02)
         except TimeoutError:
             pass
