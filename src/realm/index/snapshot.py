@@ -19,7 +19,7 @@ from torch import Tensor
 from realm.errors import ArtifactError
 from realm.index.exact import search_exactly
 from realm.index.mapped import MappedRows
-from realm.storage import MANIFEST, fingerprint, open_folder, remove
+from realm.storage import MANIFEST, beside, fingerprint, open_folder, remove
 
 STEPS = "steps.i32"
 
@@ -114,7 +114,7 @@ class Snapshot:
 
 def _verify(folder: Path, manifest: dict[str, Any]) -> None:
     for name, expected in manifest["content"].get("files", {}).items():
-        if not (folder / name).is_file() or fingerprint(folder / name) != expected:
+        if not beside(folder, name).is_file() or fingerprint(folder / name) != expected:
             raise ArtifactError(
                 f"{folder / name} is damaged: its checksum is not the manifest's; build the index "
                 "again with `realm index`"

@@ -86,6 +86,9 @@ class Batcher:
         self._waiting: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
         self._num_busy = 0
+        self._num_batches = 0
+        self._last_turn: dict[str, int] = {}
+        """Batch that last held a question of a client, of each client with one that waits."""
         self._lanes: list[asyncio.Task[None]] = []
         self._threads = ThreadPoolExecutor(self.num_lanes, thread_name_prefix="realm-lane")
 
@@ -153,13 +156,17 @@ class Batcher:
             newest.answered.set_exception(refused)
 
     def _in_turn(self) -> list[_Waiting]:
-        """Return what waits: the oldest of each client, then the second of each, and so on."""
+        """Return what waits: the oldest of each client, then the second of each, and so on.
+
+        Whose turn was longest ago comes first.
+        """
         turns: Counter[str] = Counter()
-        ranked: list[tuple[int, _Waiting]] = []
+        ranked: list[tuple[int, int, _Waiting]] = []
         for waiting in self._waiting:
-            ranked.append((turns[waiting.client], waiting))
-            turns[waiting.client] += 1
-        return [waiting for _, waiting in sorted(ranked, key=lambda one: one[0])]
+            client = waiting.client
+            ranked.append((turns[client], self._last_turn.get(client, -1), waiting))
+            turns[client] += 1
+        return [waiting for _, _, waiting in sorted(ranked, key=lambda one: one[:2])]
 
     async def _work(self) -> None:
         """Answer one batch after the other."""
@@ -187,6 +194,10 @@ class Batcher:
             (batch if is_taken else others).append(waiting)
         left = {id(waiting) for waiting in others}
         self._waiting = deque(waiting for waiting in self._waiting if id(waiting) in left)
+        self._num_batches += 1
+        self._last_turn |= dict.fromkeys((one.client for one in batch), self._num_batches)
+        for client in self._last_turn.keys() - {one.client for one in self._waiting}:
+            del self._last_turn[client]
         return batch
 
     async def _answer_batch(self, batch: Sequence[_Waiting]) -> None:

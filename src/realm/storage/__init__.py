@@ -9,6 +9,7 @@ is whole.
 from realm.storage.files import (
     MANIFEST,
     REQUEST,
+    beside,
     fingerprint,
     fingerprint_of,
     read_json,
@@ -40,6 +41,7 @@ __all__ = [
     "REQUEST",
     "LinesWriter",
     "Request",
+    "beside",
     "claimed",
     "fingerprint",
     "fingerprint_of",

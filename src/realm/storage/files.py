@@ -12,6 +12,8 @@ from realm.errors import ArtifactError
 MANIFEST = "manifest.json"
 REQUEST = "request.json"
 CHUNK_BYTES = 1 << 20
+LONGEST_NAME = 255
+"""Bytes of a file's name."""
 
 
 def fingerprint(path: Path) -> str:
@@ -80,6 +82,31 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ArtifactError(f"{path} holds a {type(value).__name__}, expected an object")
     return cast("dict[str, Any]", value)
+
+
+def beside(folder: Path, name: object) -> Path:
+    """Return the file of a folder that a name in one of the folder's own files stands for.
+
+    Args:
+        folder: the one that the name was read in.
+        name: what was read.
+
+    Raises:
+        ArtifactError: it is no plain file name, and might lead anywhere.
+    """
+    is_plain = (
+        isinstance(name, str)
+        and name.isprintable()
+        and name not in {"", ".", ".."}
+        and not {"/", "\\"} & set(name)
+        and len(name.encode()) <= LONGEST_NAME
+    )
+    if not is_plain:
+        raise ArtifactError(
+            f"{folder} names the file {str(name)[:80]!a}, expected the plain name of one that lies "
+            "in it; the folder is damaged, or made to lead elsewhere"
+        )
+    return folder / str(name)
 
 
 def sync(path: Path) -> None:
