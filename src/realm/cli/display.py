@@ -51,7 +51,9 @@ class _Console(Console):
 def _console(*, is_terminal: bool, stderr: bool) -> Console:
     """Return where to print; lines wrap at a terminal's width only: piped, each stays whole."""
     width = None if is_terminal else PIPED_WIDTH
-    return _Console(highlight=False, soft_wrap=not is_terminal, width=width, stderr=stderr)
+    return _Console(
+        highlight=False, emoji=False, soft_wrap=not is_terminal, width=width, stderr=stderr
+    )
 
 
 out = _console(is_terminal=sys.stdout.isatty(), stderr=False)
@@ -284,7 +286,7 @@ def evidence(answer: Answer) -> Text:
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """Return a table whose first column is left-aligned text, the rest numbers."""
-    made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    made = Table(title=escape(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
     for number, column in enumerate(columns):
         made.add_column(column, justify="left" if number == 0 else "right")
     for row in rows:

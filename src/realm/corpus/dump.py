@@ -33,6 +33,8 @@ DISAMBIGUATIONS = {
 
 DEEPEST = 100
 """A dump's elements stand in at most five others."""
+MOST_FIELDS = 100
+"""Of a page; those of a dump have at most twenty."""
 
 
 def read_dump(path: Path, reading: Reading) -> Iterator[Found]:
@@ -163,7 +165,8 @@ class _Parser:
         elif self._page is not None:
             self._field = "/".join(self._path[2:])
             self._page.is_redirect |= self._field == "redirect"
-            self._page.size += len(name)
+            if len(self._page.fields) >= MOST_FIELDS:
+                self._page.size = TEXT_LIMIT + 1
             if self._page.size <= TEXT_LIMIT:
                 self._page.fields[self._field] = []  # of several revisions the last one stays
 

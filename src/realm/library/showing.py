@@ -124,7 +124,7 @@ def hits_as_text(query: str, hits: Sequence[ShownPassage]) -> str:
             f"  {number}. {hit.passage.title}  p={hit.probability:.3f}  {hit.place}",
             f"     {_short(hit.passage.text)}",
         ]
-    return "\n".join(lines if hits else [query, "  no passage"])
+    return visible("\n".join(lines if hits else [query, "  no passage"]))
 
 
 def hits_as_html(query: str, hits: Sequence[ShownPassage]) -> str:

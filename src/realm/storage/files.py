@@ -84,6 +84,17 @@ def read_json(path: Path) -> dict[str, Any]:
     return cast("dict[str, Any]", value)
 
 
+def is_plain_name(name: object) -> bool:
+    """Return whether a name stands for one file or folder in another, and for nothing else."""
+    return (
+        isinstance(name, str)
+        and name.isprintable()
+        and name not in {"", ".", ".."}
+        and not {"/", "\\"} & set(name)
+        and len(name.encode(errors="replace")) <= LONGEST_NAME
+    )
+
+
 def beside(folder: Path, name: object) -> Path:
     """Return the file of a folder that a name in one of the folder's own files stands for.
 
@@ -94,14 +105,7 @@ def beside(folder: Path, name: object) -> Path:
     Raises:
         ArtifactError: it is no plain file name, and might lead anywhere.
     """
-    is_plain = (
-        isinstance(name, str)
-        and name.isprintable()
-        and name not in {"", ".", ".."}
-        and not {"/", "\\"} & set(name)
-        and len(name.encode()) <= LONGEST_NAME
-    )
-    if not is_plain:
+    if not is_plain_name(name):
         raise ArtifactError(
             f"{folder} names the file {str(name)[:80]!a}, expected the plain name of one that lies "
             "in it; the folder is damaged, or made to lead elsewhere"
