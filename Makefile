@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+ADVISORIES ?= pypi
 
-.PHONY: quickstart test check install lock clean
+.PHONY: quickstart test check install lock audit clean
 
 quickstart: $(STAMP)  ## every stage on the small encyclopedia, in minutes
 	$(BIN)/realm quickstart --out quickstart
@@ -30,5 +31,12 @@ $(STAMP): requirements.lock pyproject.toml
 lock:  ## write requirements.lock from what is installed
 	scripts/lock $(BIN)/python
 
+# In an environment of its own: pip-audit's dependencies are none of ours. --strict: where the
+# advisories cannot be reached, pip-audit would else end well though it has looked at nothing.
+audit:  ## every pinned release against the advisories of PyPI, or of OSV: ADVISORIES=osv
+	$(PYTHON) -m venv .audit
+	.audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	.audit/bin/pip-audit --strict --no-deps --disable-pip --vulnerability-service $(ADVISORIES) --requirement requirements.lock
+
 clean:
-	rm -rf $(VENV) quickstart .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .audit quickstart .pytest_cache .ruff_cache .hypothesis .import_linter_cache
