@@ -279,6 +279,11 @@ class Target:
         """Return its open files and sockets."""
         return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
 
+    def cpu_seconds(self) -> float:
+        """Return the CPU seconds that it has used so far."""
+        told = Path(f"/proc/{self.process.pid}/stat").read_text("utf-8").rpartition(")")[2].split()
+        return (int(told[11]) + int(told[12])) / os.sysconf("SC_CLK_TCK")
+
     def rss_mib(self) -> float:
         """Return its resident memory."""
         for line in Path(f"/proc/{self.process.pid}/status").read_text("utf-8").splitlines():
@@ -352,11 +357,11 @@ def measure(target: Target, seconds: float, each: int, settle_seconds: float) ->
     """
     failures: list[str] = []
     before = ask_for(target, seconds / 3, failures)
-    files, rss = target.num_files(), target.rss_mib()
+    files, rss, cpu = target.num_files(), target.rss_mib(), target.cpu_seconds()
     with attackers(target.host, target.port, seconds, each) as process:
         time.sleep(min(2.0, seconds / 4))
         during = ask_for(target, seconds - min(2.0, seconds / 4), failures)
-        most_files = target.num_files()
+        most_files, cpu = target.num_files(), target.cpu_seconds() - cpu
         told = json.loads(process.stdout.readline() if process.stdout else "")
         until = time.monotonic() + settle_seconds
         while target.num_files() > files and time.monotonic() < until:
@@ -382,6 +387,7 @@ def measure(target: Target, seconds: float, each: int, settle_seconds: float) ->
         "attackers_were_told": told["statuses"],
         "files": {"before": files, "during": most_files, "held_after": held},
         "rss_mib": {"before": rss, "after": rss_after},
+        "cpu_seconds_during": cpu,
         "stop_seconds": stopped,
         "exit_code": code,
         "log_bytes": len(log),

@@ -18,32 +18,49 @@ import h11
 from uvicorn import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from realm.serving.gate import Buckets
 from realm.serving.settings import Limits
 
 OTHER_FILES = 256
 """Open files left to everything that is no connection: indexes, libraries, the log."""
+_HEADERS = b"Content-Type: application/json\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"
 FULL = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
-    b"Retry-After: 1\r\nConnection: close\r\n\r\n"
-    b'{"error": {"code": "server_full", "message": "every connection that the server has is being '
-    b'answered; ask again in a second"}}'
+    b"HTTP/1.1 503 Service Unavailable\r\n" + _HEADERS + b'{"error": {"code": "server_full", '
+    b'"message": "every connection that the server has is being answered; ask again in a second"}}'
 )
+TOO_MANY = (
+    b"HTTP/1.1 429 Too Many Requests\r\n" + _HEADERS + b'{"error": {"code": "too_many_requests", '
+    b'"message": "found too many new connections a second from one client; keep one, or wait"}}'
+)
+"""Told before anything is read: that is what makes it cheap."""
 
 
 class Connections:
     """All connections of a server, by client."""
 
     def __init__(
-        self, limits: Limits, *, backlog: int = 0, clock: Callable[[], float] = time.monotonic
+        self,
+        limits: Limits,
+        *,
+        backlog: int = 0,
+        is_behind_proxy: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Begin with none.
 
         Args:
             limits: how many, and how long each may bring or take nothing.
             backlog: connections that may be accepted at once, before any is let go.
+            is_behind_proxy: all connections come from one place, for many clients.
             clock: seconds.
         """
         self.limits, self.clock = limits, clock
+        self._arrivals: Buckets | None = None
+        """New connections of each client, which come no faster than its requests may."""
+        if not is_behind_proxy:
+            self._arrivals = Buckets(
+                rate=limits.requests_per_second, burst=limits.burst, clock=clock
+            )
         self.most = _affordable(limits.max_connections, backlog)
         self._of: dict[str, dict[Connection, None]] = {}
         """Of each client, the one first that has waited longest."""
@@ -51,19 +68,21 @@ class Connections:
     def __len__(self) -> int:
         return sum(map(len, self._of.values()))
 
-    def enter(self, connection: "Connection") -> bool:
+    def enter(self, connection: "Connection") -> bytes:
         """Take a new connection in, in place of another one where all are taken.
 
         Args:
             connection: just made.
 
         Returns:
-            Whether there is room.
+            What it is told before it is closed; nothing: it is taken in.
         """
+        if self._arrivals is not None and self._arrivals.wait_seconds(connection.address):
+            return TOO_MANY
         if len(self) >= self.most and not self._make_room():
-            return False
+            return FULL
         self._of.setdefault(connection.address, {})[connection] = None
-        return True
+        return b""
 
     def leave(self, connection: "Connection") -> None:
         """Forget a connection; nothing happens where it is forgotten already."""
@@ -125,11 +144,11 @@ class Connection(H11Protocol):
         """(when, bytes that the client had not taken then)."""
 
     def connection_made(self, transport: Any) -> None:  # noqa: ANN401 - asyncio's
-        """Begin, or end at once where the server is full."""
+        """Begin, or end at once where there is no room for it."""
         super().connection_made(transport)
         self.address = self.client[0] if self.client else ""
-        if not self.all.enter(self):
-            transport.write(FULL)
+        if told := self.all.enter(self):
+            transport.write(told)
             transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:

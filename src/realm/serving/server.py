@@ -95,7 +95,9 @@ def make_server(
         access_log: write a line for each request.
         on_ready: called once the server listens.
     """
-    connections = Connections(service.limits, backlog=BACKLOG)
+    connections = Connections(
+        service.limits, backlog=BACKLOG, is_behind_proxy=trusted_proxies is not None
+    )
     config = uvicorn.Config(
         app,
         http=cast("type[asyncio.Protocol]", partial(Connection, connections=connections)),
