@@ -13,6 +13,7 @@ from typing import Any
 import typer
 from api_reference import api_page
 from pydantic.fields import FieldInfo
+from reliability import reliability_page
 
 from realm import config
 from realm.cli.main import build_app
@@ -97,6 +98,7 @@ def main() -> int:
         "docs/configuration.md": configuration_page(),
         "docs/cli.md": cli_page(),
         "docs/api.md": f"{NOTE}\n\n{api_page()}\n",
+        "docs/reliability.md": reliability_page(),
     }
     stale = [name for name, text in pages.items() if not _agrees(name, text, is_check=is_check)]
     if stale:
