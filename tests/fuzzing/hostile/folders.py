@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save
 
 from realm.checkpoint.calibration import CALIBRATION, Calibration, load_calibration
-from realm.checkpoint.checkpoints import load_model, load_state
+from realm.checkpoint.checkpoints import load_state
 from realm.checkpoint.packed import read_packed, write_packed
 from realm.checkpoint.run_records import (
     METRICS,
@@ -19,8 +19,10 @@ from realm.checkpoint.run_records import (
     read_metrics,
     read_run,
 )
+from realm.checkpoint.sources import SOURCES, passages_of
 from realm.checkpoint.stored import StoredWeights
 from realm.exchange.block_records import BlockRecords, write_block_records
+from realm.fine_tuned import FineTuned
 from realm.library.head import HEAD, Head, SegmentState, read_head, write_head
 from realm.model.confidence import Calibrator, calibrator_from
 from realm.records import Evidence
@@ -113,7 +115,11 @@ def _checkpoint(data: bytes) -> None:
         (folder / "training.safetensors").write_bytes(save({"a": torch.zeros(2)}))
         load_state(folder)
     else:
-        load_model(folder, quick=True)
+        FineTuned.load(folder)
+
+
+def _sources(path: Path) -> None:
+    passages_of(path.parent)
 
 
 def _stored(data: bytes) -> None:
@@ -243,6 +249,11 @@ FOLDER_TARGETS = (
     ),
     Target(
         name="library-head", take=_in_folder("a-library", HEAD, _head), seeds=_head_seeds
+    ),
+    Target(
+        name="sources",
+        take=_in_folder("a-run", SOURCES, _sources),
+        seeds=lambda: [b'{"passages": "."}', b'{"passages": "../gone"}'],
     ),
     Target(name="checkpoint", take=_checkpoint, seeds=_checkpoint_seeds),
     Target(name="packed", take=from_file("packed.safetensors", read_packed), seeds=_packed_seeds),

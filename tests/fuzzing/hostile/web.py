@@ -5,6 +5,8 @@ from functools import cache
 from typing import Any
 from urllib.parse import quote
 
+from realm.errors import RealmError
+
 from hostile.scratch import chosen
 from hostile.site import Reply, Site
 from hostile.target import Target
@@ -32,14 +34,21 @@ def site() -> Site:
     return Site(model)
 
 
+class RefusedError(RealmError):
+    """The application has refused a request, with a reason."""
+
+
 def check(reply: Reply) -> Any:
-    """Return what a reply says; whatever is refused is refused with a reason, as JSON."""
+    """Return what a reply says, as JSON; None: something else.
+
+    Raises:
+        RefusedError: it is a refusal, with a reason, as JSON.
+    """
     assert reply.status < 500, f"status {reply.status}: {reply.body[:300]!r}"
     if reply.status >= 400:
         error = reply.json()["error"]
         assert error["code"], "an error without a code"
-        assert 0 < len(error["message"]) < 20_000, "an error without a reason, or with too many"
-        return None
+        raise RefusedError(error["message"])
     if reply.headers.get("content-type", "").startswith("application/json"):
         return reply.json()
     return None
@@ -59,17 +68,24 @@ def _ask(data: bytes) -> None:
     """Send a body to one of the routes that ask."""
     number, body = chosen(data, len(ROUTES))
     told = check(site().ask("POST", ROUTES[number].encode(), body))
-    if told is not None and ROUTES[number] == "/answer":
+    if ROUTES[number] == "/answer":
         check_answers(told)
 
 
 def _question(data: bytes) -> None:
     """Ask a text everywhere, whatever it is."""
     text = data.decode(errors="surrogateescape")
+    refused: RefusedError | None = None
     for route, key in (("/answer", "question"), ("/search", "query"), ("/explain", "sentence")):
-        told = check(site().ask("POST", route.encode(), json.dumps({key: text}).encode()))
-        if told is not None and route == "/answer":
-            check_answers(told)
+        try:
+            told = check(site().ask("POST", route.encode(), json.dumps({key: text}).encode()))
+        except RefusedError as error:
+            refused = error
+        else:
+            if route == "/answer":
+                check_answers(told)
+    if refused:
+        raise refused
 
 
 def _upload(data: bytes) -> None:
@@ -79,7 +95,7 @@ def _upload(data: bytes) -> None:
     if number == 2:  # a type of its own, up to the first line break
         kind, _, body = body.partition(b"\n")
     told = check(site().ask("POST", b"/documents", body, ((b"content-type", kind),)))
-    for added in (told or {}).get("added", []):
+    for added in told["added"]:
         address = f"/documents/{quote(added)}".encode()
         kept = check(site().ask("GET", address))
         assert kept["id"] == added, "another document than was added"
