@@ -586,7 +586,9 @@ def parse_override(override: str) -> tuple[list[str], object]:
     """
     key, equals, text = override.partition("=")
     if not equals:
-        raise ConfigError(f"--set {_short(repr(override))}: expected key=value, e.g. --set batch_size=16")
+        raise ConfigError(
+            f"--set {_short(repr(override))}: expected key=value, e.g. --set batch_size=16"
+        )
     return key.strip().split("."), _parse_value(text.strip())
 
 
@@ -609,7 +611,9 @@ def read_toml(file: Path) -> dict[str, Any]:
 def _read_section(file: Path, section: str) -> dict[str, Any]:
     found = read_toml(file)
     if unknown := sorted(found.keys() - {*SECTIONS, section}):
-        raise ConfigError(f"{file} has no use for {_short(str(unknown))}; there are tables {list(SECTIONS)}")
+        raise ConfigError(
+            f"{file} has no use for {_short(str(unknown))}; there are tables {list(SECTIONS)}"
+        )
     table = found.get(section, {})
     if not isinstance(table, dict):
         raise ConfigError(

@@ -106,7 +106,7 @@ def _search(name: str, told: argparse.Namespace) -> dict[str, Any]:
 def _run(command: list[str], folder: str, seconds: float) -> tuple[int | str, str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", PLACE: folder}
     try:
-        done = subprocess.run(  # noqa: S603 - this file
+        done = subprocess.run(
             command,
             env=environment,
             capture_output=True,

@@ -242,7 +242,9 @@ def _check_sizes(bert: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None
     held = sum(value.numel() for value in weights.values())
     sizes = ("vocab_size", "hidden_size", "intermediate_size", "max_position_embeddings")
     widest = max(bert.get(name, 1) for name in sizes)
-    if widest * bert.get("hidden_size", 1) > held or bert.get("num_hidden_layers", 1) > len(weights):
+    if widest * bert.get("hidden_size", 1) > held or bert.get("num_hidden_layers", 1) > len(
+        weights
+    ):
         raise ValueError(f"found {held:,} weights, expected more for a BERT of these sizes")
 
 
@@ -259,9 +261,7 @@ def load_state(folder: Path) -> TrainingState:
         raise ArtifactError(
             f"{folder / 'training.json'} is damaged: found no step; use an older checkpoint"
         )
-    return TrainingState(
-        step=step, tensors=_load(folder / "training.safetensors"), values=values
-    )
+    return TrainingState(step=step, tensors=_load(folder / "training.safetensors"), values=values)
 
 
 def find_checkpoint(folder: Path) -> Path:

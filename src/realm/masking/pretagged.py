@@ -101,7 +101,9 @@ def _index(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _hash(identity: str) -> int:
-    return int.from_bytes(blake2b(identity.encode(errors="surrogatepass"), digest_size=8).digest(), "big")
+    return int.from_bytes(
+        blake2b(identity.encode(errors="surrogatepass"), digest_size=8).digest(), "big"
+    )
 
 
 def _parse(line: bytes, where: str) -> tuple[str, list[SalientSpan]]:

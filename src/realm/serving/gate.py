@@ -140,7 +140,9 @@ class Gate:
         origin = headers.get("origin")
         if origin is None or scope["method"] in SAFE_METHODS:
             return
-        if _place_of(origin) != headers.get("host") and not {"*", origin} & set(self.access.origins):
+        if _place_of(origin) != headers.get("host") and not {"*", origin} & set(
+            self.access.origins
+        ):
             raise RefusedError(
                 403,
                 "origin_refused",

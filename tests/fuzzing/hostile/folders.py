@@ -9,6 +9,9 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
+from hostile.scratch import chosen, fresh_folder, from_file, scratch
+from hostile.target import Target
+from hostile.world import packed_model
 from realm.checkpoint.calibration import CALIBRATION, Calibration, load_calibration
 from realm.checkpoint.checkpoints import load_state
 from realm.checkpoint.packed import read_packed, write_packed
@@ -30,10 +33,6 @@ from realm.refresh.status import run_status
 from realm.reporting.about import provenance_of, settings_of
 from realm.reporting.curves import read_curves
 from realm.storage import MANIFEST, open_folder
-
-from hostile.scratch import chosen, fresh_folder, from_file, scratch
-from hostile.target import Target
-from hostile.world import packed_model
 
 REQUEST = {
     "format_version": 1,
@@ -175,6 +174,11 @@ def _objects(path: Path, texts: list[Any], version: int) -> None:
         pickle.dump(array, file, protocol=version)
 
 
+def _array(path: Path, texts: list[Any]) -> None:
+    with path.open("wb") as file:
+        np.save(file, np.array(texts))
+
+
 WEIGHTS = save({"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(1, dtype=torch.bfloat16)})
 
 
@@ -202,8 +206,8 @@ def _block_seeds() -> list[bytes]:
         _written(lambda path: write_block_records(path, texts, len(texts))),
         *(_written(lambda path, v=v: _objects(path, raw, v)) for v in (2, 3, 4, 5)),
         _written(lambda path: _objects(path, texts, 4)),
-        _written(lambda path: np.save(path.open("wb"), np.array(texts[:2]))),
-        _written(lambda path: np.save(path.open("wb"), np.array(raw[:2]))),
+        _written(lambda path: _array(path, texts[:2])),
+        _written(lambda path: _array(path, raw[:2])),
     ]
 
 
@@ -247,9 +251,7 @@ FOLDER_TARGETS = (
         take=_in_folder("passages", MANIFEST, _manifest),
         seeds=lambda: [json.dumps({**FINISHED, "kind": "passages"}).encode()],
     ),
-    Target(
-        name="library-head", take=_in_folder("a-library", HEAD, _head), seeds=_head_seeds
-    ),
+    Target(name="library-head", take=_in_folder("a-library", HEAD, _head), seeds=_head_seeds),
     Target(
         name="sources",
         take=_in_folder("a-run", SOURCES, _sources),

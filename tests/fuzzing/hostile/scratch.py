@@ -8,7 +8,6 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-
 IN_MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
 """Where files are no disk's: a thousand a second are written."""
 

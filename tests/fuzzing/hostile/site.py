@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 from urllib.parse import unquote
@@ -27,7 +28,7 @@ def _refuse(constant: str) -> NoReturn:
 class Site:
     """An application that has started, and its event loop."""
 
-    def __init__(self, model: Any, **told: Any) -> None:
+    def __init__(self, model: Any, *, when_closed: Callable[[], None] = lambda: None) -> None:
         from realm.serving.app import build_app
         from realm.serving.service import Service
         from realm.serving.settings import Batching, Limits
@@ -35,7 +36,8 @@ class Site:
         limits = Limits(requests_per_second=1e9, burst=1_000_000_000)
         batching = Batching(max_questions=1, wait_seconds=0.0, num_lanes=1)
         self._loop = asyncio.new_event_loop()
-        self._app = build_app(Service(model, limits=limits, batching=batching, **told))
+        self._app = build_app(Service(model, limits=limits, batching=batching))
+        self._when_closed = when_closed
         self._lifespan = self._app.router.lifespan_context(self._app)
         self._loop.run_until_complete(self._lifespan.__aenter__())
 
@@ -44,6 +46,7 @@ class Site:
         self._loop.run_until_complete(self._lifespan.__aexit__(None, None, None))
         self._loop.run_until_complete(self._loop.shutdown_default_executor())
         self._loop.close()
+        self._when_closed()
 
     def ask(
         self,

@@ -9,6 +9,9 @@ from typing import Any
 
 import zstandard
 
+from hostile.scratch import chosen, from_file, scratch
+from hostile.target import Target
+from hostile.world import tokenizer
 from realm.config import (
     EvaluateConfig,
     FinetuneConfig,
@@ -31,10 +34,6 @@ from realm.masking.pretagged import PretaggedTagger
 from realm.records import Article, Document, Passage, Skipped
 from realm.study.settings import StudySettings
 
-from hostile.scratch import chosen, from_file, scratch
-from hostile.target import Target
-from hostile.world import tokenizer
-
 ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.bz2", ".jsonl.zst", ".xml.gz", ".xml.bz2", ".md", ".txt")
 SETTINGS: tuple[tuple[str, type[Any]], ...] = (
     ("split", SplitConfig),
@@ -54,7 +53,9 @@ QUESTIONS = (
     b'{"id": "q1", "question": "When was April born?", "answers": ["1582"], "passage_id": "1#0"}\n'
     b'{"question": "Where?", "answer": "here", "answer_patterns": ["he(re)+", "^x$"]}\n'
 )
-CLAIMS = b'{"id": 7, "claim": "April is a month.", "label": "true"}\n{"question": "x", "label": "no"}\n'
+CLAIMS = (
+    b'{"id": 7, "claim": "April is a month.", "label": "true"}\n{"question": "x", "label": "no"}\n'
+)
 SENTENCES = b'{"sentence": "3 is a [MASK] prime.", "answer": "Fermat"}\n{"sentence": "a [MASK] [MASK].", "answers": ["b", "c"]}\n'
 SPANS = b'{"id": "12#0", "spans": [[0, 6, "PER"], [3, 9, "LOC"]]}\n{"id": "13#0", "spans": []}\n'
 PAGE = (

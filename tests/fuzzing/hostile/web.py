@@ -5,16 +5,18 @@ from functools import cache
 from typing import Any
 from urllib.parse import quote
 
-from realm.errors import RealmError
-
-from hostile.scratch import chosen
+from hostile.scratch import chosen, scratch
 from hostile.site import Reply, Site
 from hostile.target import Target
 from hostile.world import open_realm
+from realm.errors import RealmError
 
 DOCUMENTS = (
     ("a.txt", "The library closes at eight. It was born in 1907, in Basel."),
-    ("notes/\u65e5\u672c.md", "# \u65e5\u672c\n\ncafe\u0301 \U0001f469\u200d\U0001f467 was here.\n"),
+    (
+        "notes/\u65e5\u672c.md",
+        "# \u65e5\u672c\n\ncafe\u0301 \U0001f469\u200d\U0001f467 was here.\n",
+    ),
 )
 ROUTES = ("/answer", "/search", "/explain")
 FORM = (
@@ -31,7 +33,14 @@ def site() -> Site:
 
     model = open_realm()
     model.add_documents([Document(id=name, text=text) for name, text in DOCUMENTS])
-    return Site(model)
+    return Site(model, when_closed=model.close)
+
+
+def close_site() -> None:
+    """Stop the application, if it has started."""
+    if site.cache_info().currsize:
+        site().close()
+        site.cache_clear()
 
 
 class RefusedError(RealmError):
@@ -44,6 +53,7 @@ def check(reply: Reply) -> Any:
     Raises:
         RefusedError: it is a refusal, with a reason, as JSON.
     """
+    assert str(scratch()).encode() not in reply.body, "it tells where its files lie"
     assert reply.status < 500, f"status {reply.status}: {reply.body[:300]!r}"
     if reply.status >= 400:
         error = reply.json()["error"]

@@ -5,9 +5,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from realm.tokenizer import SPECIAL_TOKENS, WordpieceTokenizer
-
 from hostile.scratch import scratch
+from realm.tokenizer import SPECIAL_TOKENS, WordpieceTokenizer
 
 SCRIPTS = (
     "àéîñöüßøłığ\u0131"
