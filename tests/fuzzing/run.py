@@ -42,20 +42,20 @@ def main() -> int:
 
     names = told.targets or list(TARGETS)
     if unknown := set(names) - TARGETS.keys():
-        print(f"found targets {sorted(unknown)}, expected some of {sorted(TARGETS)}")
+        _say(f"found targets {sorted(unknown)}, expected some of {sorted(TARGETS)}")
         return 2
     if told.attempt:
         from hostile.target import attack
 
         (name,) = names
-        print("taken" if attack(TARGETS[name], told.attempt.read_bytes()) else "refused")
+        _say("taken" if attack(TARGETS[name], told.attempt.read_bytes()) else "refused")
         return 0
     results = {name: _search(name, told) for name in names}
     found = [name for name, result in results.items() if result["finding"]]
     if told.out:
         told.out.write_text(json.dumps(_report(told, results), indent=1) + "\n", "utf-8")
     tried = sum(result["tried"] for result in results.values())
-    print(f"{tried:,} inputs, {len(results)} targets, {len(found)} findings")
+    _say(f"{tried:,} inputs, {len(results)} targets, {len(found)} findings")
     return 1 if found else 0
 
 
@@ -95,12 +95,16 @@ def _search(name: str, told: argparse.Namespace) -> dict[str, Any]:
             told.save.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(out / INPUT, told.save / f"{name}.bin")
     rate = found["tried"] / max(found.get("seconds", 0.0), 0.1)
-    print(
+    _say(
         f"{name:15} {found['tried']:9,} inputs, {found['taken']:9,} taken, {rate:6.0f} a second, "
-        f"{time.monotonic() - began:.0f} s {found['finding'] or ''}",
-        flush=True,
+        f"{time.monotonic() - began:.0f} s {found['finding'] or ''}"
     )
     return found
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def _run(command: list[str], folder: str, seconds: float) -> tuple[int | str, str]:

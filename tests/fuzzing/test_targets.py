@@ -113,7 +113,13 @@ BY_HAND: dict[str, tuple[bytes, ...]] = {
         b'"segments": [{"name": "../x", "removed": []}]}',
     ),
     "sources": (b"{}", b'{"passages": "' + b"a" * 5_000 + b'"}', b'{"passages": "a\\u0000b"}'),
-    "checkpoint": (b"\0{}", b'\0{"embedder": 3}', b'\0{"x": {"bert": {}}}', b'\3{"step": "x"}'),
+    "checkpoint": (
+        b'\0{"embedder": {"bert": {"vocab_size": 1, "hidden_size": 1, "hidden_act": 0}}}',
+        b"\0{}",
+        b'\0{"embedder": 3}',
+        b'\0{"x": {"bert": {}}}',
+        b'\3{"step": "x"}',
+    ),
     "weights": (
         b"\0" + b"\xff" * 8,
         b"\0" + (1 << 40).to_bytes(8, "little") + b"{}",

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from realm.checkpoint.packed import PACKED, read_packed
 from realm.checkpoint.pretrained import hash_tensors
 from realm.device import CPU
-from realm.errors import ArtifactError, ConfigError
+from realm.errors import ArtifactError, ConfigError, RealmError
 from realm.model.bert import QUICK
 from realm.model.classifier import Classifier, build_classifier
 from realm.model.embedder import Embedder, Towers, build_towers
@@ -54,7 +54,6 @@ _BUILDERS: Mapping[str, Callable[[dict[str, Any]], Any]] = {
     "reader": build_reader,
     "classifier": build_classifier,
 }
-_WRONG = (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError)
 TRAINING_FILES = ("training.safetensors", "training.json")
 
 
@@ -205,7 +204,9 @@ def load_model(folder: Path, *, quick: bool = False) -> Model:
     weights = read_packed(folder / PACKED) if is_packed else _load(folder / WEIGHTS)
     try:
         parts = {name: _part(name, told, weights, quick=quick) for name, told in described.items()}
-    except _WRONG as error:  # whatever settings that fit no model, or other weights, lead to
+    except RealmError:
+        raise
+    except Exception as error:  # whatever settings lead to that fit no model, or no weights
         raise ArtifactError(
             f"{folder} is damaged: model.json and the weights make no model "
             f"({type(error).__name__}: {str(error)[:2_000]}); copy the folder again"

@@ -1,1 +1,1 @@
-"""Hostile inputs: what is attacked (targets), with what (mutations), and what counts as a finding."""
+"""Hostile inputs: what is attacked, with what, and what counts as a finding."""

@@ -90,7 +90,7 @@ class Search:
             self.taken += self.one(self.target, data)
         except self.finding as error:
             self._write(str(error))
-            print(error, file=sys.stderr)
+            sys.stderr.write(f"{error}\n")
             os._exit(FOUND)
         now = time.monotonic()
         if now - self.told > 1.0:

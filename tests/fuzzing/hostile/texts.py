@@ -4,6 +4,7 @@ import bz2
 import gzip
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,10 @@ QUESTIONS = (
 CLAIMS = (
     b'{"id": 7, "claim": "April is a month.", "label": "true"}\n{"question": "x", "label": "no"}\n'
 )
-SENTENCES = b'{"sentence": "3 is a [MASK] prime.", "answer": "Fermat"}\n{"sentence": "a [MASK] [MASK].", "answers": ["b", "c"]}\n'
+SENTENCES = (
+    b'{"sentence": "3 is a [MASK] prime.", "answer": "Fermat"}\n'
+    b'{"sentence": "a [MASK] b [MASK].", "answers": ["b", "c"]}\n'
+)
 SPANS = b'{"id": "12#0", "spans": [[0, 6, "PER"], [3, 9, "LOC"]]}\n{"id": "13#0", "spans": []}\n'
 PAGE = (
     "<page><title>April</title><ns>0</ns><id>1</id><revision><model>wikitext</model>"
@@ -142,7 +146,7 @@ def _pretagged(path: Path) -> None:
     for spans in tagger.tag(passages, Skipped()):
         for span in spans:
             assert 0 <= span.start < span.end <= len(text), "a span outside its passage"
-        for one, other in zip(spans, spans[1:], strict=False):
+        for one, other in pairwise(spans):
             assert one.end <= other.start, "spans that overlap"
 
 
