@@ -27,7 +27,7 @@ from realm.corpus.documents import articles_of, check_document, read_document
 from realm.corpus.folder import TextFile
 from realm.corpus.passages import split_articles
 from realm.corpus.wikitext import plain_text
-from realm.errors import CorpusError
+from realm.errors import RealmError
 from realm.evaluation.claims import read_claims
 from realm.evaluation.questions import read_questions
 from realm.evaluation.table3 import read_sentences
@@ -151,20 +151,14 @@ def _pretagged(path: Path) -> None:
 
 
 def _config(path: Path) -> None:
-    refused: CorpusError | Exception | None = None
+    refused: RealmError | None = None
     for section, cls in SETTINGS:
         try:
             load_config(cls, section=section, file=path)
-        except Exception as error:  # the others are still to be tried
-            refused = _worse(refused, error)
+        except RealmError as error:  # the others are still to be tried
+            refused = error
     if refused:
         raise refused
-
-
-def _worse(one: Exception | None, other: Exception) -> Exception:
-    from realm.errors import RealmError
-
-    return one if one is not None and not isinstance(one, RealmError) else other
 
 
 def _override(data: bytes) -> None:
