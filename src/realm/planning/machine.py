@@ -155,7 +155,7 @@ class Calibration:
                 f"cannot read the calibration {file}: {error.strerror}; make one on the machine "
                 "in question with `realm plan --calibrate`"
             ) from None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ArtifactError(
                 f"{file} is no calibration of this release ({error}); make it again with "
                 "`realm plan --calibrate`"

@@ -9,6 +9,8 @@ from starlette.types import Message, Receive
 from realm.serving.refusals import BodyRefusedError, RefusedError, client_left
 from realm.serving.settings import Limits
 
+MAX_DIGITS = 20
+"""Of a body's length; Python refuses to read a number of thousands."""
 FREE_BYTES = 1 << 16
 """Of each body, which stand beside what all of them may take: questions are let in always."""
 
@@ -96,7 +98,7 @@ def check_length(headers: Headers, most: int) -> None:
         RefusedError: it does.
     """
     told = headers.get("content-length", "0")
-    length = int(told) if told.isascii() and told.isdecimal() else 0
+    length = int(told[:MAX_DIGITS]) if told.isascii() and told.isdecimal() else 0
     if length > most:
         raise _too_long(length, most)
 

@@ -147,8 +147,9 @@ class Gate:
         origin = headers.get("origin")
         if origin is None or scope["method"] in SAFE_METHODS:
             return
-        is_own = urlsplit(origin).netloc == headers.get("host")
-        if not is_own and not {"*", origin} & set(self.access.origins):
+        if _place_of(origin) != headers.get("host") and not {"*", origin} & set(
+            self.access.origins
+        ):
             raise RefusedError(
                 403,
                 "origin_refused",
@@ -217,3 +218,11 @@ def _host_name(host: str) -> str:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return ""
+
+
+def _place_of(origin: str) -> str | None:
+    """Return the name and port in an Origin header; None: it cannot be read."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None

@@ -14,6 +14,8 @@ REQUEST = "request.json"
 CHUNK_BYTES = 1 << 20
 LONGEST_NAME = 255
 """Bytes of a file's name."""
+MAX_DEPTH = 64
+"""Of values in values of a JSON file; ours have 6. Whoever walks through them may then recurse."""
 
 
 def fingerprint(path: Path) -> str:
@@ -77,10 +79,14 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ArtifactError(f"{path} is missing") from None
     except OSError as error:
         raise ArtifactError(f"cannot read {path}: {error.strerror}; mend its permissions") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also bytes that are no text, endless numbers
         raise ArtifactError(f"{path} is damaged ({error}); make its folder again") from None
     if not isinstance(value, dict):
         raise ArtifactError(f"{path} holds a {type(value).__name__}, expected an object")
+    if _is_deep(cast("dict[str, object]", value)):
+        raise ArtifactError(
+            f"{path} is damaged (values nested deeper than {MAX_DEPTH}); make its folder again"
+        )
     return cast("dict[str, Any]", value)
 
 
@@ -111,6 +117,21 @@ def beside(folder: Path, name: object) -> Path:
             "in it; the folder is damaged, or made to lead elsewhere"
         )
     return folder / str(name)
+
+
+def _is_deep(value: object) -> bool:
+    level: list[object] = [value]
+    for _ in range(MAX_DEPTH):
+        inner: list[object] = []
+        for one in level:
+            if isinstance(one, dict):
+                inner += cast("dict[str, object]", one).values()
+            elif isinstance(one, list):
+                inner += cast("list[object]", one)
+        if not inner:
+            return False
+        level = inner
+    return True
 
 
 def sync(path: Path) -> None:

@@ -172,6 +172,16 @@ def open_folder(folder: Path, kind: str) -> dict[str, Any]:
             f"{folder} holds {manifest.get('kind')!r}, expected {kind!r}; "
             "are two arguments in the wrong order?"
         )
+    for part in ("settings", "inputs", "content"):
+        if not isinstance(manifest.get(part), dict):
+            raise ArtifactError(
+                f"{folder / MANIFEST} is damaged: found {_short(manifest.get(part))} as {part}, "
+                "expected an object; make the folder again"
+            )
+    if not isinstance(manifest.get("fingerprint"), str):
+        raise ArtifactError(
+            f"{folder / MANIFEST} is damaged: found no fingerprint; make the folder again"
+        )
     return manifest
 
 

@@ -133,6 +133,6 @@ def _keep_whole(partial: Path, in_groups_of: int) -> int:
 def _is_whole(line: bytes) -> bool:
     try:
         json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return line.endswith(b"\n")
