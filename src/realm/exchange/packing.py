@@ -23,14 +23,11 @@ from realm.checkpoint.sources import passages_of, run_of
 from realm.corpus.shards import read_manifest
 from realm.errors import ArtifactError
 from realm.storage import (
-    EXTRA,
     MANIFEST,
     Request,
-    fingerprint,
     is_done,
     publish,
     read_json,
-    write_json,
 )
 
 
@@ -95,8 +92,6 @@ def _write(model: Model, scratch: Path) -> None:
     described = json.dumps(model_settings(model), indent=2)
     (scratch / "model.json").write_text(described, encoding="utf-8")
     model.tokenizer.save(scratch / TOKENIZER_FILE)
-    names = (PACKED, "model.json", TOKENIZER_FILE)
-    write_json(scratch / EXTRA, {"files": {name: fingerprint(scratch / name) for name in names}})
 
 
 def _settings(settings: dict[str, Any], run: Path) -> dict[str, Any]:
