@@ -7,24 +7,15 @@ from pathlib import Path
 import pytest
 
 from tests.faults.damage import KINDS, Tally, check_file, damages, files_of, kind_of
-from tests.faults.pipeline import make_everything
 from tests.towns import World
 
 NUM_FLIPS = 3
 
 
-@pytest.fixture(scope="session")
-def pristine(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """Return the world with every kind of file, never damaged."""
-    return make_everything(tmp_path_factory.mktemp("made") / "world")
-
-
-@pytest.fixture(scope="session")
-def world(pristine: World) -> World:
-    """Return a place that is damaged: where it was made, since runs name each other."""
-    kept = pristine.folder.with_name("kept")
-    shutil.copytree(pristine.folder, kept)
-    return pristine
+@pytest.fixture(scope="module")
+def kept(made: World, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Return a copy that stays whole: damage is done where the world was made."""
+    return World(shutil.copytree(made.folder, tmp_path_factory.mktemp("kept") / "world"))
 
 
 def seed_of(place: str) -> int:
@@ -40,25 +31,25 @@ def one_of_each(world: World) -> list[str]:
     return list(chosen.values())
 
 
-def test_every_file_is_of_a_kind_that_somebody_reads(pristine: World) -> None:
-    known = {kind_of(place).pattern for place in files_of(pristine)}
+def test_every_file_is_of_a_kind_that_somebody_reads(made: World) -> None:
+    known = {kind_of(place).pattern for place in files_of(made)}
     assert known == {kind.pattern for kind in KINDS}
     assert all(kind.why for kind in KINDS if kind.expected != "told")
 
 
-def test_damage_to_one_file_of_each_kind_is_told(world: World) -> None:
-    kept, tally = World(world.folder.with_name("kept")), Tally()
-    for place in one_of_each(world):
-        size = (world / place).stat().st_size
-        check_file(world, kept, place, damages(size, seed_of(place), NUM_FLIPS), tally)
+def test_damage_to_one_file_of_each_kind_is_told(made: World, kept: World) -> None:
+    tally = Tally()
+    for place in one_of_each(made):
+        size = (made / place).stat().st_size
+        check_file(made, kept, place, damages(size, seed_of(place), NUM_FLIPS), tally)
     assert tally.told > 200
     assert tally.rebuilt > 20
 
 
 @pytest.mark.slow
-def test_damage_to_any_file_is_told(world: World) -> None:
-    kept, tally = World(world.folder.with_name("kept")), Tally()
-    for place in files_of(world):
-        size = (world / place).stat().st_size
-        check_file(world, kept, place, damages(size, 1 + seed_of(place), 10), tally)
+def test_damage_to_any_file_is_told(made: World, kept: World) -> None:
+    tally = Tally()
+    for place in files_of(made):
+        size = (made / place).stat().st_size
+        check_file(made, kept, place, damages(size, 1 + seed_of(place), 10), tally)
     assert tally.told > 1_000

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from realm.checkpoint.calibration import carry_calibration
+from realm.checkpoint.calibration import CALIBRATION, carry_calibration
 from realm.checkpoint.checkpoints import (
     TOKENIZER_FILE,
     Model,
@@ -77,6 +77,7 @@ def pack_run(run: Path, out: Path, *, rebuild: bool = False) -> PackReport:
         )
         with publish(out, request, replace=rebuild) as scratch:
             _write(model, scratch)
+    if not (out / CALIBRATION).is_file():  # also one that was killed before it came to this
         packed = str(read_json(out / MANIFEST)["fingerprint"])
         carry_calibration(checkpoint, out, model_fingerprint=packed)
     return PackReport(
