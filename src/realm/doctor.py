@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 from realm.cache import VARIABLE, cache_folder
 from realm.checkpoint.folders import MINILM_PACKAGE, pretrained_folder
-from realm.errors import ConfigError
 from realm.mini import NAME, has_default_model, model_folder
 from realm.planning.machine import machine_memory_bytes, processor_name
 from realm.readable import size

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from tests.faults.pipeline import CACHE, INPUTS, LIBRARY, STOPPED, answer_from_files
+from tests.towns import World, call_realm
 
 from realm.checkpoint.calibration import load_calibration
 from realm.checkpoint.checkpoints import flat_state, load_model, load_state
@@ -27,8 +29,6 @@ from realm.refresh.parameters import Published, list_parameters, load_parameters
 from realm.refresh.patches import read_patch
 from realm.retrieval.bm25 import open_lexical
 from realm.tokenizer import WordpieceTokenizer
-from tests.faults.pipeline import CACHE, INPUTS, LIBRARY, STOPPED, answer_from_files
-from tests.towns import World, call_realm
 
 Expected = Literal["told", "rebuilt", "idle"]
 Read = Callable[[World, Path], object]
@@ -150,13 +150,12 @@ def _asked(*command: object) -> str:
     return ended.out
 
 
-def _exported(world: World, path: Path) -> object:
-    del path
+def _exported(world: World, _: Path) -> object:
     told = ("--to", "sentence-transformers", "--out", world / "exported")
     return _asked("export", world / "pretrain", *told)
 
 
-def _resumed(world: World, path: Path) -> object:
+def _resumed(world: World, _: Path) -> object:
     """Go on with a stopped run to its end."""
     ended = call_realm(*world.command("ict", world / STOPPED))
     if ended.code:
@@ -281,9 +280,7 @@ def files_of(world: World) -> list[str]:
     """Return the places of all files that realm has written, in order."""
     places = (path.relative_to(world.folder).as_posix() for path in world.folder.rglob("*"))
     return sorted(
-        place
-        for place in places
-        if place.split("/")[0] not in INPUTS and (world / place).is_file()
+        place for place in places if place.split("/")[0] not in INPUTS and (world / place).is_file()
     )
 
 

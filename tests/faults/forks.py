@@ -1,9 +1,9 @@
 """A command run in a child of this process: torch is imported already, and a fault dies with it."""
 
+import json
 import os
 import signal
 import tempfile
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -80,15 +80,17 @@ class Layer:
                 layer.check("write", self.name)
                 return super().write(data)
 
-        def open_file(file: Any, mode: str = "r", buffering: int = -1, *rest: Any, **kw: Any) -> Any:
-            if "r" in mode and "+" not in mode or not isinstance(file, str | os.PathLike):
+        def open_file(
+            file: Any, mode: str = "r", buffering: int = -1, *rest: Any, **kw: Any
+        ) -> Any:
+            if ("r" in mode and "+" not in mode) or not isinstance(file, str | os.PathLike):
                 return real_open(file, mode, buffering, *rest, **kw)
             raw = File(os.fspath(file), mode.replace("b", "").replace("t", ""))
             stream = io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)
             return stream if "b" in mode else io.TextIOWrapper(stream, *rest, **kw)
 
         def fsync(handle: int) -> None:
-            layer.check("fsync", os.readlink(f"/proc/self/fd/{handle}"))
+            layer.check("fsync", Path(f"/proc/self/fd/{handle}").readlink())
             real_fsync(handle)
 
         builtins.open = io.open = open_file

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from tests.towns import World, articles, call_realm, write_world
 
 from realm.checkpoint.calibration import Calibration, save_calibration
 from realm.checkpoint.checkpoints import find_checkpoint, load_model, tower_hash
@@ -16,7 +17,6 @@ from realm.refresh.parameters import publish_parameters
 from realm.refresh.patches import publish_patch
 from realm.refresh.priority import Demand
 from realm.storage import MANIFEST, read_json
-from tests.towns import World, articles, call_realm, write_world
 
 DOCS = "docs"
 LIBRARY = "library"
@@ -44,9 +44,18 @@ def make_everything(folder: Path) -> World:
         ["evaluate", questions, *qa, "--out", world / "report.json", *config],
         ["evaluate", questions, *qa, "--retriever", "bm25", "--out", world / "bm25.json", *config],
         ["pack", world / "qa", "--out", world / "packed"],
-        ["export", world / "pretrain", "--to", "sentence-transformers", "--out", world / "exported"],
-        ["align", world / "examples", "--model", world / "pretrain", "--passages", passages]
-        + ["--out", world / "pairs.jsonl", "--limit", 4],
+        [
+            "export",
+            world / "pretrain",
+            "--to",
+            "sentence-transformers",
+            "--out",
+            world / "exported",
+        ],
+        [
+            *("align", world / "examples", "--model", world / "pretrain", "--limit", 4),
+            *("--passages", passages, "--out", world / "pairs.jsonl"),
+        ],
         ["docs", "add", world / LIBRARY, *sorted(docs.iterdir()), "--model", world / "packed"],
         ["docs", "remove", world / LIBRARY, "town-1.txt"],
     ):

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
-
 from tests.faults.trainers import environment
 
 LIMIT_SECONDS = 120.0
@@ -123,4 +122,3 @@ def _text(chance: random.Random) -> str:
     place, year = chance.choice(PLACES), chance.randrange(1700, 1900)
     more = " The painter was born near the river." * chance.randrange(1, 6)
     return f"{place} is a small town on the river. Somebody was born there in {year}.{more}"
-

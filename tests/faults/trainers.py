@@ -7,16 +7,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from tests.towns import World
 
 import realm
 from realm.index.snapshot import Snapshot, list_snapshots
 from realm.refresh.presence import builder_file, builders_of, see, trainer_file
 from realm.storage import MANIFEST, read_json
-from tests.towns import World
 
 LIMIT_SECONDS = 180.0
 """Nothing here may take longer, even on a busy machine."""
@@ -138,7 +139,7 @@ def check_finished(run: Path, steps: int = STEPS) -> None:
 def kill_at_random(
     begin: Callable[[], Trainer],
     chance: random.Random,
-    kills: Sequence[str],
+    kills: Iterable[str],
     on_kill: Callable[[str], None],
 ) -> Trainer:
     """Kill at random moments, and start again each time; return the one that runs at the end.

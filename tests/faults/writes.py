@@ -1,15 +1,19 @@
 """Writes that fail, one by one: what is told, what is left, and what going on makes of it."""
 
 import json
+import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from realm.storage import SEAL
 from tests.faults.forks import Ended, run_with
 from tests.faults.layer import CODES, Layer
 from tests.towns import World
+
+from realm.library.library import Library
+from realm.storage import SEAL
 
 VARYING = {"metrics.jsonl", "seconds.json"}
 """A log with times, and how long a run took."""
@@ -19,15 +23,27 @@ REMEDIES = ("free", "mend", "fix", "again", "permission", "choose", "make ")
 
 
 def content_of(folder: Path) -> dict[str, Any]:
-    """Return the content of every file below a folder, hidden ones too, without times.
+    """Return the content of every file below a folder, without times.
 
-    The times of a run, and what its memory took, differ between two equal runs.
+    The times of a run, and what its memory took, differ between two equal runs; hidden files are
+    what a killed writer left, and nobody takes for finished.
     """
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name not in VARYING:
-            found[path.relative_to(folder).as_posix()] = _content(path)
+        place = path.relative_to(folder).as_posix()
+        if path.is_file() and path.name not in VARYING and not re.search(r"(^|/)\.", place):
+            found[place] = _content(path)
     return found
+
+
+def differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
+    """Return the names of what is not the same in two contents, with what is told of them."""
+    names = sorted(found.keys() | expected.keys())
+    return [
+        f"{name}: {str(found.get(name))[:300]} for {str(expected.get(name))[:300]}"
+        for name in names
+        if found.get(name) != expected.get(name)
+    ]
 
 
 def _content(path: Path) -> Any:
@@ -44,18 +60,47 @@ def _is_a_time(name: str) -> bool:
     return "seconds" in name or "per_second" in name
 
 
-def fail_one(
-    world: World, command: Sequence[object], out: Path, number: int, expected: dict[str, Any]
-) -> Ended:
+def documents_of(folder: Path) -> dict[str, Any]:
+    """Return what a library holds, but for the time at which each document was added."""
+    edition = Library(folder).current()
+    found: dict[str, Any] = {
+        name: (replace(info, added_at=""), edition.document(name))
+        for name in edition.held
+        if (info := edition.info(name)) is not None
+    }
+    rows = zip(edition.segment_of.tolist(), edition.at.tolist(), strict=True)
+    return found | {"vectors": [edition.segments[s].exact[at].tolist() for s, at in rows]}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """A command, and what it writes."""
+
+    command: Sequence[object]
+    out: Path
+    """Removed before and after."""
+    look: Callable[[Path], dict[str, Any]] = content_of
+    """Returns what two equal runs have in common."""
+
+    def undisturbed(self) -> tuple[int, dict[str, Any]]:
+        """Run it; return how many calls it makes, and what it leaves."""
+        clear(self.out)
+        ended = run_with(Layer(root=str(self.out.parent)), self.command)
+        assert ended.code == 0, ended.err
+        left = self.look(self.out)
+        clear(self.out)
+        return len(ended.calls), left
+
+
+def fail_one(written: Written, number: int, expected: dict[str, Any]) -> Ended:
     """Fail the call of this number, look what is told, run the command again, compare.
 
     Args:
-        world: in whose folder calls are counted.
-        command: writes `out`.
-        out: is removed before, and at the end.
+        written: what is run.
         number: of the call to fail; it decides the error and whether later calls fail too.
-        expected: what `out` holds after a run that nothing disturbs.
+        expected: what is left by a run that nothing disturbs.
     """
+    command, out = written.command, written.out
     clear(out)
     layer = Layer(
         root=str(out.parent),
@@ -67,12 +112,11 @@ def fail_one(
     case = f"{layer.code} at {ended.failed[:1]}: {ended.err}"
     assert ended.failed, f"call {number} of {command} was never made"
     check_told(ended, case)
-    again = run_with(Layer(root=str(world.folder)), command)
+    again = run_with(Layer(root=str(out.parent)), command)
     assert again.code == 0, f"{case}, and then {again.err}"
-    found = content_of(out)
-    assert found.keys() == expected.keys(), case
-    differing = [name for name, value in found.items() if value != expected[name]]
-    assert not differing, f"{case}: afterwards {differing} differ"
+    found = written.look(out)
+    differing = differences(found, expected)
+    assert not differing, f"{case}: afterwards {differing}"
     clear(out)
     return ended
 
@@ -96,28 +140,30 @@ def clear(out: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def calls_of(world: World, command: Sequence[object], out: Path) -> tuple[int, dict[str, Any]]:
-    """Run a command undisturbed; return how many calls it makes, and what it leaves."""
-    clear(out)
-    ended = run_with(Layer(root=str(out.parent)), command)
-    assert ended.code == 0, ended.err
-    return len(ended.calls), content_of(out)
+def written_by(world: World, folder: Path) -> dict[str, Written]:
+    """Return small commands by their names.
 
-
-def written_by(world: World, folder: Path) -> dict[str, tuple[list[object], Path]]:
-    """Return (command, folder it writes) by the name of a command."""
-    qa, docs = world / "qa", sorted((world / "docs").iterdir())
-    found: dict[str, tuple[list[object], Path]] = {
-        verb: (world.command(verb, folder / verb), folder / verb)
+    Args:
+        world: what they read.
+        folder: where they write.
+    """
+    found = {
+        verb: Written(command=world.command(verb, folder / verb), out=folder / verb)
         for verb in ("split", "mask", "ict", "index", "pretrain", "finetune")
     }
-    library, packed = folder / "library", folder / "packed"
-    found["pack"] = (["pack", qa, "--out", packed], packed)
-    found["docs"] = (["docs", "add", library, *docs, "--model", world / "packed"], library)
-    pairs = folder / "pairs" / "pairs.jsonl"
-    found["align"] = (
-        ["align", world / "examples", "--model", world / "pretrain", "--limit", 4]
-        + ["--passages", world / "passages", "--out", pairs],
-        pairs.parent,
+    library, packed, pairs = folder / "library", folder / "packed", folder / "pairs"
+    docs = sorted((world / "docs").iterdir())
+    found["pack"] = Written(command=["pack", world / "qa", "--out", packed], out=packed)
+    found["docs"] = Written(
+        command=["docs", "add", library, *docs, "--model", world / "packed"],
+        out=library,
+        look=documents_of,
+    )
+    found["align"] = Written(
+        command=[
+            *("align", world / "examples", "--model", world / "pretrain", "--limit", 4),
+            *("--passages", world / "passages", "--out", pairs / "pairs.jsonl"),
+        ],
+        out=pairs,
     )
     return found

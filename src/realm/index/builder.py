@@ -29,7 +29,6 @@ from realm.storage import (
     PATIENCE_SECONDS,
     Request,
     claimed,
-    fingerprint,
     finish_together,
     is_done,
     publish,
