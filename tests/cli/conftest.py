@@ -1,6 +1,7 @@
 """The made-up world, made once by the command line."""
 
 import pytest
+
 from tests.towns import NUM_PLACES, Run, World, articles, call_realm, write_lines, write_world
 
 

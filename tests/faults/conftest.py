@@ -1,6 +1,7 @@
 """The world with every kind of file; the library that the tests of its room share."""
 
 import pytest
+
 from tests.faults.pipeline import make_everything
 from tests.library.conftest import documents, indexer, library, model, tuned
 from tests.towns import World

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from tests.faults.pipeline import CACHE, INPUTS, LIBRARY, STOPPED, answer_from_files
-from tests.towns import World, call_realm
 
 from realm.checkpoint.calibration import load_calibration
 from realm.checkpoint.checkpoints import flat_state, load_model, load_state
@@ -25,10 +23,20 @@ from realm.index.approximate import ApproximateIndex
 from realm.index.snapshot import Snapshot
 from realm.library.library import Library
 from realm.masking.store import ExampleStore
+from realm.planning.machine import Calibration
 from realm.refresh.parameters import Published, list_parameters, load_parameters
 from realm.refresh.patches import read_patch
 from realm.retrieval.bm25 import open_lexical
 from realm.tokenizer import WordpieceTokenizer
+from tests.faults.pipeline import (
+    CACHE,
+    INPUTS,
+    LIBRARY,
+    STOPPED,
+    answer_from_files,
+    answer_from_kept_library,
+)
+from tests.towns import World, call_realm
 
 Expected = Literal["told", "rebuilt", "idle"]
 Read = Callable[[World, Path], object]
@@ -240,6 +248,12 @@ KINDS = (
         why="a cache: the passages are there",
     ),
     Kind(
+        pattern=rf"{CACHE}/libraries/.*",
+        read=lambda world, _: answer_from_kept_library(world),
+        expected="rebuilt",
+        why="a cache: the files are there",
+    ),
+    Kind(
         pattern=rf"{CACHE}/.*",
         read=lambda world, _: answer_from_files(world),
         expected="rebuilt",
@@ -249,6 +263,7 @@ KINDS = (
     Kind(pattern=r"refreshed/embedders/.*", read=_parameters),
     Kind(pattern=r"refreshed/patches/.*", read=_patch),
     Kind(pattern=r"(report|bm25)\.json", read=lambda _, path: dict(ReportFile.read(path).content)),
+    Kind(pattern=r"rates\.json", read=lambda _, path: Calibration.load(path)),
     Kind(pattern=r"pairs\.jsonl.*", read=lambda world, _: read_alignment(world / "pairs.jsonl")),
     Kind(pattern=r"exported/manifest\.json", read=_exported),
     Kind(

@@ -1,26 +1,33 @@
 """Every kind of file that realm writes, written once by the small world's own commands."""
 
 import json
+import os
 import shutil
 from pathlib import Path
+from unittest import mock
 
 import torch
-from tests.towns import World, articles, call_realm, write_world
 
+from realm.cache import VARIABLE
 from realm.checkpoint.calibration import Calibration, save_calibration
 from realm.checkpoint.checkpoints import find_checkpoint, load_model, tower_hash
 from realm.config import IndexConfig
 from realm.corpus.store import PassageStore
 from realm.index.builder import EmbedderVersion
+from realm.library.loading import load
 from realm.model.confidence import FEATURES, Calibrator
+from realm.planning.machine import ACCELERATORS, computed_rates
+from realm.planning.machine import Calibration as MachineCalibration
 from realm.refresh.parameters import publish_parameters
 from realm.refresh.patches import publish_patch
 from realm.refresh.priority import Demand
 from realm.storage import MANIFEST, read_json
+from tests.towns import World, articles, call_realm, write_world
 
 DOCS = "docs"
 LIBRARY = "library"
 CACHE = "cache"
+QUESTION = "Who was born in the town?"
 STOPPED = "stopped"
 """A copy of the ict run, as a kill after step 2 leaves it."""
 INPUTS = {"articles.jsonl", "questions.jsonl", "vocab.txt", "settings.toml", DOCS}
@@ -63,6 +70,8 @@ def make_everything(folder: Path) -> World:
         assert ended.code == 0, (command, ended.err)
     save_calibration(world / "qa", _calibration(world / "qa"))
     answer_from_files(world)
+    answer_from_kept_library(world)
+    _rates().save(world / "rates.json")
     _publish_for_builders(world)
     leave_stopped(world, world / STOPPED)
     return world
@@ -92,8 +101,18 @@ def answer_from_files(world: World) -> object:
     from realm.asking import FolderAnswerer, placed_as_json
 
     opened = FolderAnswerer.open(world / DOCS, model=world / "packed", cache=world / CACHE)
-    (answered,) = opened.answer(["Who was born in the town?"], num_answers=3)
+    (answered,) = opened.answer([QUESTION], num_answers=3)
     return placed_as_json(answered, opened)
+
+
+def answer_from_kept_library(world: World) -> object:
+    """Load the folder of documents into the library that is kept of it in the cache."""
+    with (
+        mock.patch.dict(os.environ, {VARIABLE: str(world / CACHE)}),
+        load(world / "packed", docs=world / DOCS) as opened,
+    ):
+        documents = [opened.document(info.id) for info in opened.documents()]
+        return documents, opened.answer(QUESTION, num_answers=3).as_dict()
 
 
 def leave_stopped(world: World, out: Path) -> None:
@@ -104,6 +123,20 @@ def leave_stopped(world: World, out: Path) -> None:
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text("utf-8").splitlines()]
     kept = "".join(json.dumps(line) + "\n" for line in lines if line["step"] <= 3)
     (out / "metrics.jsonl").write_text(kept, encoding="utf-8")
+
+
+def _rates() -> MachineCalibration:
+    """Return what `realm plan --calibrate` measures."""
+    rates = computed_rates(ACCELERATORS["h100"], network_gbits=400.0)
+    return MachineCalibration(
+        rates=rates,
+        encoder="2x128",
+        threads=1,
+        hardware="made up",
+        versions={},
+        date="2026-01-01",
+        seconds=1.0,
+    )
 
 
 def _publish_for_builders(world: World) -> None:

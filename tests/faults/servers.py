@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+
 from tests.faults.trainers import environment
 
 LIMIT_SECONDS = 120.0

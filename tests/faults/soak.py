@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from realm.versions import versions
 from tests.faults.damage import Tally, check_file, damages, files_of, kind_of
 from tests.faults.forks import LIMIT_SECONDS
 from tests.faults.pipeline import make_everything
@@ -38,8 +39,6 @@ from tests.faults.trainers import (
 )
 from tests.faults.writes import clear, content_of, differences, fail_one, written_by
 from tests.towns import World, call_realm
-
-from realm.versions import versions
 
 ROOT = Path(__file__).parents[2]
 RESULT = ROOT / "benchmarks" / "results" / "soak.json"

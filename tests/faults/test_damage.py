@@ -5,6 +5,7 @@ import zlib
 from pathlib import Path
 
 import pytest
+
 from tests.faults.damage import KINDS, Tally, check_file, damages, files_of, kind_of
 from tests.towns import World
 

@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from realm.index.snapshot import list_snapshots
+from realm.refresh.presence import builders_of
 from tests.faults.servers import Acknowledged, Server, change_until_killed, check_documents
 from tests.faults.trainers import (
     KILLS,
@@ -23,9 +26,6 @@ from tests.faults.trainers import (
     orphans_end,
 )
 from tests.towns import World
-
-from realm.index.snapshot import list_snapshots
-from realm.refresh.presence import builders_of
 
 JUMPING = """
 import random, runpy, sys, time

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests.faults.forks import Ended
 from tests.faults.layer import Layer, environment
 from tests.faults.trainers import environment as own_environment

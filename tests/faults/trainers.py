@@ -12,12 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tests.towns import World
-
 import realm
 from realm.index.snapshot import Snapshot, list_snapshots
 from realm.refresh.presence import builder_file, builders_of, see, trainer_file
 from realm.storage import MANIFEST, read_json
+from tests.towns import World
 
 LIMIT_SECONDS = 180.0
 """Nothing here may take longer, even on a busy machine."""

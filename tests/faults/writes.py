@@ -8,12 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from realm.library.library import Library
+from realm.storage import SEAL
 from tests.faults.forks import Ended, run_with
 from tests.faults.layer import CODES, Layer
 from tests.towns import World
-
-from realm.library.library import Library
-from realm.storage import SEAL
 
 VARYING = {"metrics.jsonl", "seconds.json"}
 """A log with times, and how long a run took."""

@@ -51,8 +51,13 @@ def fingerprint_of(value: object) -> str:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write a JSON object and its seal, so that it is whole or absent, also after a power cut."""
-    told = json.loads(json.dumps(dict(value)))  # as it will be read
-    write_plain_json(path, {**told, SEAL: fingerprint_of(told)})
+    write_plain_json(path, sealed(value))
+
+
+def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a JSON object with its seal."""
+    told: dict[str, Any] = json.loads(json.dumps(dict(value)))  # as it will be read
+    return {**told, SEAL: fingerprint_of(told)}
 
 
 def write_plain_json(path: Path, value: object) -> None:
