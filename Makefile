@@ -4,8 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ADVISORIES ?= pypi
+MINUTES ?= 30
+SEED ?= 0
 
-.PHONY: quickstart test check install lock audit clean
+.PHONY: quickstart test check soak install lock audit clean
 
 quickstart: $(STAMP)  ## every stage on the small encyclopedia, in minutes
 	$(BIN)/realm quickstart --out quickstart
@@ -16,6 +18,9 @@ test: $(STAMP)  ## all checks, then all tests
 
 check: $(STAMP)
 	PATH="$(abspath $(BIN)):$$PATH" scripts/check
+
+soak: $(STAMP)  ## kills, full disks and damaged files for MINUTES (30); writes benchmarks/results/soak.json
+	OMP_NUM_THREADS=1 PYTHONPATH=src:. $(BIN)/python -m tests.faults.soak --minutes $(MINUTES) --seed $(SEED)
 
 install: $(STAMP)
 

@@ -35,12 +35,11 @@ from realm.model.reader import Reader, build_reader
 from realm.storage import (
     MANIFEST,
     Request,
-    fingerprint,
+    check_files,
     mend,
     open_folder,
     publish,
     read_json,
-    write_json,
 )
 from realm.tokenizer import WordpieceTokenizer
 
@@ -182,9 +181,6 @@ def save_checkpoint(
             _write(tensors, scratch / "training.safetensors")
             training = {"step": state.step, **state.values}
             (scratch / "training.json").write_text(json.dumps(training), encoding="utf-8")
-        names = [*MODEL_FILES, *(TRAINING_FILES if state is not None else ())]
-        files = {name: fingerprint(scratch / name) for name in names}
-        write_json(scratch / "extra.json", {"files": files})
 
 
 def load_model(folder: Path, *, quick: bool = False) -> Model:
@@ -333,16 +329,13 @@ def flat_state(model: Model) -> dict[str, Tensor]:
 
 def _check_files(folder: Path, names: Sequence[str]) -> None:
     """Compare these files with the checksums of the manifest."""
-    known = open_folder(folder, "checkpoint")["content"].get("files", {})
+    manifest = open_folder(folder, "checkpoint")
     for name in names:
         path = folder / name
         if not path.is_file():
             raise ArtifactError(f"{path} is missing; expected a checkpoint with {', '.join(names)}")
-        if name in known and fingerprint(path) != known[name]:
-            raise ArtifactError(
-                f"{path} is damaged: its checksum is not the manifest's; remove {folder}, and the "
-                "checkpoint before it is used"
-            )
+    remedy = f"remove {folder}, and the checkpoint before it is used"
+    check_files(folder, manifest, names=names, remedy=remedy)
 
 
 def _write(tensors: dict[str, Tensor], path: Path) -> None:

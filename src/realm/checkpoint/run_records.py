@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from realm.errors import ArtifactError
+from realm.errors import ArtifactError, DamagedError
 from realm.storage import MANIFEST, REQUEST, is_locked, read_json
 
 METRICS = "metrics.jsonl"
@@ -134,9 +134,15 @@ def read_metrics(run: Path, *, after: int = -1) -> list[dict[str, Any]]:
 
 
 def read_held_out(run: Path) -> dict[str, Any]:
-    """Return what candidates of held-out examples did, first and newest; {} where unknown."""
+    """Return what candidates of held-out examples did, first and newest; {} where unknown.
+
+    Raises:
+        DamagedError: the file does not say what was written.
+    """
     try:
         return read_json(run / HELD_OUT)
+    except DamagedError:
+        raise
     except ArtifactError:
         return {}
 
