@@ -3,8 +3,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+ADVISORIES ?= pypi
+MINUTES ?= 30
+SEED ?= 0
 
-.PHONY: quickstart test check bench install lock clean
+.PHONY: quickstart test check bench soak install lock audit clean
 
 quickstart: $(STAMP)  ## every stage on the small encyclopedia, in minutes
 	$(BIN)/realm quickstart --out quickstart
@@ -20,6 +23,9 @@ bench: $(STAMP)  ## every ratio of docs/performance.md, at most 20 minutes on tw
 	-$(MAKE) .venv-old/.installed
 	-$(MAKE) .venv-peers/.installed
 	$(BIN)/python benchmarks/all.py --check; code=$$?; $(BIN)/python scripts/make_docs.py; exit $$code
+
+soak: $(STAMP)  ## kills, full disks and damaged files for MINUTES (30); writes benchmarks/results/soak.json
+	OMP_NUM_THREADS=1 PYTHONPATH=src:. $(BIN)/python -m tests.faults.soak --minutes $(MINUTES) --seed $(SEED)
 
 install: $(STAMP)
 
@@ -43,5 +49,12 @@ $(STAMP): requirements.lock pyproject.toml
 lock:  ## write requirements.lock from what is installed
 	scripts/lock $(BIN)/python
 
+# In an environment of its own: pip-audit's dependencies are none of ours. --strict: where the
+# advisories cannot be reached, pip-audit would else end well though it has looked at nothing.
+audit:  ## every pinned release against the advisories of PyPI, or of OSV: ADVISORIES=osv
+	$(PYTHON) -m venv .audit
+	.audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	.audit/bin/pip-audit --strict --no-deps --disable-pip --vulnerability-service $(ADVISORIES) --requirement requirements.lock
+
 clean:
-	rm -rf $(VENV) .venv-old .venv-peers quickstart .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-old .venv-peers .audit quickstart .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -14,6 +14,7 @@ import typer
 from api_reference import api_page
 from performance_tables import performance_page
 from pydantic.fields import FieldInfo
+from reliability import reliability_page
 
 from realm import config
 from realm.cli.main import build_app
@@ -105,6 +106,7 @@ def main() -> int:
         PERFORMANCE: performance_page(
             (SOURCE / PERFORMANCE).read_text(encoding="utf-8"), SOURCE / "benchmarks" / "results"
         ),
+        "docs/reliability.md": reliability_page(),
     }
     stale = [name for name, text in pages.items() if not _agrees(name, text, is_check=is_check)]
     if stale:

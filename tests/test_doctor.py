@@ -61,7 +61,7 @@ def test_a_damaged_model_is_broken_and_an_absent_one_is_missing(
         stream.write(b"!")
     monkeypatch.setattr(doctor, "model_folder", lambda: copy)
     assert doctor.look_at_mini().state == "broken"
-    assert "is not what was packed" in doctor.look_at_mini().found
+    assert "packed.safetensors is damaged" in doctor.look_at_mini().found
     monkeypatch.setattr(doctor, "has_default_model", lambda: False)
     assert doctor.look_at_mini().state == "missing"
 

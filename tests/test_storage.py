@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from realm.errors import ArtifactError
+from realm.errors import ArtifactError, DamagedError
 from realm.storage import (
     EXTRA,
     MANIFEST,
@@ -545,7 +545,13 @@ def test_json_is_whole_or_as_it_was(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         write_json(tmp_path / "x.json", {"value": object()})
     assert read_json(tmp_path / "x.json") == {"value": "é"}
-    assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8")) == {"value": "é"}
+    text = (tmp_path / "x.json").read_text(encoding="utf-8")
+    assert json.loads(text) == {"value": "é", "seal": fingerprint_of({"value": "é"})}
+    (tmp_path / "x.json").write_text(text.replace("é", "è"), encoding="utf-8")
+    with pytest.raises(DamagedError, match=r"x\.json is damaged: its seal"):
+        read_json(tmp_path / "x.json")
+    (tmp_path / "x.json").write_text('{"value": 1}')  # of an older release, or by hand
+    assert read_json(tmp_path / "x.json") == {"value": 1}
     with pytest.raises(ArtifactError, match="is missing"):
         read_json(tmp_path / "y.json")
     with pytest.raises(ArtifactError, match="cannot read"):

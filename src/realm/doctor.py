@@ -13,11 +13,10 @@ from typing import Any, Literal
 
 from realm.cache import VARIABLE, cache_folder
 from realm.checkpoint.folders import MINILM_PACKAGE, pretrained_folder
-from realm.errors import ConfigError
 from realm.mini import NAME, has_default_model, model_folder
 from realm.planning.machine import machine_memory_bytes, processor_name
 from realm.readable import size
-from realm.storage import MANIFEST, fingerprint, read_json
+from realm.storage import MANIFEST, check_files, checksums, read_json
 from realm.versions import PROJECT, installed, realm_version
 
 State = Literal["good", "missing", "broken"]
@@ -228,9 +227,7 @@ def look_at_mini() -> Finding:
 
     def look() -> str:
         manifest = read_json(folder / MANIFEST)
-        for name, expected in manifest["content"]["files"].items():
-            if fingerprint(folder / name) != expected:
-                raise ConfigError(f"{folder / name} is not what was packed")
+        check_files(folder, manifest, names=checksums(manifest), remedy="install it again")
         return f"whole, {str(manifest['fingerprint'])[:12]}"
 
     return _looked(NAME, look, f"pip install --force-reinstall --no-deps {PROJECT}", "broken")

@@ -8,6 +8,7 @@ RealmError
 │   ├── MaskingError     spans or taggers that cannot be used
 │   └── UnknownDocumentError  no document has this id
 ├── ArtifactError        a folder on disk is missing, unfinished, damaged or made from other inputs
+│   ├── DamagedError     the bytes of a file are not those that were written
 │   ├── LockedError      another process is writing it
 │   └── StaleIndexError  the index is older than refresh.max_staleness_steps
 ├── AnsweringError       a question cannot be answered
@@ -49,6 +50,10 @@ class UnknownDocumentError(CorpusError):
 
 class ArtifactError(RealmError):
     """A folder on disk is missing, unfinished, damaged or made from other inputs."""
+
+
+class DamagedError(ArtifactError):
+    """The bytes of a file are not those that were written, or the file is gone."""
 
 
 class LockedError(ArtifactError):

@@ -1,5 +1,10 @@
-"""Numbers as people read them."""
+"""Numbers as people read them, and texts of others that do nothing but be read."""
 
+import re
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]|\r(?!\n)")
+"""What moves a cursor, colours, renames a window, or turns the order of letters round; not the tab
+and the end of a line."""
 DAY = 86_400.0
 
 
@@ -22,3 +27,17 @@ def duration(seconds: float) -> str:
 def as_probability(value: float) -> str:
     """Return a probability as people read it: 0.129, 1.1e-14."""
     return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
+
+
+def visible(text: str) -> str:
+    """Return a text of somebody else whose control characters are written out, as JSON does.
+
+    A terminal would obey them: a document could clear the screen or forge what stands on it.
+
+    Args:
+        text: anything.
+
+    Returns:
+        The same with an escape for each control character but tabs and ends of lines.
+    """
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

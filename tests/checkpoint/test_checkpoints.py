@@ -25,6 +25,7 @@ from realm.model.embedder import build_towers
 from realm.model.encoder import build_encoder
 from realm.model.inputs import pad
 from realm.model.reader import build_reader
+from realm.storage import read_json, write_json
 from realm.tokenizer import SPECIAL_TOKENS, WordpieceTokenizer
 
 BERT = {
@@ -213,8 +214,8 @@ def test_a_folder_without_a_checkpoint_is_told(tmp_path: Path) -> None:
 
 def test_a_folder_of_another_kind_is_told(tmp_path: Path, model: Model) -> None:
     folder = save(tmp_path / "c", model)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "kind": "index"}))
+    manifest = read_json(folder / "manifest.json")
+    write_json(folder / "manifest.json", {**manifest, "kind": "index"})
     with pytest.raises(ArtifactError, match="holds 'index', expected 'checkpoint'"):
         load_model(folder)
 

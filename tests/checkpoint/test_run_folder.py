@@ -1,7 +1,6 @@
 """A run's folder: new, to be resumed, finished, or another run's."""
 
 import errno
-import json
 import os
 import signal
 import subprocess
@@ -21,7 +20,7 @@ from realm.checkpoint.run_folder import (
     start_run,
 )
 from realm.errors import ArtifactError, ConfigError, StaleIndexError
-from realm.storage import MANIFEST, REQUEST, Request, publish, write_json
+from realm.storage import MANIFEST, REQUEST, Request, publish, read_json, write_json
 
 OLD = ".run.replaced"
 
@@ -316,7 +315,7 @@ def test_a_folder_that_is_no_run_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_run_of_another_format_is_refused(tmp_path: Path) -> None:
     start_run(tmp_path / "run", request())
-    known = json.loads((tmp_path / "run" / REQUEST).read_text())
+    known = read_json(tmp_path / "run" / REQUEST)
     write_json(tmp_path / "run" / REQUEST, {**known, "format_version": 0})
     with pytest.raises(ArtifactError, match="format version"):
         prepare(tmp_path / "run", request())

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from realm.storage import read_json, write_json
+
 Run = Callable[..., Any]
 World = Any
 
@@ -403,8 +405,7 @@ def test_a_folder_of_another_format_version(
         first = name.split("/")[0]
         shutil.copytree(world / first, tmp_path / first)
         manifest = tmp_path / name / "manifest.json"
-        told = json.loads(manifest.read_text(encoding="utf-8")) | {"format_version": 7}
-        manifest.write_text(json.dumps(told), encoding="utf-8")
+        write_json(manifest, read_json(manifest) | {"format_version": 7})
         refuses(*command, told=(f"{tmp_path / name} has format version 7", "reads 1", "make it ag"))
     command = world.command("split", tmp_path / "other", articles=world / "other.jsonl")
     refuses(*command, told=("has format version 7",))

@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from realm.storage import read_json
+
 Run = Callable[..., Any]
 World = Any
 
@@ -140,7 +142,7 @@ def test_evaluate_measures_and_writes_what_it_prints(
     assert result.code == 0
     assert result.err == ""
     report = json.loads(result.out)
-    assert json.loads((tmp_path / "new" / "report.json").read_text()) == report
+    assert read_json(tmp_path / "new" / "report.json") == report
     assert {"exact_match", "f1", "recall@1", "recall@5"} <= report["metrics"].keys()
     assert report["split"]["num_questions"] == 20
     assert len(report["questions"]) == 6

@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import torch
 
 from realm.checkpoint.checkpoints import Model, tower_hash
 from realm.config import IndexConfig
+from realm.errors import DamagedError
 from realm.index.builder import EmbedderVersion, build_index, write_matrix
 from realm.index.opening import adopt_snapshot, find_snapshot, known_from, open_snapshot
 from realm.index.snapshot import STEPS, snapshot_folder
@@ -39,11 +41,16 @@ def test_a_snapshot_is_found_by_embedder_and_passages(
     assert find_snapshot(tmp_path / "run", towers.passage, make_store(articles[:3])) is None
 
 
-def test_a_damaged_snapshot_is_passed_over(
+def test_a_damaged_snapshot_is_told_and_an_unfinished_one_is_passed_over(
     store: "PassageStore", make_towers: Any, tmp_path: Path
 ) -> None:
     towers = make_towers()
     built = build(tmp_path / "run", towers, store, 0)
+    exact = built.folder / "exact-00000.f32"
+    content = exact.read_bytes()
+    exact.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(DamagedError, match=r"exact-00000\.f32 is damaged"):
+        find_snapshot(tmp_path / "run", towers.passage, store)
     (built.folder / "manifest.json").unlink()
     assert find_snapshot(tmp_path / "run", towers.passage, store) is None
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from realm.corpus.store import PassageStore
-from realm.errors import ArtifactError
+from realm.errors import ArtifactError, DamagedError
 from realm.index.exact import search
 from realm.index.snapshot import Snapshot, remove_old_snapshots, shard_names, snapshot_folder
 from realm.model.embedder import Towers, embed_in_groups
-from realm.storage import MANIFEST, read_json, write_json
+from realm.storage import MANIFEST, checking, read_json, write_json
 
 
 @pytest.fixture
@@ -118,21 +118,28 @@ def test_a_truncated_or_missing_shard_is_refused_on_opening(
     folder = make_snapshot(towers, shard_rows=10).folder
     path = folder / shard_names(shard)[which]
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ArtifactError, match=rf"{path.name} has [\d,]+ bytes, expected"):
+    with pytest.raises(DamagedError, match=rf"{path.name} is damaged"):
         Snapshot.open(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checking, "CHECKED_BYTES", 1_000)
+        with pytest.raises(ArtifactError, match=rf"{path.name} has [\d,]+ bytes, expected"):
+            Snapshot.open(folder)
     path.unlink()
-    with pytest.raises(ArtifactError, match=f"{path.name} has no bytes"):
+    with pytest.raises(DamagedError, match=f"{path.name} is missing"):
         Snapshot.open(folder)
 
 
-def test_a_flipped_bit_is_found_by_verify(
-    towers: Towers, make_snapshot: Callable[..., Snapshot]
+def test_a_flipped_bit_is_found_on_opening_and_in_a_large_one_by_verify(
+    towers: Towers, make_snapshot: Callable[..., Snapshot], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = make_snapshot(towers).folder
     path = folder / shard_names(0)[0]
     content = bytearray(path.read_bytes())
     content[100] ^= 1
     path.write_bytes(content)
+    with pytest.raises(DamagedError, match=rf"{path.name} is damaged: its checksum"):
+        Snapshot.open(folder)
+    monkeypatch.setattr(checking, "CHECKED_BYTES", 1_000)
     assert len(Snapshot.open(folder)) == 24
     with pytest.raises(ArtifactError, match="is damaged: its checksum"):
         Snapshot.open(folder, verify=True)

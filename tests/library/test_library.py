@@ -29,6 +29,7 @@ from realm.library.indexing import Indexer
 from realm.library.library import SEGMENTS, Library
 from realm.records import Changes, Document
 from realm.retrieval.bm25 import Bm25Retriever
+from realm.storage import read_json, write_json
 
 QUESTION = "where was fermat born"
 SENTENCES = (
@@ -431,8 +432,9 @@ def test_no_segment_is_read_from_outside_of_the_library(
     library.add(documents, indexer)
     (segment,) = (library.folder / SEGMENTS).iterdir()
     shutil.move(segment, tmp_path / "elsewhere")
-    head = (library.folder / HEAD).read_text()
-    (library.folder / HEAD).write_text(head.replace(segment.name, "../../elsewhere"))
+    head = read_json(library.folder / HEAD)
+    head["segments"][0]["name"] = "../../elsewhere"
+    write_json(library.folder / HEAD, head)
     with pytest.raises(ArtifactError, match=r"head.json is damaged .*expected segment-NUMBER"):
         Library(library.folder)
     assert (tmp_path / "elsewhere").is_dir()
@@ -444,7 +446,7 @@ def test_a_library_that_loses_a_segment_is_told(
     library.add(documents, indexer)
     (segment,) = (library.folder / SEGMENTS).iterdir()
     (segment / "words.arrow").unlink()
-    with pytest.raises(ArtifactError, match=r"words\.arrow is missing or damaged"):
+    with pytest.raises(ArtifactError, match=r"words\.arrow is missing"):
         Library(library.folder)
     shutil.rmtree(library.folder)
     with pytest.raises(ArtifactError, match="found no library"):

@@ -1,6 +1,5 @@
 """Rates are measured once, kept, read again, and refused where they are damaged."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from realm.planning.machine import (
     calibration_file,
     computed_rates,
 )
+from realm.storage import read_json, write_json
 
 
 @pytest.fixture
@@ -46,6 +46,12 @@ def test_the_cache_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert calibration_file("minilm", 2).is_relative_to(tmp_path / ".cache")
 
 
+def test_a_rate_that_was_changed_is_refused(kept: Path) -> None:
+    kept.write_text(kept.read_text().replace("64000000000.0", "64000000001.0"))
+    with pytest.raises(ArtifactError, match=r"rates\.json is damaged.*--calibrate"):
+        Calibration.load(kept)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 1}', '{"format": 1, "rates": {}}'])
 def test_a_damaged_file_is_refused(kept: Path, text: str) -> None:
     kept.write_text(text)
@@ -54,8 +60,7 @@ def test_a_damaged_file_is_refused(kept: Path, text: str) -> None:
 
 
 def test_another_format_and_a_missing_file_are_refused(kept: Path) -> None:
-    values = json.loads(kept.read_text())
-    kept.write_text(json.dumps({**values, "format": 99}))
+    write_json(kept, {**read_json(kept), "format": 99})
     with pytest.raises(ArtifactError, match="format 99"):
         Calibration.load(kept)
     with pytest.raises(ConfigError, match="cannot read"):

@@ -160,6 +160,44 @@ def test_one_more_than_may_wait_is_refused(model: Model) -> None:
     assert told[2].status == 429
 
 
+def test_who_has_most_questions_that_wait_loses_the_newest(model: Model) -> None:
+    async def scene(batcher: Batcher) -> Any:
+        slow = asyncio.create_task(batcher.ask("slow", Choices(), client="greedy"))
+        while not model.batches:
+            await asyncio.sleep(0.001)
+        asked = [asyncio.create_task(batcher.ask(q, Choices(), client="greedy")) for q in "abc"]
+        await asyncio.sleep(0)
+        asked += [asyncio.create_task(batcher.ask("d", Choices(), client="modest"))]
+        await asyncio.sleep(0)
+        asked += [asyncio.create_task(batcher.ask("e", Choices(), client="greedy"))]
+        await asyncio.sleep(0.01)
+        model.is_free.set()
+        await slow
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    model.is_free.clear()
+    told = played(model, scene, max_waiting=3, max_questions=1)
+    assert [isinstance(one, RefusedError) for one in told] == [False, False, True, False, True]
+    assert {told[2].status, told[4].status} == {429}
+
+
+def test_clients_take_turns(model: Model) -> None:
+    async def scene(batcher: Batcher) -> None:
+        asked = [asyncio.create_task(batcher.ask("slow", Choices(), client="greedy"))]
+        while not model.batches:
+            await asyncio.sleep(0.001)
+        others = (("c", "modest"), ("d", "other"), ("e", "other"))
+        for question, client in (("a", "greedy"), ("b", "greedy"), *others):
+            asked += [asyncio.create_task(batcher.ask(question, Choices(), client=client))]
+        await asyncio.sleep(0.01)
+        model.is_free.set()
+        await asyncio.gather(*asked)
+
+    model.is_free.clear()
+    played(model, scene, max_questions=1)
+    assert [questions for questions, _ in model.batches] == [["slow"], *([q] for q in "acdbe")]
+
+
 def test_what_waits_when_it_stops_is_told(model: Model) -> None:
     async def scene(batcher: Batcher) -> Any:
         first = asyncio.create_task(batcher.ask("slow", Choices()))

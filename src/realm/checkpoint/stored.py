@@ -5,6 +5,7 @@ Opening reads names and shapes; a tensor is read when it is asked for, rows of a
 
 import json
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from realm.errors import ArtifactError, ConfigError
-from realm.storage import read_json
+from realm.storage import beside, read_json
 
 FILES = ("model.safetensors", "pytorch_model.bin")
 INDEX = ".index.json"
@@ -119,13 +120,20 @@ def _parts(index: Path) -> list[Path]:
         raise ArtifactError(f"{index} has no weight_map; expected weight -> file")
     names = sorted({str(name) for name in cast("dict[str, Any]", weight_map).values()})
     for name in names:
-        if Path(name).name != name or Path(name).suffix not in {".safetensors", ".bin"}:
+        if beside(index.parent, name).suffix not in {".safetensors", ".bin"}:
             raise ArtifactError(
-                f"{index} names the file {name!r}, expected a .safetensors or .bin beside it"
+                f"{index} names the file {name!a}, expected a .safetensors or .bin beside it"
             )
-        if not (index.parent / name).is_file():
+        if not _is_file(index.parent / name):
             raise ArtifactError(f"{index.parent / name} is missing; {index.name} names it")
     return [index.parent / name for name in names]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that no file can have
+        return False
 
 
 def _open_safetensors(file: Path) -> Any:  # noqa: ANN401 - the library has no type for it
@@ -157,10 +165,23 @@ def _load_torch(file: Path) -> dict[str, Tensor]:
 
 
 def _load_anything(file: Path) -> object:
+    _check_zip(file)
     try:
         return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except RuntimeError:  # the format before torch 1.6 cannot be mapped; or it is damaged
         return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _check_zip(file: Path) -> None:
+    """Refuse a torch file whose parts are compressed: torch writes none, and they can blow up."""
+    if not zipfile.is_zipfile(file):
+        return
+    with zipfile.ZipFile(file) as archive:
+        for part in archive.infolist():
+            if part.compress_type != zipfile.ZIP_STORED:
+                raise ValueError(
+                    f"its part {part.filename[:80]} is compressed, expected none that is"
+                )
 
 
 def _damaged(file: Path, error: Exception) -> ArtifactError:

@@ -3,11 +3,11 @@
 import os
 import sys
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -18,11 +18,13 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from realm.records import Answer, AnsweredQuestion, ClassifiedClaim, Skipped
 from realm.records import Progress as OnProgress
+from realm.readable import visible
 
 if TYPE_CHECKING:
     from realm.evaluation.table3 import Table3
@@ -32,10 +34,26 @@ PIPED_WIDTH = 10_000
 """Characters: wider than any table."""
 
 
+class _Console(Console):
+    """Shows texts of others as texts: colours and lines come from this package alone."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Yield what is printed, control characters written out."""
+        for segment in super().render(renderable, options):
+            if segment.control:
+                yield segment
+            else:
+                yield Segment(visible(segment.text), segment.style)
+
+
 def _console(*, is_terminal: bool, stderr: bool) -> Console:
     """Return where to print; lines wrap at a terminal's width only: piped, each stays whole."""
     width = None if is_terminal else PIPED_WIDTH
-    return Console(highlight=False, soft_wrap=not is_terminal, width=width, stderr=stderr)
+    return _Console(
+        highlight=False, emoji=False, soft_wrap=not is_terminal, width=width, stderr=stderr
+    )
 
 
 out = _console(is_terminal=sys.stdout.isatty(), stderr=False)
@@ -268,7 +286,9 @@ def evidence(answer: Answer) -> Text:
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """Return a table whose first column is left-aligned text, the rest numbers."""
-    made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    made = Table(
+        title=escape(title), title_justify="left", title_style="bold", box=None, pad_edge=False
+    )
     for number, column in enumerate(columns):
         made.add_column(column, justify="left" if number == 0 else "right")
     for row in rows:

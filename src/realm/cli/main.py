@@ -10,6 +10,7 @@ import typer
 from realm.cli.options import check_ranks
 from realm.errors import RealmError
 from realm.memory import limit_kernel_cache
+from realm.readable import visible
 
 FAILED = 2
 INTERRUPTED = 130
@@ -110,7 +111,7 @@ def _run() -> int:
 
 
 def _fail(message: str) -> int:
-    sys.stderr.write(f"error: {message}\n")
+    sys.stderr.write(f"error: {visible(message)}\n")
     return FAILED
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from realm.errors import ConfigError
+from realm.readable import visible
 
 if TYPE_CHECKING:
     from realm import config
@@ -84,7 +85,8 @@ def print_json(value: object, **more: object) -> None:
         **more: entries beside it.
     """
     told = _plain(value) | {name: _plain(one) for name, one in more.items()}
-    typer.echo(json.dumps(told, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(told, ensure_ascii=False, allow_nan=False)
+    typer.echo(visible(text))
 
 
 def rank() -> int:

@@ -34,6 +34,8 @@ class Config(BaseModel):
 
 
 C = TypeVar("C", bound=Config)
+MAX_SHOWN = 200
+"""Characters of what was found, in a message."""
 
 
 def check(cls: type[C], table: dict[str, Any], *, section: str) -> C:
@@ -57,5 +59,10 @@ def _explain(cls: type[Config], error: dict[str, Any]) -> str:
             inner = owner.model_fields[str(part)].annotation if part in owner.model_fields else None
             if isinstance(inner, type) and issubclass(inner, Config):
                 owner = inner
-        return f"there is no setting {place!r}; there are {sorted(owner.model_fields)}"
-    return f"{place or 'settings'}: found {error['input']!r}, {error['msg']}"
+        return f"there is no setting {short(repr(place))}; there are {sorted(owner.model_fields)}"
+    return f"{short(place) or 'settings'}: found {short(repr(error['input']))}, {error['msg']}"
+
+
+def short(text: str) -> str:
+    """Return a text as a message shows it."""
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."

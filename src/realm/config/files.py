@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from realm.config.base import C, check
+from realm.config.base import C, check, short
 from realm.errors import ConfigError
 
 SECTIONS = (
@@ -52,7 +52,9 @@ def parse_override(override: str) -> tuple[list[str], object]:
     """
     key, equals, text = override.partition("=")
     if not equals:
-        raise ConfigError(f"--set {override!r}: expected key=value, e.g. --set batch_size=16")
+        raise ConfigError(
+            f"--set {short(repr(override))}: expected key=value, e.g. --set batch_size=16"
+        )
     return key.strip().split("."), _parse_value(text.strip())
 
 
@@ -68,17 +70,21 @@ def read_toml(file: Path) -> dict[str, Any]:
         raise ConfigError(f"found no config file {file}") from None
     except OSError as error:
         raise ConfigError(f"cannot read {file}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also bytes that are no text, endless numbers
         raise ConfigError(f"{file} is not TOML: {error}") from None
 
 
 def _read_section(file: Path, section: str) -> dict[str, Any]:
     found = read_toml(file)
     if unknown := sorted(found.keys() - {*SECTIONS, section}):
-        raise ConfigError(f"{file} has no use for {unknown}; there are tables {list(SECTIONS)}")
+        raise ConfigError(
+            f"{file} has no use for {short(str(unknown))}; there are tables {list(SECTIONS)}"
+        )
     table = found.get(section, {})
     if not isinstance(table, dict):
-        raise ConfigError(f"{file}: found {section} = {table!r}, expected a table [{section}]")
+        raise ConfigError(
+            f"{file}: found {section} = {short(repr(table))}, expected a table [{section}]"
+        )
     return cast("dict[str, Any]", table)
 
 
@@ -93,5 +99,5 @@ def _assign(table: dict[str, Any], keys: list[str], value: object) -> None:
 def _parse_value(text: str) -> object:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return None if text.lower() in {"none", "null"} else text

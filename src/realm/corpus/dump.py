@@ -22,6 +22,10 @@ from realm.corpus.streams import read_blocks
 from realm.errors import CorpusError
 from realm.records import Article
 
+FIELDS = {"title", "ns", "id", "redirect", "revision/model", "revision/text"}
+"""Elements of a page that say something, by their path in it."""
+MAX_DEPTH = 2
+"""Of those."""
 REDIRECTION = re.compile(r"\s*#redirect", re.IGNORECASE)
 TEMPLATE = re.compile(r"\{\{([^{}|<>\[\]#]{1,80})")
 DISAMBIGUATIONS = {
@@ -30,6 +34,9 @@ DISAMBIGUATIONS = {
     "wp disambig", "project disambiguation", "disamb", "disam",
 }  # fmt: skip
 """Templates that mark a disambiguation page, beside all that start or end with the word."""
+
+DEEPEST = 100
+"""A dump's elements stand in at most five others."""
 
 
 def read_dump(path: Path, reading: Reading) -> Iterator[Found]:
@@ -103,6 +110,7 @@ class _Parser:
         self._page: _Page | None = None
         self._field: str = ""
         self._finished: list[_Page] = []
+        self._num_fed = 0
         self._expat = expat.ParserCreate()
         self._expat.buffer_text = True
         self._expat.StartDoctypeDeclHandler = self._refuse_doctype
@@ -113,6 +121,9 @@ class _Parser:
     def feed(self, block: bytes) -> list[_Page]:
         """Return the pages that end in this block."""
         self._parse(block, is_last=False)
+        self._num_fed += len(block)
+        if self._num_fed - self._expat.CurrentByteIndex > 2 * TEXT_LIMIT:
+            raise self._no_dump(f"found a tag of more than {2 * TEXT_LIMIT >> 20} MiB")
         finished, self._finished = self._finished, []
         return finished
 
@@ -135,6 +146,12 @@ class _Parser:
             "Wikipedia's dumps have none, and entities can blow up; remove it"
         )
 
+    def _no_dump(self, found: str) -> CorpusError:
+        return CorpusError(
+            f"{self._file}:{self._expat.CurrentLineNumber}: {found}, expected a Wikipedia "
+            "pages-articles dump, which has none"
+        )
+
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         del attributes
         if not self._path and name != "mediawiki":
@@ -143,12 +160,15 @@ class _Parser:
                 "dump"
             )
         self._path.append(name)
+        if len(self._path) > DEEPEST:
+            raise self._no_dump(f"found elements in {len(self._path)} others")
         if name == "page" and len(self._path) == 2:
             self._page = _Page(line=self._expat.CurrentLineNumber)
         elif self._page is not None:
-            self._field = "/".join(self._path[2:])
+            self._field = self._field_here()
             self._page.is_redirect |= self._field == "redirect"
-            self._page.fields[self._field] = []  # of several revisions the last one stays
+            if self._field:
+                self._page.fields[self._field] = []  # of several revisions the last one stays
 
     def _characters(self, text: str) -> None:
         if self._page is not None and self._field:
@@ -158,7 +178,18 @@ class _Parser:
 
     def _end(self, name: str) -> None:
         self._path.pop()
-        self._field = "/".join(self._path[2:])
+        self._field = self._field_here()
         if name == "page" and len(self._path) == 1 and self._page is not None:
             self._finished.append(self._page)
             self._page = None
+
+    def _field_here(self) -> str:
+        """Return the field of a page that the parser is in, or ''.
+
+        Looked up at a bounded depth: elements in elements without end cost no more than their own
+        bytes.
+        """
+        if len(self._path) > 2 + MAX_DEPTH:
+            return ""
+        field = "/".join(self._path[2:])
+        return field if field in FIELDS else ""

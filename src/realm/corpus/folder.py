@@ -20,6 +20,7 @@ from realm.corpus.reading import (
     NOT_READ,
     NUM_PLACES,
     OTHER_IN_FOLDER,
+    OUTSIDE,
     TEXT_LIMIT,
     TOO_LONG,
     Found,
@@ -52,6 +53,8 @@ class TextFile:
 
 def list_files(docs: Path, skipped: Skipped) -> list[TextFile]:
     """Return the files that are read, by name; hidden ones are passed over, others counted.
+
+    A link is followed to another place in the folder, never out of it.
 
     Args:
         docs: a folder, or one file.
@@ -87,7 +90,9 @@ def find_files(docs: Path, skipped: Skipped) -> list[TextFile]:
         inner[:] = sorted(name for name in inner if not name.startswith("."))
         for file in (Path(folder, name) for name in names if not name.startswith(".")):
             name = file.relative_to(docs).as_posix()
-            if _is_read(name) and file.is_file():
+            if _leads_out(file, docs):
+                skipped.add(OUTSIDE, str(Place(name, 1)))
+            elif _is_read(name) and file.is_file():
                 found.append(TextFile(name=name, path=file))
             else:
                 skipped.add(OTHER_IN_FOLDER, str(Place(name, 1)))
@@ -176,6 +181,16 @@ def split_files(
         tokenizer=tokenizer,
         progress=progress,
     )
+
+
+def _leads_out(file: Path, docs: Path) -> bool:
+    """Return whether a file is a link to something that the user has not named."""
+    if not file.is_symlink():
+        return False
+    try:
+        return not file.resolve(strict=True).is_relative_to(docs.resolve())
+    except (OSError, RuntimeError):  # to nothing, or round in a circle: it is no file
+        return False
 
 
 def _is_read(name: str) -> bool:

@@ -10,7 +10,17 @@ from typing import Any
 import pyarrow as pa
 from pyarrow.parquet import ParquetFile
 
-from realm.corpus.reading import BAD_UTF8, Found, Place, Reading, shown, to_record
+from realm.corpus.reading import (
+    BAD_UTF8,
+    TEXT_LIMIT,
+    TOO_LONG,
+    Found,
+    Place,
+    Reading,
+    shown,
+    to_record,
+)
+from realm.corpus.streams import MAX_EXPANSION, UNCOUNTED_BYTES
 from realm.errors import CorpusError
 
 BATCH_ROWS = 256
@@ -26,13 +36,19 @@ def read_parquet(path: Path, stem: str, reading: Reading) -> Iterator[Found]:
     try:
         with ParquetFile(path, pre_buffer=False) as file:
             columns = _check_columns(path, file.schema_arrow)
+            _check_size(path, file)
+            texts = [name for name in columns if _is_text(file.schema_arrow.field(name).type)]
+        with ParquetFile(path, pre_buffer=False, read_dictionary=texts) as file:
             number = 0
             for batch in file.iter_batches(BATCH_ROWS, columns=columns):
-                values = {name: _values(batch.column(name)) for name in columns}
+                values = {name: _plain(batch.column(name)) for name in columns}
                 for at in range(batch.num_rows):
                     number += 1
                     place = Place(path.name, number)
-                    row = {name: column[at] for name, column in values.items()}
+                    if _num_bytes(values["text"][at]) > TEXT_LIMIT:
+                        reading.skipped.add(TOO_LONG, str(place))
+                        continue
+                    row = {name: column[at].as_py() for name, column in values.items()}
                     if found := _to_found(row, place, f"{stem}-{number}", reading):
                         yield found
     except (OSError, pa.ArrowException) as error:
@@ -56,13 +72,41 @@ def _is_text(kind: pa.DataType) -> bool:
     return kind in {pa.string(), pa.large_string(), pa.string_view()}
 
 
-def _values(column: pa.Array) -> list[Any]:
-    """Return the values; strings as bytes, since Parquet does not check that they are UTF-8."""
+def _check_size(path: Path, file: ParquetFile) -> None:
+    """Refuse a file that is made to fill the memory."""
+    groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
+    expanded = sum(
+        group.column(number).total_uncompressed_size
+        for group in groups
+        for number in range(group.num_columns)
+    )
+    if expanded > MAX_EXPANSION * path.stat().st_size + UNCOUNTED_BYTES:
+        raise CorpusError(
+            f"{path} expands to more than {MAX_EXPANSION} times its size; expected compressed "
+            "text, which does not. If it is one, write it again without compression"
+        )
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    """Return the values, strings as bytes: Parquet does not check that they are UTF-8.
+
+    A value that stands in many rows is there once: rows are taken from it one by one.
+    """
     if not _is_text(column.type):
-        return column.to_pylist()
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    return column.cast(pa.large_binary()).to_pylist()
+        return column
+    if not pa.types.is_dictionary(column.type):
+        return column.cast(_bytes_of(column.type))
+    values = column.dictionary.cast(_bytes_of(column.dictionary.type))
+    return pa.DictionaryArray.from_arrays(column.indices, values)
+
+
+def _bytes_of(kind: pa.DataType) -> pa.DataType:
+    return pa.binary() if kind == pa.string() else pa.large_binary()
+
+
+def _num_bytes(value: pa.Scalar) -> int:
+    plain = value.value if isinstance(value, pa.DictionaryScalar) else value
+    return plain.as_buffer().size if plain is not None and plain.is_valid else 0
 
 
 def _to_found(row: dict[str, Any], place: Place, default_id: str, reading: Reading) -> Found | None:

@@ -18,10 +18,11 @@ from realm.config import SplitConfig
 from realm.corpus.passages import CutPassage
 from realm.errors import ArtifactError
 from realm.records import Skipped
-from realm.storage import MANIFEST, open_folder
+from realm.storage import MANIFEST, check_files, open_folder
 
 TOKENIZER = "tokenizer.json"
 SKIPPED = "skipped.jsonl"
+_REMEDY = "run `realm split` again with --rebuild"
 COUNTS = b"realm"
 """Key of the shard's counts in the schema's metadata."""
 
@@ -150,6 +151,15 @@ def open_shard(path: Path) -> tuple[pa.RecordBatch, ShardCounts]:
             "run `realm split` again with --rebuild"
         )
     return batch, counts
+
+
+def check_passages(folder: Path) -> None:
+    """Compare the files of a passages folder with their checksums.
+
+    Raises:
+        ArtifactError: the folder is missing, unfinished, damaged, of another kind or format.
+    """
+    check_files(folder, open_folder(folder, "passages"), remedy=_REMEDY)
 
 
 def read_manifest(folder: Path) -> Manifest:

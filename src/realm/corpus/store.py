@@ -17,7 +17,7 @@ from jaxtyping import Int64, Shaped
 
 from realm.config import SplitConfig
 from realm.corpus.passages import NUM_SEPARATORS
-from realm.corpus.shards import TOKENIZER, open_shard, read_manifest, shard_path
+from realm.corpus.shards import TOKENIZER, check_passages, open_shard, read_manifest, shard_path
 from realm.corpus.views import Shard
 from realm.errors import ArtifactError, ConfigError, CorpusError
 from realm.records import Passage
@@ -139,10 +139,11 @@ class PassageStore(Passages):
         Raises:
             ArtifactError: the folder is missing, unfinished, damaged, of another kind or format.
         """
+        check_passages(folder)
         return cls(folder)
 
     def __reduce__(self) -> tuple[Callable[[Path], "PassageStore"], tuple[Path]]:
-        return PassageStore.open, (self.folder,)  # a worker process maps the files itself
+        return PassageStore, (self.folder,)  # a worker process maps the files itself
 
     def __len__(self) -> int:
         return self._starts[-1]

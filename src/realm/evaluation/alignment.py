@@ -4,7 +4,6 @@ Two encyclopedias tell of the same things under the same titles. A sentence of o
 when its first passage belongs to the other's article of that title, of which training knew nothing.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from realm.evaluation.metrics import Interval, bootstrap_interval
 from realm.evaluation.recall import Finds
 from realm.records import Progress
 from realm.retrieval.retriever import overlaps
-from realm.storage import lines_manifest, read_json
+from realm.storage import read_lines
 
 DEPTH = 20
 """Passages that BM25 returns, of which a sentence's own are left out."""
@@ -63,9 +62,7 @@ def read_alignment(path: Path) -> tuple[dict[str, Any], list[Line]]:
     """
     if not path.is_file():
         raise ArtifactError(f"found no file {path}, expected one of realm align")
-    manifest = read_json(lines_manifest(path))
-    with path.open(encoding="utf-8") as stream:
-        return manifest, [json.loads(line) for line in stream]
+    return read_lines(path)
 
 
 def title_agreement(

@@ -33,7 +33,7 @@ from realm.model.bert import PADDING_ROW, bert_settings
 from realm.model.embedder import Embedder
 from realm.model.encoder import Encoder
 from realm.model.reader import Reader
-from realm.storage import write_json
+from realm.storage import write_plain_json
 
 CHUNK_ROWS = 65_536
 OLD_RELEASE = "4.57.6"
@@ -114,7 +114,7 @@ def _write(
             len(searched.store),
         )
     write_safetensors(folder / "model.safetensors", tensors, streamed)
-    write_json(folder / "config.json", config)
+    write_plain_json(folder / "config.json", config)
     (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in vocabulary), "utf-8")
     told = {
         "do_lower_case": normalisation["lowercase"],
@@ -122,7 +122,7 @@ def _write(
         "tokenize_chinese_chars": normalisation["split_chinese"],
         "tokenizer_class": "RealmTokenizer",
     }
-    write_json(folder / "tokenizer_config.json", told)
+    write_plain_json(folder / "tokenizer_config.json", told)
 
 
 def _parts(kind: Kind, model: Model) -> list[tuple[Embedder | Encoder | Reader, str]]:

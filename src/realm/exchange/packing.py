@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from realm.checkpoint.calibration import carry_calibration
+from realm.checkpoint.calibration import CALIBRATION, carry_calibration
 from realm.checkpoint.checkpoints import (
     TOKENIZER_FILE,
     Model,
@@ -23,14 +23,11 @@ from realm.checkpoint.sources import passages_of, run_of
 from realm.corpus.shards import read_manifest
 from realm.errors import ArtifactError
 from realm.storage import (
-    EXTRA,
     MANIFEST,
     Request,
-    fingerprint,
     is_done,
     publish,
     read_json,
-    write_json,
 )
 
 
@@ -80,6 +77,7 @@ def pack_run(run: Path, out: Path, *, rebuild: bool = False) -> PackReport:
         )
         with publish(out, request, replace=rebuild) as scratch:
             _write(model, scratch)
+    if not (out / CALIBRATION).is_file():  # also one that was killed before it came to this
         packed = str(read_json(out / MANIFEST)["fingerprint"])
         carry_calibration(checkpoint, out, model_fingerprint=packed)
     return PackReport(
@@ -95,8 +93,6 @@ def _write(model: Model, scratch: Path) -> None:
     described = json.dumps(model_settings(model), indent=2)
     (scratch / "model.json").write_text(described, encoding="utf-8")
     model.tokenizer.save(scratch / TOKENIZER_FILE)
-    names = (PACKED, "model.json", TOKENIZER_FILE)
-    write_json(scratch / EXTRA, {"files": {name: fingerprint(scratch / name) for name in names}})
 
 
 def _settings(settings: dict[str, Any], run: Path) -> dict[str, Any]:

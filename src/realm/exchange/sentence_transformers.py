@@ -23,7 +23,7 @@ from realm.checkpoint.checkpoints import Model
 from realm.errors import ConfigError
 from realm.model.bert import bert_settings
 from realm.model.embedder import Embedder
-from realm.storage import write_json
+from realm.storage import write_plain_json
 from realm.tokenizer import SPECIAL_TOKENS, WordpieceTokenizer
 
 THEIR_NORM_EPS = 1e-5
@@ -136,14 +136,14 @@ def write_sentence_transformers(
             "structure": {"query": list(query), "document": list(passage)},
             "parameters": ROUTER,
         }
-        write_json(folder / "router_config.json", router)
+        write_plain_json(folder / "router_config.json", router)
         types = {"": CLASSES["Router"]}
     modules = [
         {"idx": number, "name": str(number), "path": place, "type": kind}
         for number, (place, kind) in enumerate(types.items())
     ]
-    write_json(folder / "modules.json", modules)
-    write_json(folder / "config_sentence_transformers.json", WHOLE)
+    write_plain_json(folder / "modules.json", modules)
+    write_plain_json(folder / "config_sentence_transformers.json", WHOLE)
     card = CARD.format(
         dim=towers.passage.dim,
         query_wordpieces=query_wordpieces,
@@ -176,7 +176,7 @@ def _write_tower(
     for number, part in enumerate([_bert(tower), *_head(tower)]):
         place = "" if bert_in_root and number == 0 else f"{prefix}{number}_{part.kind}"
         (folder / place).mkdir(exist_ok=True)
-        write_json(folder / place / "config.json", part.settings)
+        write_plain_json(folder / place / "config.json", part.settings)
         if part.tensors:
             _write_tensors(part.tensors, folder / place / "model.safetensors")
         types[place] = CLASSES[part.kind]
@@ -245,9 +245,9 @@ def _write_tokenizer(
         "split_special_tokens": True,  # "[MASK]" in a text is text
         "clean_up_tokenization_spaces": False,
     }
-    write_json(folder / "tokenizer_config.json", settings)
+    write_plain_json(folder / "tokenizer_config.json", settings)
     lengths = {} if query_length is None else {"query_length": query_length}
-    write_json(folder / "sentence_bert_config.json", TRANSFORMER | lengths)
+    write_plain_json(folder / "sentence_bert_config.json", TRANSFORMER | lengths)
 
 
 def _write_tensors(tensors: dict[str, Tensor], path: Path) -> None:

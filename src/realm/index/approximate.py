@@ -32,6 +32,7 @@ from realm.storage import (
     EXTRA,
     MANIFEST,
     Request,
+    check_files,
     is_done,
     open_folder,
     publish,
@@ -80,6 +81,8 @@ class ApproximateIndex:
             ConfigError: faiss is not installed.
         """
         manifest = open_folder(folder, KIND)
+        remedy = "make it again with `realm approximate` and --rebuild"
+        check_files(folder, manifest, remedy=remedy)
         _check_source(folder, manifest, snapshot)
         faiss = import_faiss()
         try:

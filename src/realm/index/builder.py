@@ -29,7 +29,6 @@ from realm.storage import (
     PATIENCE_SECONDS,
     Request,
     claimed,
-    fingerprint,
     finish_together,
     is_done,
     publish,
@@ -286,13 +285,8 @@ def write_matrix(path: Path, matrix: Shaped[Tensor, "*shape"]) -> None:
 def snapshot_content(
     scratch: Path, request: Request, shards: Sequence[range], dim: int
 ) -> dict[str, Any]:
-    """Return what the manifest says of finished shards, checksums among it."""
+    """Return what the manifest says of finished shards."""
     norms = [_norms(scratch, number, len(rows), dim) for number, rows in enumerate(shards)]
-    files = sorted(
-        path.name
-        for path in scratch.iterdir()
-        if not path.name.startswith(".") and path.suffix != ".json"
-    )
     return {
         "step": request.settings["step"],
         "model_hash": request.inputs["embedder"],
@@ -301,7 +295,6 @@ def snapshot_content(
         "shard_rows": [len(rows) for rows in shards],
         "max_norm": max(norm for norm, _ in norms),
         "max_rounding": max(rounding for _, rounding in norms),
-        "files": {name: fingerprint(scratch / name) for name in files},
     }
 
 

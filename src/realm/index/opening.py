@@ -9,7 +9,7 @@ from realm.checkpoint.checkpoints import Model, tower_hash
 from realm.checkpoint.sources import run_of
 from realm.config import IndexConfig
 from realm.corpus.store import PassageStore
-from realm.errors import ArtifactError
+from realm.errors import ArtifactError, DamagedError
 from realm.index.builder import EmbedderVersion, KnownVectors, build_index
 from realm.index.snapshot import Snapshot, snapshot_folder
 from realm.model.embedder import Embedder
@@ -82,13 +82,19 @@ def standing_snapshot(
 
 
 def find_snapshot(run: Path, tower: Embedder, store: PassageStore) -> Snapshot | None:
-    """Return a snapshot that a run keeps of these passages under this embedder, or None."""
+    """Return a snapshot that a run keeps of these passages under this embedder, or None.
+
+    Raises:
+        DamagedError: one that the run keeps is damaged.
+    """
     wanted = tower_hash(tower)
     for folder in [*sorted((run / "index").glob("step-*")), _kept(run, store)]:
         try:
             snapshot = Snapshot.open(folder)
+        except DamagedError:
+            raise  # to build it anew takes hours perhaps: whoever runs this decides
         except ArtifactError:
-            continue  # absent, unfinished or damaged: another one, or a new one, is used
+            continue  # absent or unfinished: another one, or a new one, is used
         if (
             snapshot.passages_fingerprint == store.fingerprint
             and snapshot.model_hash == wanted

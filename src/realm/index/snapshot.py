@@ -19,9 +19,10 @@ from torch import Tensor
 from realm.errors import ArtifactError
 from realm.index.exact import search_exactly
 from realm.index.mapped import MappedRows
-from realm.storage import MANIFEST, fingerprint, open_folder, remove
+from realm.storage import MANIFEST, check_files, checksums, open_folder, remove
 
 STEPS = "steps.i32"
+_REMEDY = "remove the folder and build the index again with `realm index`"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,15 +45,19 @@ class Snapshot:
 
     @classmethod
     def open(cls, folder: Path, *, verify: bool = False) -> "Snapshot":
-        """Map a snapshot; with `verify`, read it through and compare its checksums.
+        """Map a snapshot, its checksums compared (see `realm.storage.checking`).
+
+        Args:
+            folder: as published.
+            verify: compare them however large it is.
 
         Raises:
             ArtifactError: missing, unfinished, damaged.
         """
         manifest = open_folder(folder, "index")
+        names = checksums(manifest) if verify else None
+        check_files(folder, manifest, names=names, remedy=_REMEDY)
         try:
-            if verify:
-                _verify(folder, manifest)
             return cls._map(folder, manifest["inputs"], manifest["content"])
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(
@@ -110,20 +115,6 @@ class Snapshot:
                 f"the passages given are {passages_fingerprint[:12]}...; pass the folder it was "
                 "built from, or build an index for these with `realm index`"
             )
-
-
-def _verify(folder: Path, manifest: dict[str, Any]) -> None:
-    for name, expected in manifest["content"].get("files", {}).items():
-        if not (folder / name).is_file() or fingerprint(folder / name) != expected:
-            raise ArtifactError(
-                f"{folder / name} is damaged: its checksum is not the manifest's; build the index "
-                "again with `realm index`"
-            )
-    if "files" not in manifest["content"] and fingerprint(folder) != manifest.get("fingerprint"):
-        raise ArtifactError(
-            f"{folder} is damaged: its checksum is not the manifest's; build it again with "
-            "`realm index`"
-        )
 
 
 def _row_steps(folder: Path, num_rows: int) -> Int[Tensor, " passages"] | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from realm.errors import ArtifactError
+from realm.errors import ArtifactError, DamagedError
 from realm.storage import read_json, write_json
 
 HEAD = "head.json"
@@ -101,8 +101,8 @@ def read_head(library: Path) -> Head:
                 for s in told["segments"]
             ),
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(f"{library / HEAD} is damaged ({error!r})") from None
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise DamagedError(f"{library / HEAD} is damaged ({error!r})") from None
 
 
 def _name(value: object) -> str:

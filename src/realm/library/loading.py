@@ -14,7 +14,7 @@ from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model
 from realm.checkpoint.sources import SOURCES
 from realm.corpus.folder import list_files
 from realm.device import AUTO, choose_device
-from realm.errors import ArtifactError, ConfigError, LockedError
+from realm.errors import ConfigError, DamagedError
 from realm.explaining import Explainer
 from realm.fine_tuned import FineTuned
 from realm.library.face import ExplainerOver, Realm
@@ -117,12 +117,11 @@ def _read_folder(docs: Path, indexer: Indexer, progress: Progress | None) -> Lib
     folder = kept_library(docs, indexer)
     try:
         library = Library.create(folder, indexer)
-    except LockedError:
-        raise  # somebody else is at it
-    except ArtifactError:  # damaged: it can be made again
+        WatchedFolder(library, indexer, docs).sync(progress=progress)
+    except DamagedError:  # it can be made again
         shutil.rmtree(folder, ignore_errors=True)
         library = Library.create(folder, indexer)
-    WatchedFolder(library, indexer, docs).sync(progress=progress)
+        WatchedFolder(library, indexer, docs).sync(progress=progress)
     return library
 
 

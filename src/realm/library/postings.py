@@ -22,7 +22,7 @@ from jaxtyping import Int32, Int64, Shaped
 from numpy.typing import NDArray
 
 from realm.corpus.views import Lists
-from realm.errors import ArtifactError
+from realm.errors import DamagedError
 from realm.retrieval.bm25 import K1, B, best_rows, words
 
 WORDS = "words.arrow"
@@ -132,7 +132,7 @@ class Postings:
             if not batch.schema.equals(COLUMNS):
                 raise ValueError("other columns")  # noqa: TRY301
         except (OSError, ValueError) as error:
-            raise ArtifactError(f"{path} is missing or damaged ({error})") from None
+            raise DamagedError(f"{path} is missing or damaged ({error})") from None
         rows, counts = Lists(batch.column("rows")), Lists(batch.column("counts"))
         return cls(
             batch.column("word"),

@@ -28,16 +28,17 @@ from torch import Tensor
 from realm.corpus.shards import ShardCounts, open_shard, shard_path
 from realm.corpus.shards import write_shard as write_passages
 from realm.corpus.views import Shard, Strings
-from realm.errors import ArtifactError
+from realm.errors import DamagedError
 from realm.index.builder import largest_norms, write_matrix, write_shard
 from realm.index.mapped import MappedRows
 from realm.index.snapshot import shard_names
 from realm.library.postings import Postings
 from realm.records import Document, DocumentInfo, Skipped
-from realm.storage import EXTRA, Request, open_folder, publish, write_json
+from realm.storage import EXTRA, Request, check_files, open_folder, publish, write_json
 
 DOCUMENTS = "documents.arrow"
 LINES = "lines.i64"
+_REMEDY = "make the library again from its documents (`realm docs add`)"
 COLUMNS = pa.schema(
     [
         ("id", pa.string()),
@@ -74,14 +75,15 @@ class Segment:
             ArtifactError: missing, unfinished or damaged.
         """
         manifest = open_folder(folder, "segment")
+        check_files(folder, manifest, remedy=_REMEDY)
         try:
             content = manifest["content"]
             dim, self.num_passages = int(content["dim"]), int(content["num_passages"])
             self.max_norm = float(content["max_norm"])
             self.max_rounding = float(content["max_rounding"])
             batch = pa.ipc.open_file(pa.memory_map(str(folder / DOCUMENTS))).get_batch(0)
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise ArtifactError(f"{folder} is damaged ({error!r})") from None
+        except (OSError, KeyError, TypeError, ValueError, OverflowError) as error:
+            raise DamagedError(f"{folder} is damaged ({error!r})") from None
         self.folder = folder
         self.documents = batch
         passages, _ = open_shard(shard_path(folder, 0))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Protocol, runtime_checkable
 
+from realm.readable import visible
 from realm.records import Passage
 
 CONTEXT_CHARACTERS = 160
@@ -82,7 +83,7 @@ def answered_as_text(
                 f"  {number}. {answer.text}  p={answer.probability:.3f}  {answer.place}",
                 f"     {before}[{words}]{after}",
             ]
-    return "\n".join(lines)
+    return visible("\n".join(lines))
 
 
 def answered_as_html(
@@ -123,7 +124,7 @@ def hits_as_text(query: str, hits: Sequence[ShownPassage]) -> str:
             f"  {number}. {hit.passage.title}  p={hit.probability:.3f}  {hit.place}",
             f"     {_short(hit.passage.text)}",
         ]
-    return "\n".join(lines if hits else [query, "  no passage"])
+    return visible("\n".join(lines if hits else [query, "  no passage"]))
 
 
 def hits_as_html(query: str, hits: Sequence[ShownPassage]) -> str:

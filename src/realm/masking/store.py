@@ -11,7 +11,7 @@ import numpy as np
 
 from realm.errors import ArtifactError, ConfigError
 from realm.records import MaskedExample
-from realm.storage import open_folder
+from realm.storage import check_files, open_folder
 from realm.tokenizer import WordpieceTokenizer
 
 KIND = "examples"
@@ -120,6 +120,16 @@ class ExampleStore:
             ArtifactError: it is missing, unfinished, damaged or of another kind.
         """
         manifest = open_folder(folder, KIND)
+        check_files(folder, manifest, remedy="make it again with `realm mask` and --rebuild")
+        return cls._map(folder, manifest)
+
+    @classmethod
+    def _reopen(cls, folder: Path) -> "ExampleStore":
+        """Open what another process has checked."""
+        return cls._map(folder, open_folder(folder, KIND))
+
+    @classmethod
+    def _map(cls, folder: Path, manifest: dict[str, Any]) -> "ExampleStore":
         return cls(folder, manifest, WordpieceTokenizer.load(folder / TOKENIZER_FILE))
 
     def check_tokenizer(self, tokenizer: WordpieceTokenizer, passages: Path) -> None:
@@ -140,7 +150,7 @@ class ExampleStore:
         return len(self._groups) - 1
 
     def __reduce__(self) -> tuple[Callable[[Path], "ExampleStore"], tuple[Path]]:
-        return ExampleStore.open, (self.folder,)  # a worker process maps the file itself
+        return ExampleStore._reopen, (self.folder,)  # a worker process maps the file itself
 
     def group(self, number: SupportsIndex) -> range:
         """Return the rows of one passage's examples: training draws one of them per pass."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from realm.errors import ArtifactError, ConfigError
+from realm.storage import read_json, sealed
 
 EFFICIENCY = 0.4
 """Share of an accelerator's peak that training and embedding are assumed to reach."""
@@ -127,7 +128,7 @@ class Calibration:
     def save(self, file: Path) -> None:
         """Write it as JSON."""
         file.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"format": FORMAT, **asdict(self)}, indent=2)
+        text = json.dumps(sealed({"format": FORMAT, **asdict(self)}), indent=2)
         partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
         partial.write_text(text, encoding="utf-8")
         partial.replace(file)
@@ -140,8 +141,13 @@ class Calibration:
             ConfigError: there is no such file.
             ArtifactError: it is no calibration, or another release's.
         """
+        if not file.is_file():
+            raise ConfigError(
+                f"cannot read the calibration {file}: there is no such file; make one on the "
+                "machine in question with `realm plan --calibrate`"
+            )
         try:
-            values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            values = read_json(file)
             told: dict[str, Any] = values.pop("rates")
             numbers: dict[str, Any] = {
                 name: value if isinstance(value, bool | str) else float(value)
@@ -150,12 +156,14 @@ class Calibration:
             rates = MachineRates(**numbers)
             found = values.pop("format")
             loaded = cls(rates=rates, **values)
-        except OSError as error:
-            raise ConfigError(
-                f"cannot read the calibration {file}: {error.strerror}; make one on the machine "
-                "in question with `realm plan --calibrate`"
-            ) from None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (
+            ArtifactError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            OverflowError,
+        ) as error:
             raise ArtifactError(
                 f"{file} is no calibration of this release ({error}); make it again with "
                 "`realm plan --calibrate`"

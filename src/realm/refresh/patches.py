@@ -26,7 +26,7 @@ from realm.storage import (
     EXTRA,
     MANIFEST,
     Request,
-    fingerprint,
+    check_files,
     open_folder,
     publish,
     read_json,
@@ -73,7 +73,6 @@ def publish_patch(
         content = {
             "num_rows": len(rows),
             "dim": vectors.shape[1],
-            "files": {name: fingerprint(scratch / name) for name in (ROWS, EXACT)},
         }
         write_json(scratch / EXTRA, content)
     return folder
@@ -99,9 +98,7 @@ def read_patch(folder: Path, passages_fingerprint: str) -> Patch:
     try:
         content: dict[str, Any] = manifest["content"]
         num_rows, dim = int(content["num_rows"]), int(content["dim"])
-        for name in (ROWS, EXACT):
-            if fingerprint(folder / name) != content["files"][name]:
-                raise ArtifactError(f"{folder / name} is damaged: its checksum is not its own")
+        check_files(folder, manifest, names=(ROWS, EXACT), remedy="another one will come")
         everything = torch.arange(num_rows)
         rows = MappedRows.open([folder / ROWS], [num_rows], 1, torch.int64)[everything][:, 0]
         vectors = MappedRows.open([folder / EXACT], [num_rows], dim, torch.float32)[everything]

@@ -7,7 +7,7 @@ the barriers of matrix products that are too small to be shared.
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -52,6 +52,7 @@ class AnswerMany(Protocol):
 class _Waiting:
     question: str
     choices: Choices
+    client: str
     answered: asyncio.Future[Told] = field(repr=False)
 
 
@@ -85,6 +86,9 @@ class Batcher:
         self._waiting: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
         self._num_busy = 0
+        self._num_batches = 0
+        self._last_turn: dict[str, int] = {}
+        """Batch that last held a question of a client, of each client with one that waits."""
         self._lanes: list[asyncio.Task[None]] = []
         self._threads = ThreadPoolExecutor(self.num_lanes, thread_name_prefix="realm-lane")
 
@@ -112,25 +116,57 @@ class Batcher:
                 )
         self._threads.shutdown(wait=False)
 
-    async def ask(self, question: str, choices: Choices) -> Told:
+    async def ask(self, question: str, choices: Choices, *, client: str = "") -> Told:
         """Return the answers to one question.
+
+        Args:
+            question: in words.
+            choices: how it is to be answered.
+            client: who asks; clients take turns, and where too many questions wait, the one that
+                has most of them loses its newest.
 
         Raises:
             RefusedError: too many questions wait.
             AnsweringError: the question cannot be answered.
         """
         if len(self._waiting) >= self.max_waiting:
-            raise RefusedError(
-                429,
-                "queue_full",
-                f"{len(self._waiting)} questions wait, the server lets no more; ask again in a "
-                "second, or start it with a larger --queue",
-                headers={"Retry-After": "1"},
-            )
+            self._make_room(client)
         answered = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(question=question, choices=choices, answered=answered))
+        waiting = _Waiting(question=question, choices=choices, client=client, answered=answered)
+        self._waiting.append(waiting)
         self._arrived.set()
         return await answered
+
+    def _make_room(self, client: str) -> None:
+        """Refuse the newest question of whoever has most that wait, or else the caller's."""
+        refused = RefusedError(
+            429,
+            "queue_full",
+            f"{len(self._waiting)} questions wait, the server lets no more; ask again in a "
+            "second, or start it with a larger --queue",
+            headers={"Retry-After": "1"},
+        )
+        counts = Counter(waiting.client for waiting in self._waiting)
+        most = max(counts, key=counts.__getitem__)
+        if counts[most] <= counts[client] + 1:
+            raise refused
+        newest = next(one for one in reversed(self._waiting) if one.client == most)
+        self._waiting.remove(newest)
+        if not newest.answered.done():
+            newest.answered.set_exception(refused)
+
+    def _in_turn(self) -> list[_Waiting]:
+        """Return what waits: the oldest of each client, then the second of each, and so on.
+
+        Whose turn was longest ago comes first.
+        """
+        turns: Counter[str] = Counter()
+        ranked: list[tuple[int, int, _Waiting]] = []
+        for waiting in self._waiting:
+            client = waiting.client
+            ranked.append((turns[client], self._last_turn.get(client, -1), waiting))
+            turns[client] += 1
+        return [waiting for _, _, waiting in sorted(ranked, key=lambda one: one[:2])]
 
     async def _work(self) -> None:
         """Answer one batch after the other."""
@@ -144,20 +180,24 @@ class Batcher:
                 await self._answer_batch(batch)
 
     def _take(self) -> list[_Waiting]:
-        """Return this lane's part of the questions that wait: the oldest, and others like it."""
+        """Return this lane's part of the questions that wait: the next, and others like it."""
         most = min(self.batching.max_questions, -(-len(self._waiting) // self.num_lanes))
         batch: list[_Waiting] = []
         others: list[_Waiting] = []
-        while self._waiting and len(batch) < most:
-            waiting = self._waiting.popleft()
+        for waiting in self._in_turn():
             if waiting.answered.done():  # given up
                 continue
             if not batch:
                 per_question = waiting.choices.num_passages or USUAL_PASSAGES
                 most = min(most, max(1, self.batching.max_passages // per_question))
-            fits = not batch or waiting.choices == batch[0].choices
-            (batch if fits else others).append(waiting)
-        self._waiting.extendleft(reversed(others))
+            is_taken = len(batch) < most and (not batch or waiting.choices == batch[0].choices)
+            (batch if is_taken else others).append(waiting)
+        left = {id(waiting) for waiting in others}
+        self._waiting = deque(waiting for waiting in self._waiting if id(waiting) in left)
+        self._num_batches += 1
+        self._last_turn |= dict.fromkeys((one.client for one in batch), self._num_batches)
+        for client in self._last_turn.keys() - {one.client for one in self._waiting}:
+            del self._last_turn[client]
         return batch
 
     async def _answer_batch(self, batch: Sequence[_Waiting]) -> None:

@@ -4,7 +4,6 @@ Plain ASGI, so that a body is never held in memory to be looked at, and a respon
 it comes.
 """
 
-import asyncio
 import hmac
 import time
 from collections import OrderedDict
@@ -14,8 +13,9 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from realm.serving.bodies import Bodies, Body, check_length
 from realm.serving.metrics import Metrics
-from realm.serving.refusals import BodyRefusedError, RefusedError, unexpected
+from realm.serving.refusals import RefusedError, unexpected
 from realm.serving.settings import Access, Limits
 
 SECURITY_HEADERS = {
@@ -31,7 +31,9 @@ SECURITY_HEADERS = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
 ALWAYS_OPEN = ("/healthz",)
-"""Without a token, at any rate."""
+"""Without a token."""
+OPEN_TIMES = 10
+"""As many requests as usual for what is open: a load balancer's, and the page's files."""
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 MAX_CLIENTS = 10_000
 """Whose buckets are remembered; the longest unseen are forgotten first."""
@@ -95,7 +97,11 @@ class Gate:
         self.app, self.access, self.limits = app, access, limits
         self.is_stopping = is_stopping
         self.open_paths = (*ALWAYS_OPEN, *open_paths)
+        self.bodies = Bodies(limits)
         self.buckets = Buckets(rate=limits.requests_per_second, burst=limits.burst)
+        self.open_buckets = Buckets(
+            rate=OPEN_TIMES * limits.requests_per_second, burst=OPEN_TIMES * limits.burst
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request.
@@ -116,12 +122,15 @@ class Gate:
             )
         self._check_host(headers)
         self._check_origin(scope, headers)
-        if scope["path"] not in self.open_paths:  # the page's own files are many, and in memory
-            self._check_rate(scope)
+        if scope["path"] in self.open_paths:  # the page's own files are many, and in memory
+            _check_rate(scope, self.open_buckets)
+        else:
+            _check_rate(scope, self.buckets)
             self._check_token(headers)
         most = self._most_bytes(scope)
-        _check_length(headers, most)
-        await self.app(scope, self._limited(receive, most), send)
+        check_length(headers, most)
+        with Body(receive, self.bodies, most=most) as body:
+            await self.app(scope, body.take, send)
 
     def _check_host(self, headers: Headers) -> None:
         name = _host_name(headers.get("host", ""))
@@ -138,25 +147,14 @@ class Gate:
         origin = headers.get("origin")
         if origin is None or scope["method"] in SAFE_METHODS:
             return
-        is_own = urlsplit(origin).netloc == headers.get("host")
-        if not is_own and not {"*", origin} & set(self.access.origins):
+        if _place_of(origin) != headers.get("host") and not {"*", origin} & set(
+            self.access.origins
+        ):
             raise RefusedError(
                 403,
                 "origin_refused",
                 f"found a request from the page {origin[:80]!a}, expected this server's own; "
                 "start the server with --cors ORIGIN to let another one ask",
-            )
-
-    def _check_rate(self, scope: Scope) -> None:
-        client = scope.get("client")
-        seconds = self.buckets.wait_seconds(str(client[0]) if client else "")
-        if seconds:
-            raise RefusedError(
-                429,
-                "too_many_requests",
-                f"found more than {self.limits.requests_per_second:g} requests a second from one "
-                f"client; wait {seconds:.1f} s",
-                headers={"Retry-After": str(max(1, round(seconds + 0.5)))},
             )
 
     def _check_token(self, headers: Headers) -> None:
@@ -176,27 +174,6 @@ class Gate:
     def _most_bytes(self, scope: Scope) -> int:
         brings_documents = scope["path"] == "/documents" and scope["method"] == "POST"
         return self.limits.upload_bytes if brings_documents else self.limits.body_bytes
-
-    def _limited(self, receive: Receive, most: int) -> Receive:
-        """Return the same, that breaks off where a body is too long or too slow."""
-        seen, is_whole = 0, False
-
-        async def take() -> Message:
-            nonlocal seen, is_whole
-            if is_whole:  # nothing comes any more but the end of the connection
-                return await receive()
-            try:
-                async with asyncio.timeout(self.limits.body_seconds):
-                    message = await receive()
-            except TimeoutError:
-                raise BodyRefusedError(_too_slow(self.limits.body_seconds)) from None
-            seen += len(message.get("body", b""))
-            is_whole = not message.get("more_body", False)
-            if seen > most:
-                raise BodyRefusedError(_too_long(seen, most))
-            return message
-
-        return take
 
 
 class Buckets:
@@ -221,6 +198,20 @@ class Buckets:
         return (1.0 - left) / self.rate if is_empty else 0.0
 
 
+def _check_rate(scope: Scope, buckets: Buckets) -> None:
+    """Refuse a request too many; the connection ends, with all that was sent ahead on it."""
+    client = scope.get("client")
+    seconds = buckets.wait_seconds(str(client[0]) if client else "")
+    if seconds:
+        raise RefusedError(
+            429,
+            "too_many_requests",
+            f"found more than {buckets.rate:g} requests a second from one client; "
+            f"wait {seconds:.1f} s",
+            headers={"Retry-After": str(max(1, round(seconds + 0.5))), "Connection": "close"},
+        )
+
+
 def _host_name(host: str) -> str:
     """Return a Host header's name without its port."""
     try:
@@ -229,26 +220,9 @@ def _host_name(host: str) -> str:
         return ""
 
 
-def _check_length(headers: Headers, most: int) -> None:
-    told = headers.get("content-length", "0")
-    length = int(told) if told.isascii() and told.isdecimal() else 0
-    if length > most:
-        raise _too_long(length, most)
-
-
-def _too_long(length: int, most: int) -> RefusedError:
-    return RefusedError(
-        413,
-        "body_too_large",
-        f"found a body of at least {length:,} bytes, expected at most {most:,}; send less at once",
-        headers={"Connection": "close"},
-    )
-
-
-def _too_slow(seconds: float) -> RefusedError:
-    return RefusedError(
-        408,
-        "body_too_slow",
-        f"found no more of the body for {seconds:g} s; send it at once",
-        headers={"Connection": "close"},
-    )
+def _place_of(origin: str) -> str | None:
+    """Return the name and port in an Origin header; None: it cannot be read."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None

@@ -1,13 +1,16 @@
 """POST /answer, /search and /explain."""
 
+import asyncio
 import math
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from realm.explaining import CandidateExplanation, Explanation
 from realm.serving.batching import Choices
+from realm.serving.refusals import client_left
 from realm.serving.schemas import (
     AnsweredModel,
     AnswerRequest,
@@ -19,13 +22,15 @@ from realm.serving.schemas import (
 )
 from realm.serving.service import Service
 
+T = TypeVar("T")
+
 
 def question_routes(service: Service) -> APIRouter:
     """Return the routes that ask."""
     router = APIRouter(tags=["questions"])
 
     @router.post("/answer", response_model=AnsweredModel, responses=responses(413, 422))
-    async def answer(asked: AnswerRequest) -> JSONResponse:
+    async def answer(asked: AnswerRequest, request: Request) -> JSONResponse:
         """Answer a question with its evidence: the exact words, and where they stand.
 
         `answer` is what to say, null for "no answer". `start` and `end` are Unicode code points
@@ -36,7 +41,9 @@ def question_routes(service: Service) -> APIRouter:
             num_passages=asked.num_passages,
             min_probability=asked.min_probability,
         )
-        return JSONResponse(await service.answer(asked.question, choices))
+        client = request.client.host if request.client else ""
+        answering = service.answer(asked.question, choices, client=client)
+        return JSONResponse(await while_there(request, answering))
 
     @router.post("/search", response_model=FoundModel, responses=responses(413, 422))
     async def search(asked: SearchRequest) -> JSONResponse:
@@ -61,6 +68,28 @@ def question_routes(service: Service) -> APIRouter:
         return JSONResponse(explained_as_json(explained))
 
     return router
+
+
+async def while_there(request: Request, action: Coroutine[Any, Any, T]) -> T:
+    """Return what an action returns; end it where the client leaves before.
+
+    Args:
+        request: whose body has been read.
+        action: what the client waits for.
+
+    Raises:
+        RefusedError: the client has left; nobody hears it.
+    """
+    acting = asyncio.ensure_future(action)
+    leaving = asyncio.ensure_future(request.receive())  # after the body only the end can come
+    try:
+        await asyncio.wait({acting, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not acting.done():
+            raise client_left()
+        return acting.result()
+    finally:
+        acting.cancel()
+        leaving.cancel()
 
 
 def explained_as_json(explained: Explanation) -> dict[str, Any]:

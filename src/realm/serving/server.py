@@ -3,18 +3,27 @@
 import asyncio
 import signal
 import socket
+import time
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
+from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
 
 from realm.errors import ConfigError
+from realm.serving.connections import Connection, Connections
 from realm.serving.service import Service
 
-BACKLOG = 2_048
+BACKLOG = 256
+"""Connections that the system keeps until they are accepted, and that are accepted at once."""
+SEND_BUFFER_BYTES = 1 << 18
+"""Of a response, in the system's memory: what a client does not take is seen soon."""
+TICKS_A_SECOND = 10
+"""Of uvicorn's main loop."""
 LONGEST_STOP_SECONDS = 5
-"""For connections that stay open once nothing is in flight."""
+"""For the rest of requests that have not come whole, and then for connections that stay open."""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -39,6 +48,7 @@ def bind(host: str, port: int) -> socket.socket:
         ) from None
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         bound.bind(address)
     except OSError as error:
         bound.close()
@@ -85,8 +95,12 @@ def make_server(
         access_log: write a line for each request.
         on_ready: called once the server listens.
     """
+    connections = Connections(
+        service.limits, backlog=BACKLOG, is_behind_proxy=trusted_proxies is not None
+    )
     config = uvicorn.Config(
         app,
+        http=cast("type[asyncio.Protocol]", partial(Connection, connections=connections)),
         log_level="info" if access_log else "warning",
         access_log=access_log,
         server_header=False,
@@ -96,16 +110,21 @@ def make_server(
         backlog=BACKLOG,
         ws="none",
     )
-    return _Server(config, service, on_ready)
+    return _Server(config, service, on_ready, connections)
 
 
 class _Server(uvicorn.Server):
     """Stops in two steps: first it refuses, and finishes what is in flight; then it closes."""
 
     def __init__(
-        self, config: uvicorn.Config, service: Service, on_ready: Callable[[], None]
+        self,
+        config: uvicorn.Config,
+        service: Service,
+        on_ready: Callable[[], None],
+        connections: Connections,
     ) -> None:
         super().__init__(config)
+        self.connections = connections
         self._service, self._on_ready = service, on_ready
         self._stopping: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -116,6 +135,12 @@ class _Server(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         if not self.should_exit:
             self._on_ready()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Look after the connections each second; return whether it is time to end."""
+        if counter % TICKS_A_SECOND == 0:
+            self.connections.sweep()
+        return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop; a second Ctrl-C waits for nothing."""
@@ -131,10 +156,16 @@ class _Server(uvicorn.Server):
         self._stopping = asyncio.ensure_future(self._exit_when_done())
 
     async def _exit_when_done(self) -> None:
-        """Close once nothing is in flight, or after the longest wait."""
+        """Close once nothing is in flight, or after the longest wait.
+
+        A request that has not come whole soon is not waited for: it can be sent again.
+        """
+        began = time.monotonic()
         try:
             async with asyncio.timeout(self._service.limits.graceful_seconds):
                 while self.server_state.tasks:
+                    if time.monotonic() - began > LONGEST_STOP_SECONDS:
+                        self.connections.drop_waited_for()
                     await asyncio.sleep(0.02)
         except TimeoutError:
             pass

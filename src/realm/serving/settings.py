@@ -17,7 +17,17 @@ class Limits:
     upload_bytes: int = 64 << 20
     """Of a request that brings documents."""
     body_seconds: float = 30.0
-    """Longest wait for the next piece of a body."""
+    """Longest wait for the next piece of a body, and for all of it where it comes too slowly."""
+    head_seconds: float = 10.0
+    """Until a connection, or one whose response is out, has brought a request's whole head."""
+    take_seconds: float = 20.0
+    """Within which a client has to take something of its response."""
+    bytes_per_second: float = 4_096.0
+    """Slowest pace, in the long run, of a body that comes and of a response that is taken."""
+    max_connections: int = 1_000
+    """At once, of all clients together; fewer where the process may open fewer files."""
+    uploads_at_once: int = 4
+    """Whole ones of the largest size that all bodies together may take in memory."""
     requests_per_second: float = 50.0
     """Of one client, for long."""
     burst: int = 100
@@ -33,7 +43,18 @@ class Limits:
         Raises:
             ConfigError: it is so.
         """
-        for name in ("body_bytes", "upload_bytes", "body_seconds", "burst", "max_waiting"):
+        for name in (
+            "body_bytes",
+            "upload_bytes",
+            "body_seconds",
+            "head_seconds",
+            "take_seconds",
+            "bytes_per_second",
+            "max_connections",
+            "uploads_at_once",
+            "burst",
+            "max_waiting",
+        ):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"found {name}={getattr(self, name)}, expected more than 0")
         if self.requests_per_second <= 0 or self.graceful_seconds < 0:

@@ -6,14 +6,20 @@ name as their input. One process writes a folder at a time. What a folder replac
 is whole.
 """
 
+from realm.storage.checking import check_file, check_files, checksums
 from realm.storage.files import (
     MANIFEST,
     REQUEST,
+    SEAL,
+    beside,
     fingerprint,
     fingerprint_of,
+    is_plain_name,
     read_json,
+    sealed,
     sync,
     write_json,
+    write_plain_json,
     write_text,
 )
 from realm.storage.folders import (
@@ -28,7 +34,7 @@ from realm.storage.folders import (
     start_together,
     writing,
 )
-from realm.storage.lines import LinesWriter, lines_done, lines_manifest, writing_lines
+from realm.storage.lines import LinesWriter, lines_done, lines_manifest, read_lines, writing_lines
 from realm.storage.locking import claimed, is_locked, locked
 from realm.storage.replacing import mend, remove, replaced_folder, scratch_folder, set_aside
 
@@ -38,14 +44,20 @@ __all__ = [
     "MANIFEST",
     "PATIENCE_SECONDS",
     "REQUEST",
+    "SEAL",
     "LinesWriter",
     "Request",
+    "beside",
+    "check_file",
+    "check_files",
+    "checksums",
     "claimed",
     "fingerprint",
     "fingerprint_of",
     "finish_together",
     "is_done",
     "is_locked",
+    "is_plain_name",
     "lines_done",
     "lines_manifest",
     "locked",
@@ -53,13 +65,16 @@ __all__ = [
     "open_folder",
     "publish",
     "read_json",
+    "read_lines",
     "remove",
     "replaced_folder",
     "scratch_folder",
+    "sealed",
     "set_aside",
     "start_together",
     "sync",
     "write_json",
+    "write_plain_json",
     "write_text",
     "writing",
     "writing_lines",

@@ -1,17 +1,28 @@
-"""Files that are whole or as they were, and fingerprints of what is in them."""
+"""Files that are whole or as they were, and fingerprints of what is in them.
+
+A JSON file of ours ends with a seal, the checksum of everything else in it: one byte that changed
+on the disk is told from a value that somebody meant.
+"""
 
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
-from realm.errors import ArtifactError
+from realm.errors import ArtifactError, DamagedError
 
 MANIFEST = "manifest.json"
 REQUEST = "request.json"
+SEAL = "seal"
+"""Key of a JSON file's checksum."""
 CHUNK_BYTES = 1 << 20
+LONGEST_NAME = 255
+"""Bytes of a file's name."""
+MAX_DEPTH = 64
+"""Of values in values of a JSON file; ours have 6. Whoever walks through them may then recurse."""
 
 
 def fingerprint(path: Path) -> str:
@@ -42,8 +53,19 @@ def fingerprint_of(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def write_json(path: Path, value: object) -> None:
-    """Write JSON so that it is whole or absent, also after a power cut."""
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object and its seal, so that it is whole or absent, also after a power cut."""
+    write_plain_json(path, sealed(value))
+
+
+def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a JSON object with its seal."""
+    told: dict[str, Any] = json.loads(json.dumps(dict(value)))  # as it will be read
+    return {**told, SEAL: fingerprint_of(told)}
+
+
+def write_plain_json(path: Path, value: object) -> None:
+    """Write JSON in somebody else's format: without a seal, else as `write_json` does."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -64,10 +86,11 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the JSON object in `path`.
+    """Return the JSON object in `path`, without its seal; one that has none is taken as it is.
 
     Raises:
-        ArtifactError: there is no such file, or it cannot be read, or it is damaged.
+        ArtifactError: there is no such file, or it cannot be read.
+        DamagedError: it does not say what was written.
     """
     try:
         value: object = json.loads(path.read_text(encoding="utf-8"))
@@ -75,11 +98,66 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ArtifactError(f"{path} is missing") from None
     except OSError as error:
         raise ArtifactError(f"cannot read {path}: {error.strerror}; mend its permissions") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"{path} is damaged ({error}); make its folder again") from None
+    except (ValueError, RecursionError) as error:  # also bytes that are no text, endless numbers
+        raise DamagedError(f"{path} is damaged ({error}); make its folder again") from None
     if not isinstance(value, dict):
-        raise ArtifactError(f"{path} holds a {type(value).__name__}, expected an object")
-    return cast("dict[str, Any]", value)
+        raise DamagedError(f"{path} holds a {type(value).__name__}, expected an object")
+    told = cast("dict[str, Any]", value)
+    if _is_deep(told):
+        raise DamagedError(
+            f"{path} is damaged (values nested deeper than {MAX_DEPTH}); make its folder again"
+        )
+    seal = told.pop(SEAL, None)
+    if seal is not None and seal != fingerprint_of(told):
+        raise DamagedError(
+            f"{path} is damaged: its seal is not that of what it says; make its folder again, or "
+            f"remove the line {SEAL!r} if you changed the file yourself"
+        )
+    return told
+
+
+def is_plain_name(name: object) -> bool:
+    """Return whether a name stands for one file or folder in another, and for nothing else."""
+    return (
+        isinstance(name, str)
+        and name.isprintable()
+        and name not in {"", ".", ".."}
+        and not {"/", "\\"} & set(name)
+        and len(name.encode(errors="replace")) <= LONGEST_NAME
+    )
+
+
+def beside(folder: Path, name: object) -> Path:
+    """Return the file of a folder that a name in one of the folder's own files stands for.
+
+    Args:
+        folder: the one that the name was read in.
+        name: what was read.
+
+    Raises:
+        ArtifactError: it is no plain file name, and might lead anywhere.
+    """
+    if not is_plain_name(name):
+        raise ArtifactError(
+            f"{folder} names the file {str(name)[:80]!a}, expected the plain name of one that lies "
+            "in it; the folder is damaged, or made to lead elsewhere"
+        )
+    return folder / str(name)
+
+
+def _is_deep(value: object) -> bool:
+    level: list[object] = [value]
+    for _ in range(MAX_DEPTH):
+        inner: list[object] = []
+        for one in level:
+            if isinstance(one, dict):
+                inner += cast("dict[str, object]", one).values()
+            elif isinstance(one, list):
+                inner += cast("list[object]", one)
+        if not inner:
+            return False
+        level = inner
+    return True
 
 
 def sync(path: Path) -> None:

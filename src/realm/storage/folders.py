@@ -172,6 +172,16 @@ def open_folder(folder: Path, kind: str) -> dict[str, Any]:
             f"{folder} holds {manifest.get('kind')!r}, expected {kind!r}; "
             "are two arguments in the wrong order?"
         )
+    for part in ("settings", "inputs", "content"):
+        if not isinstance(manifest.get(part), dict):
+            raise ArtifactError(
+                f"{folder / MANIFEST} is damaged: found {_short(manifest.get(part))} as {part}, "
+                "expected an object; make the folder again"
+            )
+    if not isinstance(manifest.get("fingerprint"), str):
+        raise ArtifactError(
+            f"{folder / MANIFEST} is damaged: found no fingerprint; make the folder again"
+        )
     return manifest
 
 
@@ -267,7 +277,22 @@ def _finish(partial: Path, request: Request) -> None:
     for path in sorted(partial.rglob("*")):
         if path.is_file() or path.is_dir():
             sync(path)
-    manifest = {**request.as_json(), "fingerprint": fingerprint(partial), "content": content}
+    manifest = {
+        **request.as_json(),
+        "fingerprint": fingerprint(partial),
+        "files": _checksums(partial),
+        "content": content,
+    }
     write_json(partial / MANIFEST, manifest)
     (partial / REQUEST).unlink(missing_ok=True)  # last: until here a killed writer can go on
     sync(partial)
+
+
+def _checksums(partial: Path) -> dict[str, str]:
+    """Return the checksum of every file by its name."""
+    names = [
+        path.relative_to(partial).as_posix()
+        for path in sorted(partial.rglob("*"))
+        if path.is_file() and path not in {partial / MANIFEST, partial / REQUEST}
+    ]
+    return {name: fingerprint(partial / name) for name in names}

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from realm.errors import ArtifactError
-from realm.storage.files import hidden, read_json, sync, write_json
+from realm.storage.checking import check_file
+from realm.storage.files import fingerprint, hidden, read_json, sync, write_json
 from realm.storage.folders import Request, differences, writing
 from realm.storage.locking import locked
 
@@ -48,6 +49,19 @@ class LinesWriter:
 def lines_manifest(path: Path) -> Path:
     """Return where the manifest of a file of lines stands."""
     return path.with_name(f"{path.name}.manifest.json")
+
+
+def read_lines(path: Path) -> tuple[dict[str, Any], list[Any]]:
+    """Return the manifest of a finished file, and what its lines hold.
+
+    Raises:
+        ArtifactError: the file is missing, unfinished or damaged.
+    """
+    manifest = read_json(lines_manifest(path))
+    if (checksum := manifest.get("fingerprint")) is not None:
+        check_file(path, str(checksum), remedy="make it again with --rebuild")
+    with path.open(encoding="utf-8") as stream:
+        return manifest, [json.loads(line) for line in stream]
 
 
 def lines_done(path: Path, request: Request, *, rebuild: bool = False) -> dict[str, Any] | None:
@@ -101,7 +115,8 @@ def writing_lines(path: Path, request: Request, *, in_groups_of: int = 1) -> Gen
             writer.close()
         sync(partial)
         path.unlink(missing_ok=True)  # an old one, to be replaced
-        write_json(lines_manifest(path), {**request.as_json(), "content": writer.content})
+        told = {**request.as_json(), "fingerprint": fingerprint(partial), "content": writer.content}
+        write_json(lines_manifest(path), told)
         partial.replace(path)
         asked.unlink(missing_ok=True)
         sync(path.parent)
@@ -133,6 +148,6 @@ def _keep_whole(partial: Path, in_groups_of: int) -> int:
 def _is_whole(line: bytes) -> bool:
     try:
         json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return line.endswith(b"\n")

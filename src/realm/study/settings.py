@@ -23,6 +23,7 @@ from realm.config import (
 )
 from realm.device import AUTO, choose_device
 from realm.errors import ConfigError
+from realm.storage import is_plain_name
 
 C = TypeVar("C", bound=Config)
 STAGES: Mapping[str, type[Config]] = {
@@ -137,6 +138,12 @@ class StudySettings:
         """
         if not self.rows:
             raise ConfigError(f"{file} has no row, expected at least one table [rows.NAME]")
+        for name in self.rows:
+            if name.startswith(".") or not is_plain_name(name):
+                raise ConfigError(
+                    f"{file}: found a row named {name[:80]!a}, expected the name of a folder, such "
+                    "as no-retrieval: letters, digits, dashes"
+                )
         named = [name for pair in self.study.compare for name in pair]
         named += [row.pretrained_as for row in self.rows.values() if row.pretrained_as]
         self.check_rows(named)

@@ -1,6 +1,7 @@
 """What each candidate did for a few held-out examples: kept in a run's folder, for its report."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from realm.checkpoint.run_records import HELD_OUT, read_held_out
 from realm.corpus.store import PassageStore
+from realm.errors import DamagedError
 from realm.model.likelihood import marginal_log_likelihood, retrieval_utility, span_log_probs
 from realm.model.realm import CandidateBatch
 from realm.records import MaskedExample
@@ -38,7 +40,9 @@ class HeldOutRead:
 def keep_held_out(run: Path, step: int, read: HeldOutRead) -> None:
     """Write what the candidates did at a step, beside what they did when it was first measured."""
     told = {"step": step, "examples": told_examples(read)}
-    first = read_held_out(run).get("first")
+    first: dict[str, Any] | None = None
+    with suppress(DamagedError):  # only shown: no reason to stop a training
+        first = read_held_out(run).get("first")
     is_first = first is None or step <= int(first["step"])  # a run that starts again repeats it
     write_json(run / HELD_OUT, {"first": told if is_first else first, "newest": told})
 

@@ -1,0 +1,110 @@
+"""What a document says stays text: on a terminal, in a pipe, in JSON, in a notebook."""
+
+import io
+import json
+import sys
+
+import pytest
+
+from realm.cli import display, main, options
+from realm.errors import CorpusError
+from realm.library.results import (
+    Answered,
+    PlaceInDocument,
+    PlacedAnswer,
+    ReadPassage,
+    SearchResult,
+)
+from realm.readable import visible
+from realm.records import Answer, AnsweredQuestion, Passage
+
+HOSTILE = (
+    "\x1b[2J\x1b[1;1Hall is well\x1b]0;a title\x07\x1b]52;c;aGk=\x07\x1b]8;;http://x\x1b\\"
+    "\x9b31m\x90q\x9c\x08\x08\x7f\rforged \u202eesrever\u2066 [bold red]not bold[/] [/] :smile:"
+)
+"""Clears the screen, writes to the clipboard, forges a link, turns letters round; rich's markup."""
+OBEYED = [*map(chr, range(0x20)), "\x7f", *map(chr, range(0x80, 0xA0)), "\u202e", "\u2066"]
+OBEYED = [sign for sign in OBEYED if sign not in "\n\t"]
+
+
+def passage() -> Passage:
+    return Passage(
+        row=0, id="a#0", article_id=HOSTILE, title=HOSTILE, text=f"{HOSTILE} five", start=0,
+        end=len(HOSTILE) + 5, sentences=((0, 5),),
+    )  # fmt: skip
+
+
+def answer() -> Answer:
+    end = len(HOSTILE) + 5
+    return Answer(
+        text=f"{HOSTILE} five", probability=0.5, start=0, end=end, passage=passage(),
+        passage_probability=0.5,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_answers_do_not_control_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, is_terminal: bool
+) -> None:
+    console = display._console(is_terminal=is_terminal, stderr=False)
+    console.file = written = io.StringIO()
+    monkeypatch.setattr(display, "out", console)
+    answered = AnsweredQuestion(question=HOSTILE, answers=(answer(),))
+    display.show_answers(answered, [f"{HOSTILE}:1"])
+    display.out.print(display.table("", ("a",), [(HOSTILE,)]))
+    told = written.getvalue()
+    assert not [sign for sign in OBEYED if sign in told]
+    assert told.count("\\u001b[2J") >= 5  # all of it is there, to be read
+    assert "[bold red]not bold[/]" in told
+    assert ":smile:" in told
+
+
+def test_colours_are_the_packages_own() -> None:
+    console = display._console(is_terminal=True, stderr=False)
+    console.file = written = io.StringIO()
+    console._color_system = display.Console(color_system="standard")._color_system
+    console.print("[bold green]five[/]", end="")
+    assert written.getvalue() == "\x1b[1;32mfive\x1b[0m"
+
+
+def test_json_holds_no_control_character_and_says_the_same(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options.print_json({"text": HOSTILE, "lines": "a\r\nb\tc"})
+    told = capsys.readouterr().out
+    assert not [sign for sign in OBEYED if sign in told]
+    assert json.loads(told) == {"text": HOSTILE, "lines": "a\r\nb\tc"}
+
+
+def test_an_error_does_not_control_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise CorpusError(f"found {HOSTILE}")
+
+    monkeypatch.setattr(main, "build_app", fail)
+    monkeypatch.setattr(sys, "argv", ["realm", "split"])
+    assert main._run() == 2
+    told = capsys.readouterr().err
+    assert not [sign for sign in OBEYED if sign in told]
+
+
+def test_a_result_at_a_prompt_is_text() -> None:
+    record = AnsweredQuestion(question=HOSTILE, answers=(answer(),))
+    place = PlaceInDocument(document=HOSTILE, line=1)
+    read = ReadPassage(passage=passage(), probability=0.5, place=place)
+    answered = Answered(
+        question=HOSTILE,
+        answers=(PlacedAnswer.of(answer(), place),),
+        passages=(read,),
+        record=record,
+    )
+    for one in (answered, SearchResult(query=HOSTILE, hits=(read,))):
+        told = repr(one)
+        assert not [sign for sign in OBEYED if sign in told]
+        assert "\\u001b[2J" in told
+
+
+def test_other_letters_stay_as_they_are() -> None:
+    text = "caf\u00e9 \u05d0\u05d1\u200f \U0001f600\u200d\ta\r\nb\n"
+    assert visible(text) == text

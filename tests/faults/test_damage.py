@@ -1,0 +1,55 @@
+"""A flipped bit or a cut in any file that realm writes is told, with the file's name."""
+
+import shutil
+import zlib
+from pathlib import Path
+
+import pytest
+
+from tests.faults.damage import KINDS, Tally, check_file, damages, files_of, kind_of
+from tests.towns import World
+
+NUM_FLIPS = 3
+
+
+@pytest.fixture(scope="module")
+def kept(made: World, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Return a copy that stays whole: damage is done where the world was made."""
+    return World(shutil.copytree(made.folder, tmp_path_factory.mktemp("kept") / "world"))
+
+
+def seed_of(place: str) -> int:
+    """Return a number that is the same in every run."""
+    return zlib.crc32(place.encode())
+
+
+def one_of_each(world: World) -> list[str]:
+    """Return one file of each name in each kind of folder."""
+    chosen: dict[object, str] = {}
+    for place in files_of(world):
+        chosen.setdefault((kind_of(place).pattern, Path(place).name), place)
+    return list(chosen.values())
+
+
+def test_every_file_is_of_a_kind_that_somebody_reads(made: World) -> None:
+    known = {kind_of(place).pattern for place in files_of(made)}
+    assert known == {kind.pattern for kind in KINDS}
+    assert all(kind.why for kind in KINDS if kind.expected != "told")
+
+
+def test_damage_to_one_file_of_each_kind_is_told(made: World, kept: World) -> None:
+    tally = Tally()
+    for place in one_of_each(made):
+        size = (made / place).stat().st_size
+        check_file(made, kept, place, damages(size, seed_of(place), NUM_FLIPS), tally)
+    assert tally.told > 200
+    assert tally.rebuilt > 20
+
+
+@pytest.mark.slow
+def test_damage_to_any_file_is_told(made: World, kept: World) -> None:
+    tally = Tally()
+    for place in files_of(made):
+        size = (made / place).stat().st_size
+        check_file(made, kept, place, damages(size, 1 + seed_of(place), 10), tally)
+    assert tally.told > 1_000
