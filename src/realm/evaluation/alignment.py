@@ -59,13 +59,19 @@ def read_alignment(path: Path) -> tuple[dict[str, Any], list[Line]]:
     """Return an alignment's manifest and its lines.
 
     Raises:
-        ArtifactError: the file is missing or unfinished.
+        ArtifactError: the file is missing, unfinished or damaged.
     """
     if not path.is_file():
         raise ArtifactError(f"found no file {path}, expected one of realm align")
     manifest = read_json(lines_manifest(path))
-    with path.open(encoding="utf-8") as stream:
-        return manifest, [json.loads(line) for line in stream]
+    try:
+        with path.open(encoding="utf-8") as stream:
+            lines = [json.loads(line) for line in stream]
+    except (OSError, ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path} is damaged ({error}); run `realm align` again") from None
+    if not all(isinstance(line, dict) for line in lines):
+        raise ArtifactError(f"{path} holds lines that are no objects; run `realm align` again")
+    return manifest, lines
 
 
 def title_agreement(

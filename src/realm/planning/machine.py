@@ -11,6 +11,8 @@ from realm.errors import ArtifactError, ConfigError
 
 EFFICIENCY = 0.4
 """Share of an accelerator's peak that training and embedding are assumed to reach."""
+_TOO_MUCH = (OverflowError, RecursionError)
+"""What a number or a nesting without end leads to."""
 FORMAT = 1
 
 
@@ -155,7 +157,7 @@ class Calibration:
                 f"cannot read the calibration {file}: {error.strerror}; make one on the machine "
                 "in question with `realm plan --calibrate`"
             ) from None
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, *_TOO_MUCH) as error:
             raise ArtifactError(
                 f"{file} is no calibration of this release ({error}); make it again with "
                 "`realm plan --calibrate`"
