@@ -51,7 +51,7 @@ def lines_manifest(path: Path) -> Path:
     return path.with_name(f"{path.name}.manifest.json")
 
 
-def read_lines(path: Path) -> tuple[dict[str, Any], list[Any]]:
+def read_lines(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return the manifest of a finished file, and what its lines hold.
 
     Raises:
@@ -60,8 +60,14 @@ def read_lines(path: Path) -> tuple[dict[str, Any], list[Any]]:
     manifest = read_json(lines_manifest(path))
     if (checksum := manifest.get("fingerprint")) is not None:
         check_file(path, str(checksum), remedy="make it again with --rebuild")
-    with path.open(encoding="utf-8") as stream:
-        return manifest, [json.loads(line) for line in stream]
+    try:
+        with path.open(encoding="utf-8") as stream:
+            lines = [json.loads(line) for line in stream]
+    except (OSError, ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path} is damaged ({error}); make it again with --rebuild") from None
+    if not all(isinstance(line, dict) for line in lines):
+        raise ArtifactError(f"{path} holds lines that are no objects; make it again with --rebuild")
+    return manifest, lines
 
 
 def lines_done(path: Path, request: Request, *, rebuild: bool = False) -> dict[str, Any] | None:
