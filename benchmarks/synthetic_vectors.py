@@ -13,7 +13,7 @@ from torch import Tensor
 
 from realm.index.builder import publish_vectors
 from realm.index.snapshot import Snapshot
-from realm.storage import Request
+from realm.storage import MANIFEST, Request
 
 DIM = 128
 NUM_TOPICS = 1_000
@@ -26,7 +26,9 @@ TOPIC_SEED, SHARD_SEED, QUERY_SEED = 1, 1_000, 7
 
 
 def write_snapshot(folder: Path, num_passages: int) -> Snapshot:
-    """Publish the vectors of so many passages and open them."""
+    """Publish the vectors of so many passages, where that was not done before, and open them."""
+    if (folder / MANIFEST).is_file():
+        return Snapshot.open(folder)
     request = Request(
         kind="index",
         settings={"step": 0, "shard_rows": SHARD_ROWS},

@@ -68,7 +68,7 @@ def measure(told: argparse.Namespace) -> Measured:
     folder: Path = told.work / "training_step"
     folder.mkdir(parents=True, exist_ok=True)
     queries, candidates, length = (2, 3, 48) if told.quick else (QUERIES, CANDIDATES, LENGTH)
-    batch = write_batch(corpus.store, folder, queries, candidates, length)
+    batch = write_batch(corpus.store, folder, length, queries=queries, candidates=candidates)
     names = [name for name in SCRIPTS if not told.quick or name.endswith(", whole")]
     old = environment_of("old")
     told_by: dict[str, list[Mapping[str, float]]] = {}
@@ -108,7 +108,12 @@ def measure(told: argparse.Namespace) -> Measured:
 
 
 def write_batch(
-    store: PassageStore, folder: Path, queries: int, candidates: int, length: int
+    store: PassageStore,
+    folder: Path,
+    length: int,
+    *,
+    queries: int = QUERIES,
+    candidates: int = CANDIDATES,
 ) -> dict[str, Any]:
     """Write the batch and the weights that all engines start from; return the batch."""
     rng = random.Random(0)  # noqa: S311 - draws no secret

@@ -1,6 +1,5 @@
 """REALM: pre-train a retriever and a masked language model together, answer with evidence."""
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from realm.records import Document
@@ -8,18 +7,19 @@ from realm.records import Document
 if TYPE_CHECKING:
     from realm.library.loading import load as load
 
-try:
-    __version__ = version("realm-lm")
-except PackageNotFoundError:  # run from a source tree that is not installed
-    __version__ = "0+unknown"
+    __version__: str
 
 __all__ = ["Document", "__version__", "load"]
 
 
 def __getattr__(name: str) -> object:
-    """Import `load` when it is asked for: it brings torch."""
+    """Import what is asked for: `load` brings torch, `__version__` a parser of metadata."""
     if name == "load":
         from realm.library.loading import load
 
         return load
+    if name == "__version__":
+        from realm.versions import realm_version
+
+        return realm_version()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

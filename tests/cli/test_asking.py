@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,26 @@ def test_answers_show_file_and_line_and_what_was_left_out_once(
     assert "not a .txt, .md or .jsonl file  photo.jpg:1" in first.err
     second = call("ask", QUESTION, "--docs", docs, "--model", model)
     assert (second.out, second.err) == (first.out, "")
+
+
+def test_nothing_that_an_answer_does_not_need_is_imported(
+    call: Run, docs: Path, model: Path
+) -> None:
+    """What `benchmarks/start_up.py` measures, where time does not count."""
+    asked = ["ask", QUESTION, "--docs", str(docs), "--model", str(model)]
+    assert call(*asked).code == 0
+    others = "transformers sentence_transformers sklearn spacy faiss matplotlib fastapi mcp"
+    own = "training refresh exchange serving study planning masking evaluation reporting"
+    code = (
+        f"import sys; sys.argv = ['realm', *{asked!r}]\n"
+        "from realm.cli.main import run\n"
+        "try: run()\n"
+        "except SystemExit as ended: assert not ended.code\n"
+        f"unneeded = [*{others.split()!r}, *('realm.' + name for name in {own.split()!r})]\n"
+        "print('imported:', *(name for name in unneeded if name in sys.modules))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "imported:"
 
 
 def test_json_names_file_and_line(call: Run, docs: Path, model: Path) -> None:

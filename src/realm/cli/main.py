@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from realm import __version__
 from realm.cli.options import check_ranks
 from realm.errors import RealmError
 from realm.memory import limit_kernel_cache
@@ -127,7 +126,9 @@ def _usage(error: Exception) -> str | None:
 
 def _show_version(value: bool) -> bool:
     if value:
-        typer.echo(f"realm {__version__}")
+        from realm.versions import realm_version
+
+        typer.echo(f"realm {realm_version()}")
         raise typer.Exit
     return value
 

@@ -8,16 +8,16 @@ from torch import Tensor
 
 from realm.device import CPU
 from realm.index.mapped import MappedRows
+from realm.index.scan import NO_ROW, Survivors, surviving_rows
 
 CHUNK_ROWS = 1 << 16
 """Rows scored at once: peak memory is queries x CHUNK_ROWS scores, whatever the corpus."""
-RESCORED_FLOATS = 1 << 24
-"""Numbers of the widened top-k that are gathered at once (64 MiB)."""
-BF16_UNIT = 2.0**-8
-"""Largest relative error of one rounding to bfloat16, which has 8 bits of significand."""
-FLOAT32_UNIT = 2.0**-22
-"""Largest error of three float32 sums of products (scan, rescoring, the search that is matched),
-relative to dim x norm x norm: 2**-24 each, rounded up."""
+QUERIES_AT_ONCE = 512
+"""More queries take several passes over the passages."""
+RESCORED_FLOATS = 1 << 19
+"""Numbers of the rows scored again that are gathered at once (2 MiB)."""
+SMALL_INDEX = 8
+"""An index of at most so many times k rows is searched in 32 bits at once."""
 
 
 def search(
@@ -61,17 +61,15 @@ def search_exactly(
 ) -> tuple[Float[Tensor, "queries k"], Int[Tensor, "queries k"]]:
     """Return what a float32 search returns, at the price of a 16-bit scan.
 
-    A widened top-k is found among the 16-bit vectors, its members are scored again in 32 bits
-    from `exact`, and a bound on the error of the scan certifies that no row outside could belong
-    to the top k. Queries without a certificate (rare: near-ties) are searched in 32 bits.
-
-    With q~, x~ the rounded vectors, q.x - q~.x~ = (q - q~).x + q~.(x - x~); the scan's own sum
-    is off by float32 errors and one rounding to bfloat16.
+    The scan keeps every row that its error bound cannot exclude from the top k (`realm.index.scan`)
+    and those are scored again in 32 bits. Equal vectors get equal scores, and of equal scores the
+    first rows are among the k. Queries that the scan gives up, because hundreds of rows are nearly
+    equal, are searched in 32 bits.
 
     Args:
         queries: in 32 bits.
         scan: the vectors rounded to bfloat16.
-        exact: the same in float32; only the widened top-k is touched.
+        exact: the same in float32; only rows that survive the scan are touched.
         k: how many.
         max_norm: largest norm of a row of `exact`.
         max_rounding: largest norm of a row of `exact - scan`.
@@ -80,23 +78,43 @@ def search_exactly(
         ValueError: k is not between 1 and the number of passages.
     """
     check_k(k, len(scan))
-    widened = max(4 * k, k + 32)
-    if 2 * widened >= len(scan):
+    if len(scan) <= SMALL_INDEX * k or not len(queries):
         return search(queries, exact, k)
-    scanned, rows = search(queries, scan, widened)
-    best, rows = in_order(rescore(queries, exact, rows), rows)
-    best, rows = best[:, :k].clone(), rows[:, :k].clone()
-    rounded = queries.to(scan.dtype).float()
-    error = (
-        (queries - rounded).norm(dim=-1) * max_norm
-        + rounded.norm(dim=-1) * max_rounding
-        + scanned[:, -1].abs() * BF16_UNIT
-        + queries.shape[1] * FLOAT32_UNIT * queries.norm(dim=-1) * max_norm
-    )
-    doubtful = (best[:, -1] <= scanned[:, -1] + error).nonzero()[:, 0]
-    if len(doubtful):
-        best[doubtful], rows[doubtful] = search(queries[doubtful], exact, k)
-    return best, rows
+    norms = {"max_norm": max_norm, "max_rounding": max_rounding}
+    found = [
+        _best_survivors(some, exact, surviving_rows(some, scan, k, **norms), k)
+        for some in queries.split(QUERIES_AT_ONCE)
+    ]
+    return torch.cat([best for best, _ in found]), torch.cat([rows for _, rows in found])
+
+
+def _best_survivors(
+    queries: Float[Tensor, "queries dim"],
+    exact: Float[Tensor, "passages dim"] | MappedRows,
+    survivors: Survivors,
+    k: int,
+) -> tuple[Float[Tensor, "queries k"], Int[Tensor, "queries k"]]:
+    """Return the k best of those that survived; search in 32 bits for queries that have fewer."""
+    is_row = survivors.rows != NO_ROW
+    scores = torch.full(is_row.shape, float("-inf"))
+    query, rows = is_row.nonzero()[:, 0], survivors.rows[is_row]
+    size = max(1, RESCORED_FLOATS // queries.shape[1])
+    pairs = zip(query.split(size), rows.split(size), strict=True)
+    # not a matrix product, whose sums depend on the place of a row: equal vectors score equally
+    scores[is_row] = torch.cat([(exact[r] * queries[q]).sum(dim=-1) for q, r in pairs])
+    best, found = in_order(scores, survivors.rows)
+    given_up = survivors.counts < k
+    if not bool(given_up.any()):
+        return best[:, :k], found[:, :k]
+    searched = search(queries[given_up], exact, k)
+    best, found = (_widened(table, k) for table in (best, found))
+    best[given_up], found[given_up] = searched
+    return best, found
+
+
+def _widened(table: Shaped[Tensor, "queries most"], k: int) -> Shaped[Tensor, "queries k"]:
+    """Return the first k columns, of which the last may not be there."""
+    return torch.nn.functional.pad(table, (0, max(0, k - table.shape[1])))[:, :k]
 
 
 def check_k(k: int, num_passages: int) -> None:

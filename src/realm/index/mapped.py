@@ -93,6 +93,19 @@ class MappedRows:
         """Type of the numbers."""
         return self._parts[0].dtype
 
+    @property
+    def device(self) -> torch.device:
+        """Where they lie."""
+        return self._parts[0].device
+
+    @property
+    def lies_in_pairs(self) -> bool:
+        """Whether every row's numbers can be read two at a time."""
+        return self.dim % 2 == 0 and all(
+            part.stride(1) == 1 and part.stride(0) % 2 == 0 and part.storage_offset() % 2 == 0
+            for part in self._parts
+        )
+
     def chunks(self, size: int) -> Iterator[tuple[int, Shaped[Tensor, "rows dim"]]]:
         """Yield (number of the first row, at most `size` rows as they lie on disk)."""
         for first, part in zip(self._starts, self._parts, strict=False):
