@@ -34,7 +34,7 @@ def test_a_table_has_value_spread_target_and_outcome(tmp_path: Path) -> None:
     measured(tmp_path)
     page = performance_page(PAGE, tmp_path)
     row = "against a peer | 3.25x [3, 3.5] | at least 4 | **missed** |"
-    assert page.count(f"| {row}") == 1
+    assert page.count(f"\n| {row}") == 1
     assert page.count(f"| embedding a corpus | {row}") == 1
     assert page.count("memory (4 of 10 MiB) | 0.4 | at most 0.5 | met |") == 2
     assert "| an old peer (it is not installed) | not measured |  |  |" in page
