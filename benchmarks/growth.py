@@ -89,7 +89,7 @@ def measure(told: argparse.Namespace) -> Measured:
         for verb, size in IN_PROCESSES.items()
         for name in (verb, f"{verb}, 2 processes")
     }
-    rounds = 1 if told.quick else PROCESS_ROUNDS
+    rounds = 1 if told.quick else min(told.rounds, PROCESS_ROUNDS)
     timings = interleaved(actions, rounds=rounds, warm_up=False)
     return Measured(
         figures=[

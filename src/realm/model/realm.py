@@ -201,7 +201,5 @@ def _packed_span_logits(
         for number, (start, item) in enumerate(zip(bounds, some, strict=False)):
             owners[0, start + item.first : start + item.last + 1] = number
         logits = packed.split(reader.read_packed(packed, owners))
-        found += [
-            mine[item.first : item.last + 1] for mine, item in zip(logits, some, strict=True)
-        ]
+        found += [mine[item.first : item.last + 1] for mine, item in zip(logits, some, strict=True)]
     return found
