@@ -19,7 +19,7 @@ check: $(STAMP)
 bench: $(STAMP)  ## every ratio of docs/performance.md, at most 20 minutes on two idle cores
 	-$(MAKE) .venv-old/.installed
 	-$(MAKE) .venv-peers/.installed
-	$(BIN)/python benchmarks/all.py --check
+	$(BIN)/python benchmarks/all.py --check; code=$$?; $(BIN)/python scripts/make_docs.py; exit $$code
 
 install: $(STAMP)
 

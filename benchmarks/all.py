@@ -13,9 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import RESULTS, shown
+from harness import RESULTS, ROOT, shown
 
 HERE = Path(__file__).resolve().parent
+PATIENCE_SECONDS = 1_800
+"""After which a part is stopped, and counts as failed."""
 PARTS = ("embedding", "exact_search", "training_step", "answering", "start_up", "growth")
 
 
@@ -25,13 +27,14 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--quick", action="store_true", help="smallest form, on shipped data")
     parser.add_argument("--check", action="store_true", help="exit 1 where a target is missed")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--out", type=Path, help="folder of the results")
     told = parser.parse_args()
     parts = told.parts or PARTS
     if unknown := sorted(set(parts) - set(PARTS)):
         parser.error(f"found {', '.join(unknown)}, expected parts among {', '.join(PARTS)}")
     flags = [flag for flag in ("quick", "check") if getattr(told, flag)]
-    return run_parts(parts, told.out, [f"--{flag}" for flag in flags])
+    out = told.out or (ROOT / "runs" / "bench" / "quick" if told.quick else RESULTS)
+    return run_parts(parts, out, [f"--{flag}" for flag in flags])
 
 
 def run_parts(parts: Sequence[str], out: Path, flags: Sequence[str], scripts: Path = HERE) -> int:
@@ -43,13 +46,21 @@ def run_parts(parts: Sequence[str], out: Path, flags: Sequence[str], scripts: Pa
         moved = result.read_text(encoding="utf-8") if result.is_file() else None
         result.unlink(missing_ok=True)
         command = [sys.executable, str(scripts / f"{part}.py"), "--out", str(result), *flags]
-        codes[part] = subprocess.run(command, check=False).returncode  # noqa: S603 - our own
+        codes[part] = _run(command)
         if not result.is_file() and moved is not None:
             result.write_text(moved, encoding="utf-8")  # an older result is better than none
             codes[part] = codes[part] or 1
     sys.stdout.write(summary(codes, out))
     sys.stdout.write(f"{time.perf_counter() - began:.0f} s in all\n")
     return int(any(codes.values()))
+
+
+def _run(command: Sequence[str]) -> int:
+    try:
+        return subprocess.run(command, check=False, timeout=PATIENCE_SECONDS).returncode  # noqa: S603
+    except subprocess.TimeoutExpired as error:
+        sys.stderr.write(f"{error}\n")
+        return 124
 
 
 def summary(codes: dict[str, int], out: Path) -> str:

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from corpus import add_corpus_arguments, open_corpus
 from harness import Figure, Measured, Seconds, Timings, interleaved, ratio, run_benchmark, spread
-from peer import HERE, Peer, environment_of
+from peer import HERE, OLD_MODULE, Peer, environment_of
 
 from realm.answering import Answerer
 from realm.checkpoint.checkpoints import load_model
@@ -82,7 +82,7 @@ def measure(told: argparse.Namespace) -> Measured:
             OURS: each(ours, questions),
             PLAIN: each(asked(plain, answers[PLAIN]), calls),
         }
-        if (old := environment_of("old")) is not None:
+        if (old := environment_of("old", OLD_MODULE)) is not None:
             script = HERE / "peers" / "answer_old.py"
             peer = stack.enter_context(Peer(script, str(folder / "old"), arguments[1], python=old))
             calls = [{"question": question} for question in questions]

@@ -42,6 +42,8 @@ SENTENCE = "sentence-transformers at its defaults"
 SENTENCE_16 = "sentence-transformers in 16 bits"
 PLAIN = "transformers padded to 288"
 TARGETS = {PLAIN: 4.0, SENTENCE: 3.0, SENTENCE_16: 1.6}
+ROUNDS = 5
+"""Each takes half a minute, and CPU seconds differ little."""
 REPEATS = 4
 """Products of one timing."""
 Embed = Callable[[Sequence[int]], Tensor]
@@ -138,10 +140,12 @@ def measure(told: argparse.Namespace) -> Measured:
     torch.set_num_threads(1)
     corpus = open_corpus(told)
     engines = Engines(corpus.store)
-    count = min(len(corpus.store), 3 * BATCH if told.quick else told.passages)
+    batch = 4 if told.quick else BATCH
+    count = min(len(corpus.store), 3 * batch if told.quick else told.passages)
     chosen = random.Random(0).sample(range(len(corpus.store)), count)  # noqa: S311 - no secret
-    rounds = 1 if told.quick else told.rounds
-    draws = draw_rounds(sorted(chosen, key=engines.num_characters, reverse=True), rounds + 1)
+    rounds = 1 if told.quick else min(told.rounds, ROUNDS)
+    by_length = sorted(chosen, key=engines.num_characters, reverse=True)
+    draws = draw_rounds(by_length, rounds + 1, batch)
     check_peers(engines, draws[0])
     actions = {name: in_turn(embed, draws) for name, embed in engines.by_name.items()}
     actions |= {name: product(*shape) for name, shape in PRODUCTS.items()}
@@ -179,9 +183,9 @@ def measure(told: argparse.Namespace) -> Measured:
     )
 
 
-def draw_rounds(by_length: Sequence[int], count: int) -> list[list[int]]:
+def draw_rounds(by_length: Sequence[int], count: int, batch: int = BATCH) -> list[list[int]]:
     """Return the rows of each round: three whole batches, one of each third of the lengths."""
-    batches = [list(by_length[i : i + BATCH]) for i in range(0, len(by_length), BATCH)]
+    batches = [list(by_length[i : i + batch]) for i in range(0, len(by_length), batch)]
     third = max(1, len(batches) // 3)
     thirds = [batches[start : start + third] for start in range(0, len(batches), third)][:3]
     drawn = random.Random(1)  # noqa: S311 - no secret

@@ -5,6 +5,7 @@ The peer's script runs under the other environment's Python and ends with `serve
 standard library is imported: both ends use this file.
 """
 
+import ctypes
 import gc
 import json
 import os
@@ -13,6 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -22,6 +24,8 @@ from harness import Seconds
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 STATUS = Path("/proc/self/status")
+OLD_MODULE = "transformers.models.deprecated.realm"
+"""What the environment `old` is for."""
 FORGET = Path("/proc/self/clear_refs")
 
 
@@ -136,10 +140,24 @@ def forget_peak() -> None:
     FORGET.write_text("5", encoding="utf-8")
 
 
-def environment_of(name: str) -> Path | None:
-    """Return the Python of a peers' environment (`make .venv-NAME`), None where it is missing."""
+def environment_of(name: str, module: str | None = None) -> Path | None:
+    """Return the Python of a peers' environment (`make .venv-NAME/.installed`).
+
+    Args:
+        name: of the environment.
+        module: what is wanted there.
+
+    Returns:
+        None where the environment is missing, or cannot import the module.
+    """
     python = ROOT / f".venv-{name}" / "bin" / "python"
-    return python if python.exists() else None
+    if not python.exists():
+        return None
+    if module is not None:
+        command = [str(python), "-c", f"import {module}"]
+        if subprocess.run(command, check=False).returncode:  # noqa: S603 - our own
+            return None
+    return python
 
 
 def _answer(function: Callable[..., object], arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,4 +175,7 @@ def _answer(function: Callable[..., object], arguments: Mapping[str, Any]) -> di
     finally:
         gc.enable()
     peak = max(0, memory_bytes("VmHWM") - held)
+    gc.collect()
+    with suppress(OSError, AttributeError):  # several peers wait at once, and need not hold it
+        ctypes.CDLL(None).malloc_trim(0)
     return {"result": result, "seconds": [cpu, wall], "peak_bytes": peak}

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from corpus import add_corpus_arguments, open_corpus
 from harness import Figure, Measured, Seconds, Timings, interleaved, ratio, run_benchmark
-from peer import HERE, Peer, environment_of
+from peer import HERE, OLD_MODULE, Peer, environment_of
 from safetensors.torch import save_file
 
 from realm.checkpoint.pretrained import load_pretrained
@@ -67,13 +67,15 @@ def measure(told: argparse.Namespace) -> Measured:
     corpus = open_corpus(told)
     folder: Path = told.work / "training_step"
     folder.mkdir(parents=True, exist_ok=True)
-    length = 48 if told.quick else LENGTH
-    batch = write_batch(corpus.store, folder, length)
-    old = environment_of("old")
+    queries, candidates, length = (2, 3, 48) if told.quick else (QUERIES, CANDIDATES, LENGTH)
+    batch = write_batch(corpus.store, folder, length, queries=queries, candidates=candidates)
+    names = [name for name in SCRIPTS if not told.quick or name.endswith(", whole")]
+    old = environment_of("old", OLD_MODULE)
     told_by: dict[str, list[Mapping[str, float]]] = {}
     with ExitStack() as stack:
         actions = {}
-        for name, (script, mode) in SCRIPTS.items():
+        for name in names:
+            script, mode = SCRIPTS[name]
             if name == OLD and old is None:
                 continue
             peer = stack.enter_context(
@@ -89,12 +91,12 @@ def measure(told: argparse.Namespace) -> Measured:
         timings = interleaved(actions, rounds=1 if told.quick else min(told.rounds, ROUNDS))
     real = sum(len(ids) for ids, _ in batch["joint"])
     return Measured(
-        figures=figures(timings, told_by),
+        figures=figures(names, timings, told_by),
         timings=timings,
         settings={
             "corpus": corpus.name,
-            "queries": QUERIES,
-            "candidates": CANDIDATES,
+            "queries": queries,
+            "candidates": candidates,
             "wordpieces": length,
             "real_share": round(real / (len(batch["joint"]) * length), 3),
             "masks": MASKS,
@@ -160,11 +162,13 @@ def write_batch(
 
 
 def figures(
-    timings: Mapping[str, Timings], told_by: Mapping[str, Sequence[Mapping[str, float]]]
+    names: Sequence[str],
+    timings: Mapping[str, Timings],
+    told_by: Mapping[str, Sequence[Mapping[str, float]]],
 ) -> list[Figure]:
     """Return what is compared: each peer with ours of the same mode."""
     found: list[Figure] = []
-    for peer in SCRIPTS:
+    for peer in names:
         ours = f"ours, {SCRIPTS[peer][1]}"
         if peer == ours:
             continue

@@ -25,7 +25,9 @@ class Chapter:
 
 
 SHORT = {"library/loading:load": "realm", "records:Document": "realm"}
-"""Names that a package above their module hands on."""
+"""Names that a package above their module hands on; realm.config hands on all of its rooms'."""
+ROOMS_OF_SETTINGS = ("data", "training", "index", "joint", "questions")
+"""Of the package realm.config, which hands on all of its classes."""
 CHAPTERS = (
     Chapter(
         "Ask",
@@ -99,7 +101,7 @@ CHAPTERS = (
             "evaluation/questions:read_questions",
             "checkpoint/folders:load_tokenizer",
             "encyclopedia/__init__:*",
-            "config:load_config",
+            "config/files:load_config",
         ),
     ),
     Chapter(
@@ -139,7 +141,7 @@ CHAPTERS = (
         "Settings",
         "Frozen, checked when they are made. What each setting means stands in "
         "[configuration](configuration.md), by stage.",
-        ("config:*Config",),
+        tuple(f"config/{room}:*Config" for room in ROOMS_OF_SETTINGS),
     ),
     Chapter(
         "Errors",
@@ -205,7 +207,7 @@ def _nodes(chapter: Chapter) -> Iterator[tuple[str, ast.ClassDef | Function]]:
 
 def _described(module: str, node: ast.ClassDef | Function, chapter: Chapter) -> list[str]:
     """Return the paragraphs below a name's heading."""
-    shown = SHORT.get(f"{module}:{node.name}", dotted(module))
+    shown = SHORT.get(f"{module}:{node.name}", dotted(re.sub("^config/.*", "config", module)))
     come = f"from {shown} import {node.name}"
     if not isinstance(node, ast.ClassDef):
         return [_code(come, "", "", signature(module, node)), *_paragraphs(node)]
@@ -252,9 +254,9 @@ def _table_of_fields(node: ast.ClassDef) -> list[str]:
 def _settings(chapter: Chapter) -> str:
     """Return the classes of settings as a table; their fields stand in another page."""
     rows = []
-    for module, node in _nodes(chapter):
+    for _, node in _nodes(chapter):
         first = (ast.get_docstring(node) or "").split("\n\n")[0]
-        rows.append(f"| `{dotted(module)}.{node.name}` | {_cell(first)} |")
+        rows.append(f"| `realm.config.{node.name}` | {_cell(first)} |")
     return "\n".join(["| class | what it sets |", "|---|---|", *rows])
 
 

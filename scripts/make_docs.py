@@ -149,10 +149,10 @@ def stage_config(section: str) -> type[Config]:
 
 
 def field_docs() -> dict[str, dict[str, str]]:
-    """Return class -> field -> the string that stands below the field in realm/config.py."""
-    tree = ast.parse(Path(config.__file__).read_text(encoding="utf-8"))
+    """Return class -> field -> the string that stands below the field in realm/config."""
     found: dict[str, dict[str, str]] = {}
-    for cls in tree.body:
+    files = sorted(Path(config.__file__).parent.glob("*.py"))
+    for cls in [node for file in files for node in ast.parse(file.read_text("utf-8")).body]:
         if not isinstance(cls, ast.ClassDef):
             continue
         docs = found.setdefault(cls.name, {})
@@ -184,7 +184,7 @@ def _rows(settings: Config, docs: Mapping[str, Mapping[str, str]], prefix: str =
             rows += [_row(f"{prefix}{name}", "table", "", note), *inner]
             continue
         if not told:
-            raise SystemExit(f"realm/config.py: {type(settings).__name__}.{name} has no docstring")
+            raise SystemExit(f"realm/config: {type(settings).__name__}.{name} has no docstring")
         rows.append(_row(f"{prefix}{name}", _type(field), f"`{_toml(value)}`", told))
     return rows
 

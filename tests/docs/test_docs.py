@@ -239,6 +239,12 @@ def exists(file: str, name: str) -> bool:
     if not path.is_file():
         return False
     body: list[ast.stmt] = ast.parse(path.read_text("utf-8")).body
+    for node in body:  # what a package hands on
+        if isinstance(node, ast.ImportFrom) and path.name == "__init__.py":
+            handed = [one.name for one in node.names]
+            if name.partition(".")[0] in handed:
+                module = str(node.module).removeprefix("realm.").replace(".", "/")
+                return exists(f"{module}.py", name)
     for part in name.split("."):
         found = [
             node

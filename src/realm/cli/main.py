@@ -42,6 +42,8 @@ def build_app() -> typer.Typer:
         document_commands,
         evaluating_commands,
         exchange_commands,
+        finetune_commands,
+        index_commands,
         mcp_commands,
         planning_commands,
         report_commands,
@@ -64,6 +66,8 @@ def build_app() -> typer.Typer:
     for part in (
         corpus_commands,
         training_commands,
+        finetune_commands,
+        index_commands,
         status_commands,
         report_commands,
         asking_commands,

@@ -16,6 +16,10 @@ from realm.errors import ConfigError
 if TYPE_CHECKING:
     from realm import config
 
+TRAINING = "Training"
+"""Heading of the verbs that train, and of the index, in the list of all."""
+Out = Annotated[Path, typer.Option("--out", help="Run folder to write.")]
+PassagesArgument = Annotated[Path, typer.Argument(help="Passages, from realm split.")]
 Config = Annotated[
     Path | None,
     typer.Option(

@@ -55,10 +55,8 @@ class Pack(NamedTuple):
         """Return the same on a device."""
         return self._replace(ids=self.ids.to(device), segments=self.segments.to(device))
 
-    def split(
-        self, values: Float[Tensor, "1 length *width"]
-    ) -> tuple[Float[Tensor, "sequence *width"], ...]:
-        """Return the values at each sequence's wordpieces."""
+    def split(self, values: Float[Tensor, "1 length width"]) -> tuple[Tensor, ...]:
+        """Return the values at each sequence's wordpieces (its length, width)."""
         return values[0].split(list(self.lengths))[: self.num_sequences]
 
 
