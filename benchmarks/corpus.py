@@ -6,6 +6,7 @@ passages are cut once and kept in runs/bench/, which git ignores.
 """
 
 import argparse
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +49,13 @@ def open_corpus(told: argparse.Namespace) -> Corpus:
         articles, questions = articles_file(), questions_file("test")
         name = "the encyclopedia in the package"
     folder: Path = told.work / articles.name.partition(".")[0]
-    split([articles], folder, config=SplitConfig(), tokenizer=load_tokenizer("minilm"))
+    split(
+        [articles],
+        folder,
+        config=SplitConfig(),
+        tokenizer=load_tokenizer("minilm"),
+        num_processes=1 if told.quick else len(os.sched_getaffinity(0)),
+    )
     return Corpus(
         name=name,
         store=PassageStore.open(folder),

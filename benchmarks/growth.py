@@ -61,7 +61,7 @@ SIZES: dict[str, dict[str, Sequence[int]]] = {
     },
 }
 """Vectors, articles (split and mask), passages, candidates, ranks."""
-IN_PROCESSES = {"split": 4_000, "mask": 1_500}
+IN_PROCESSES = {"split": 3_000, "mask": 1_000}
 """Articles for one and two processes: some seconds, of which a process starts in half a one."""
 PROCESS_ROUNDS = 3
 MOST_EXPONENT = 1.1
@@ -89,7 +89,7 @@ def measure(told: argparse.Namespace) -> Measured:
         for verb, size in IN_PROCESSES.items()
         for name in (verb, f"{verb}, 2 processes")
     }
-    rounds = 1 if told.quick else PROCESS_ROUNDS
+    rounds = 1 if told.quick else min(told.rounds, PROCESS_ROUNDS)
     timings = interleaved(actions, rounds=rounds, warm_up=False)
     return Measured(
         figures=[

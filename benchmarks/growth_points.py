@@ -35,7 +35,7 @@ SEARCHES, STEPS = 5, 3
 EMBED_ARTICLES = 2_000
 RANK_STEPS = (4, 16)
 """The difference of two runs is free of what starting takes."""
-RANK_SETTINGS = ("batch_size=32", "threads=1", "save_every_steps=1000", "num_eval_examples=8")
+RANK_SETTINGS = ("batch_size=32", "threads=1", "save_every_steps=1000", "eval_every_steps=1000")
 Point = tuple[float, float, float]
 """Amount, CPU seconds, wall seconds."""
 

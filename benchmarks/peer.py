@@ -24,6 +24,8 @@ from harness import Seconds
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 STATUS = Path("/proc/self/status")
+OLD_MODULE = "transformers.models.deprecated.realm"
+"""What the environment `old` is for."""
 FORGET = Path("/proc/self/clear_refs")
 
 
@@ -138,10 +140,24 @@ def forget_peak() -> None:
     FORGET.write_text("5", encoding="utf-8")
 
 
-def environment_of(name: str) -> Path | None:
-    """Return the Python of a peers' environment (`make .venv-NAME`), None where it is missing."""
+def environment_of(name: str, module: str | None = None) -> Path | None:
+    """Return the Python of a peers' environment (`make .venv-NAME/.installed`).
+
+    Args:
+        name: of the environment.
+        module: what is wanted there.
+
+    Returns:
+        None where the environment is missing, or cannot import the module.
+    """
     python = ROOT / f".venv-{name}" / "bin" / "python"
-    return python if python.exists() else None
+    if not python.exists():
+        return None
+    if module is not None:
+        command = [str(python), "-c", f"import {module}"]
+        if subprocess.run(command, check=False).returncode:  # noqa: S603 - our own
+            return None
+    return python
 
 
 def _answer(function: Callable[..., object], arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from corpus import add_corpus_arguments, open_corpus
 from harness import Figure, Measured, Seconds, Timings, interleaved, ratio, run_benchmark
-from peer import HERE, Peer, environment_of
+from peer import HERE, OLD_MODULE, Peer, environment_of
 from safetensors.torch import save_file
 
 from realm.checkpoint.pretrained import load_pretrained
@@ -70,7 +70,7 @@ def measure(told: argparse.Namespace) -> Measured:
     queries, candidates, length = (2, 3, 48) if told.quick else (QUERIES, CANDIDATES, LENGTH)
     batch = write_batch(corpus.store, folder, length, queries=queries, candidates=candidates)
     names = [name for name in SCRIPTS if not told.quick or name.endswith(", whole")]
-    old = environment_of("old")
+    old = environment_of("old", OLD_MODULE)
     told_by: dict[str, list[Mapping[str, float]]] = {}
     with ExitStack() as stack:
         actions = {}

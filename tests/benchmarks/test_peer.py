@@ -1,10 +1,11 @@
 """A peer over a pipe: its own seconds, its own memory, its failures."""
 
+import sys
 from pathlib import Path
 
 import pytest
 from harness import interleaved
-from peer import Peer, PeerError
+from peer import Peer, PeerError, environment_of
 
 WORKER = """
 import os, sys
@@ -56,3 +57,15 @@ def test_a_failing_peer_says_so_and_goes_on(script: Path) -> None:
         assert peer.call("spin", times=2).result == 2
         with pytest.raises(PeerError, match=r"worker.py ended with code 3 during die"):
             peer.call("die")
+
+
+def test_an_environment_that_lacks_what_is_wanted_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("peer.ROOT", tmp_path)
+    assert environment_of("old") is None
+    python = tmp_path / ".venv-old" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.symlink_to(sys.executable)
+    assert environment_of("old", "json") == python
+    assert environment_of("old", "no_such_module") is None

@@ -1,6 +1,7 @@
 """The tables of docs/performance.md say what the results of the benchmarks say."""
 
 import argparse
+import importlib
 import json
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def test_a_table_has_value_spread_target_and_outcome(tmp_path: Path) -> None:
     measured(tmp_path)
     page = performance_page(PAGE, tmp_path)
     row = "against a peer | 3.25x [3, 3.5] | at least 4 | **missed** |"
-    assert page.count(f"| {row}") == 1
+    assert page.count(f"\n| {row}") == 1
     assert page.count(f"| embedding a corpus | {row}") == 1
     assert page.count("memory (4 of 10 MiB) | 0.4 | at most 0.5 | met |") == 2
     assert "| an old peer (it is not installed) | not measured |  |  |" in page
@@ -59,3 +60,7 @@ def test_another_result_changes_the_page(tmp_path: Path) -> None:
 def test_a_page_without_a_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="growth"):
         performance_page(PAGE.replace("benchmark: growth", "benchmark: grown"), tmp_path)
+
+
+def test_the_page_has_every_benchmark_that_make_bench_runs() -> None:
+    assert tuple(PARTS) == importlib.import_module("all").PARTS

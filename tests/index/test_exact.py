@@ -190,12 +190,14 @@ def test_the_bound_holds_for_every_row(
 
 @settings(max_examples=150)
 @given(
+    one_by_pairs=st.booleans(),
     order=st.sampled_from(["as drawn", "best last", "best first"]),
     block_rows=st.sampled_from([16, 64, 256]),
     k=st.integers(1, 6),
     **PROBLEMS,
 )
 def test_the_true_top_k_survive_many_small_blocks(
+    one_by_pairs: bool,  # noqa: FBT001 - drawn
     order: str,
     block_rows: int,
     k: int,
@@ -212,6 +214,8 @@ def test_the_true_top_k_survive_many_small_blocks(
     k = min(k, len(passages))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scan_module, "BLOCK_SCORES", block_rows * num_queries)
+        patch.setattr(scan_module, "PAIR_DIMS", range(2, 1_000 * one_by_pairs))
+        patch.setattr(scan_module, "PAIR_ROWS", 50)
         scan = MappedRows(passages.bfloat16().tensor_split(2))
         found = surviving_rows(queries, scan, k, **norms(passages))
     truth = queries.double() @ passages.double().T
@@ -229,6 +233,16 @@ def test_the_true_top_k_survive_many_small_blocks(
             )
 
 
+@pytest.mark.parametrize("dim", [64, 128])
+def test_one_query_is_searched_as_many_are(dim: int) -> None:
+    queries, passages = problem(2, 20_000, dim, "random", 6)
+    expected = two_stage(queries, passages, 10)
+    for number in range(2):
+        scores, rows = two_stage(queries[number : number + 1], passages, 10, num_parts=3)
+        torch.testing.assert_close(scores, expected[0][number : number + 1])
+        assert torch.equal(rows, expected[1][number : number + 1])
+
+
 def test_few_rows_survive_and_are_read_in_32_bits() -> None:
     """Else the 32-bit vectors would have to stay in memory."""
     queries, passages = problem(8, 20_000, 64, "random", 5)
@@ -238,10 +252,10 @@ def test_few_rows_survive_and_are_read_in_32_bits() -> None:
 
 
 def test_of_equal_scores_the_first_rows_are_found() -> None:
-    passages = torch.ones(3_000, 4)
+    passages = torch.ones(3_000, 128)
     passages[[7, 700, 2_000, 2_999]] = 2.0
     for num_queries in (1, 3):
-        _, rows = two_stage(torch.ones(num_queries, 4), passages, 6)
+        _, rows = two_stage(torch.ones(num_queries, 128), passages, 6)
         assert rows.tolist() == [[7, 700, 2_000, 2_999, 0, 1]] * num_queries
 
 

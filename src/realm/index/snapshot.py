@@ -2,7 +2,7 @@
 
 step-500/
     scan-00000.bf16     rows x dim, bfloat16: what every search reads (256 bytes a passage)
-    exact-00000.f32     the same in float32: read for the widened top-k only
+    exact-00000.f32     the same in float32: read for the few rows that a scan cannot tell apart
     steps.i32           only of a rolling refresh: the training step of each row's parameters
     manifest.json       step, hashes of embedder and passages, checksum of each file, written last
 """
