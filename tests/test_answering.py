@@ -146,7 +146,7 @@ def test_probabilities_are_the_softmax_over_all_spans_read(
     answerer: Answerer, model: Model, store: PassageStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Reader logit + the passage's score, over every span of every passage together."""
-    monkeypatch.setattr("realm.answering.NUM_SPANS", 10_000)
+    monkeypatch.setattr("realm.reading.NUM_SPANS", 10_000)
     (answered,) = answerer.answer(QUESTIONS[:1], num_passages=3, num_answers=10_000)
     (rows, scores), *_ = answerer.retriever.retrieve(QUESTIONS[:1], 3)
     ids = store.tokenizer.encode(QUESTIONS[0]).ids
@@ -479,7 +479,7 @@ def test_the_null_passage_takes_part_in_the_softmax_of_all_spans(
     answerer: Answerer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (before,) = answerer.answer(QUESTIONS[:1])
-    answerer.reader.reads_null = True
+    answerer.passage_reader.reader.reads_null = True
     null = 40.0  # far above any span
 
     def with_null(reader: Reader, inputs: Sequence[SpanInput], budget: Budget) -> list[Any]:
@@ -488,7 +488,7 @@ def test_the_null_passage_takes_part_in_the_softmax_of_all_spans(
         assert torch.isfinite(last).sum() == 1  # of the null passage's one span
         return [*found, torch.full_like(last, null)]
 
-    monkeypatch.setattr("realm.answering.span_logits", with_null)
+    monkeypatch.setattr("realm.reading.span_logits", with_null)
     (after,) = answerer.answer(QUESTIONS[:1])
     assert after.evidence
     assert after.evidence.p_null == pytest.approx(1.0, abs=1e-3)
@@ -505,7 +505,7 @@ def test_the_null_passage_is_weighed_as_in_training_against_log_p_of_each_passag
     answerer: Answerer,
 ) -> None:
     """Scores may be large, as inner products are: only their softmax counts beside the null."""
-    answerer.reader.reads_null = True
+    answerer.passage_reader.reader.reads_null = True
     (rows, scores), *_ = answerer.retriever.retrieve(QUESTIONS[:1], 3)
 
     class Raised:
@@ -524,7 +524,7 @@ def test_the_null_passage_is_weighed_as_in_training_against_log_p_of_each_passag
     inputs = span_inputs(answerer.store, ids, [*rows, NULL_ROW], answerer.lengths.joint)
     budget = Budget(pad_id=answerer.store.tokenizer.pad_id, batch_tokens=4_096)
     with torch.no_grad():
-        *parts, null = span_logits(answerer.reader, inputs, budget)
+        *parts, null = span_logits(answerer.passage_reader.reader, inputs, budget)
     prior = torch.tensor(scores).log_softmax(dim=0)
     spans = torch.cat([(part + p).flatten() for part, p in zip(parts, prior, strict=True)])
     expected = torch.cat([spans, null[0, :1]]).softmax(dim=0)[-1]
@@ -561,7 +561,7 @@ def test_reading_in_16_bits_moves_answers_little(
 
     monkeypatch.setattr(realm.model.reader, "hidden_states", look)
     exact = answerer.answer(QUESTIONS, num_answers=200)
-    answerer.autocast = "bfloat16"
+    answerer.passage_reader.autocast = "bfloat16"
     rounded = answerer.answer(QUESTIONS, num_answers=200)
     assert set(seen) == {None, torch.bfloat16}
     for one, other in zip(exact, rounded, strict=True):
@@ -576,16 +576,16 @@ def test_16_bits_are_chosen_where_they_are_quicker(
     run: Path, monkeypatch: pytest.MonkeyPatch, *, is_quick: bool
 ) -> None:
     monkeypatch.setattr("realm.fine_tuned.has_quick_bfloat16", lambda _: is_quick)
-    assert Answerer.load(run).autocast == "none"
+    assert Answerer.load(run).passage_reader.autocast == "none"
     expected = "bfloat16" if is_quick else "none"
-    assert Answerer.load(run, autocast="auto").autocast == expected
+    assert Answerer.load(run, autocast="auto").passage_reader.autocast == expected
 
 
 def test_an_answer_does_not_depend_on_what_is_read_beside_it(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answerer = Answerer.load(run)
-    assert answerer.reader.can_pack
+    assert answerer.passage_reader.reader.can_pack
     reads: list[list[int]] = []
     read_packed = realm.model.reader.Reader.read_packed
 

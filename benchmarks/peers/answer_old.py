@@ -15,9 +15,8 @@ from transformers.models.deprecated.realm import (
 )
 
 
-def main(folder: Path, threads: int) -> None:
+def main(folder: Path) -> None:
     """Load, and answer calls."""
-    torch.set_num_threads(threads)
     tokenizer = RealmTokenizerFast.from_pretrained(folder)
     retriever = RealmRetriever.from_pretrained(folder)
     model = RealmForOpenQA.from_pretrained(folder, retriever=retriever).eval()
@@ -28,8 +27,8 @@ def main(folder: Path, threads: int) -> None:
         found = model(**inputs, answer_ids=None)
         return tokenizer.decode(found.predicted_answer_ids)
 
-    serve({"ask": ask})
+    serve({"ask": ask, "use_threads": lambda count: torch.set_num_threads(count)})
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]))

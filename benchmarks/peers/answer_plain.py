@@ -14,9 +14,8 @@ from realm.checkpoint.folders import pretrained_folder
 LONGEST, MAX_ANSWER, READ = 352, 10, 5
 
 
-def main(folder: Path, threads: int) -> None:
+def main(folder: Path) -> None:
     """Load, and answer calls."""
-    torch.set_num_threads(threads)
     minilm = str(pretrained_folder("minilm"))
     search = SentenceTransformer(minilm, device="cpu")
     tokenizer = AutoTokenizer.from_pretrained(minilm)
@@ -56,8 +55,8 @@ def main(folder: Path, threads: int) -> None:
             answers.append(pairs[row][1][first:last])
         return answers
 
-    serve({"ask": ask})
+    serve({"ask": ask, "use_threads": lambda count: torch.set_num_threads(count)})
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]))

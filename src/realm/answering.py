@@ -1,11 +1,11 @@
 """Questions -> answers with evidence: retrieve, read, rank, and say where the words stand."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -16,28 +16,19 @@ from realm.checkpoint.calibration import Calibration
 from realm.checkpoint.checkpoints import Model
 from realm.checkpoint.sources import check_vocabulary, passages_of
 from realm.corpus.store import Passages, PassageStore
-from realm.device import AUTO, device_of
+from realm.device import AUTO
 from realm.fine_tuned import AnsweringLengths, Autocast, FineTuned
-from realm.index.builder import autocast_to
 from realm.index.opening import open_snapshot
 from realm.index.snapshot import Snapshot
 from realm.mini import NAME, default_model
 from realm.model.confidence import scale_factor
-from realm.model.evidence import measure_evidence
-from realm.model.realm import Budget, span_logits
-from realm.records import Answer, AnsweredQuestion, Evidence, Progress
+from realm.reading import Found, PassageReader
+from realm.records import Answer, AnsweredQuestion, Progress
 from realm.retrieval.bm25 import Lexical, open_lexical
 from realm.retrieval.dense import DenseRetriever, Retriever
-from realm.retrieval.gathering import gather
 from realm.retrieval.hybrid import HybridRetriever
-from realm.retrieval.reading import question_ids, span_inputs
-from realm.retrieval.retriever import NULL_ROW
+from realm.retrieval.reading import question_ids
 
-NUM_SPANS = 200
-"""Most probable spans of a question that are summed by string."""
-BATCH_TOKENS = 2_048
-READ_TOGETHER = 16
-"""Questions whose passages are read together."""
 OpenIndex = Callable[[Model, PassageStore], Snapshot]
 
 
@@ -59,8 +50,10 @@ class Answerer:
         check_vocabulary(model, store)
         self.store = store
         self.snapshot = snapshot
-        self.reader = model.need_reader().eval()
         self.lengths = lengths or AnsweringLengths()
+        self.passage_reader = PassageReader(
+            model.need_reader().eval(), store, max_length=self.lengths.joint
+        )
         self.model_name = name
         self.model_fingerprint = fingerprint
         self.calibration = calibration
@@ -71,8 +64,6 @@ class Answerer:
             question_wordpieces=self.lengths.question,
         )
         self.retriever: Retriever = self.dense
-        self.autocast: Literal["bfloat16", "none"] = "none"
-        """Of the reader's matrix products."""
 
     @classmethod
     def load(
@@ -175,7 +166,7 @@ class Answerer:
             fingerprint=tuned.fingerprint,
             calibration=tuned.calibration,
         )
-        answerer.autocast = tuned.autocast
+        answerer.passage_reader.autocast = tuned.autocast
         if tuned.lexical_weight is not None:
             answerer.use_hybrid(open_words(), lexical_weight=tuned.lexical_weight)
         return answerer
@@ -257,15 +248,15 @@ class Answerer:
         nothing: list[tuple[list[int], list[float]]] = [([], [])] * len(pieces)
         retrieved = self.retriever.retrieve(questions, wanted) if len(self.store) else nothing
         found = [
-            _Found(ids, rows[:num_passages], scores[:num_passages])
+            Found(ids, rows[:num_passages], scores[:num_passages])
             for ids, (rows, scores) in zip(pieces, retrieved, strict=True)
         ]
         answered: list[AnsweredQuestion] = []
         for question, (rows, _), one, logits in zip(
-            questions, retrieved, found, self._logits(found), strict=True
+            questions, retrieved, found, self.passage_reader.logits(found), strict=True
         ):
             weights = self._weights(one.scores)
-            answers, evidence = self._best(one, weights, logits, num_answers)
+            answers, evidence = self.passage_reader.best(one, weights, logits, num_answers)
             if calibration is not None and evidence is not None and answers:
                 answers = _calibrated(answers, calibration.calibrator.probability(evidence))
             answered.append(
@@ -289,92 +280,6 @@ class Answerer:
     def _check(self, question: str) -> list[int]:
         """Return the question's wordpieces."""
         return question_ids(self.store.tokenizer, question, self.lengths.question)
-
-    @torch.no_grad()  # not in inference mode, where autocast keeps no weight that it has cast
-    def _logits(self, found: Sequence["_Found"]) -> Iterator[list[Tensor]]:
-        """Yield the logits of each question's passages, and of the null passage, if it is read.
-
-        Some questions are read together: so many that their logits fit in memory.
-        """
-        also = [NULL_ROW] if self.reader.reads_null else []
-        budget = Budget(pad_id=self.store.tokenizer.pad_id, batch_tokens=BATCH_TOKENS)
-        for start in range(0, len(found), READ_TOGETHER):
-            some = found[start : start + READ_TOGETHER]
-            inputs = [
-                span_inputs(self.store, one.ids, [*one.rows, *also], self.lengths.joint)
-                if one.rows
-                else []
-                for one in some
-            ]
-            with autocast_to(self.autocast, device_of(self.reader)):
-                logits = span_logits(self.reader, [x for mine in inputs for x in mine], budget)
-            for mine in inputs:
-                yield logits[: len(mine)]
-                del logits[: len(mine)]
-
-    @torch.inference_mode()
-    def _best(
-        self,
-        found: "_Found",
-        weighted: Float[Tensor, " rows"],
-        logits: list[Tensor],
-        num_answers: int,
-    ) -> tuple[tuple[Answer, ...], Evidence | None]:
-        """Return the most probable strings among the passages read, and what speaks for the best.
-
-        All from one softmax, as in training: the spans of all passages, each with its passage's
-        log p(z|x), and the null passage of a reader that learned it, which has no score.
-        """
-        if not found.rows:
-            return (), None
-        reads_null = self.reader.reads_null
-        null = logits.pop()[0, :1] if reads_null else torch.empty(0)
-        prior = weighted.log_softmax(dim=0)
-        flat = torch.cat(
-            [(part + log_p).reshape(-1) for part, log_p in zip(logits, prior, strict=True)]
-        )
-        if not torch.isfinite(flat).any():
-            return (), None
-        probabilities = torch.cat([flat, null]).softmax(dim=0)
-        best = probabilities[: len(flat)].topk(min(NUM_SPANS, len(flat)))
-        gathered = gather(
-            self.store,
-            found.rows,
-            best.values.tolist(),
-            best.indices.tolist(),
-            sizes=[part.numel() for part in logits],
-            widths=self.reader.max_answer_wordpieces,
-        )
-        if not gathered.totals:  # the null passage leaves nothing to any span
-            return (), None
-        evidence = measure_evidence(
-            gathered.totals,
-            gathered.best_of_passage,
-            num_read=len(found.rows),
-            best_logit=max(float(part.max()) for part in logits if part.numel()),
-            scores=found.scores,
-            overlap=self._overlap(found.ids, found.rows[0]),
-            p_null=float(probabilities[-1]) if reads_null else None,
-        )
-        return gathered.answers(weighted.softmax(dim=0), num_answers), evidence
-
-    def _overlap(self, question_ids: list[int], row: int) -> float:
-        """Return the share of the question's wordpieces that stand in a passage or its title."""
-        asked = set(question_ids)
-        held = asked.intersection(self.store.wordpieces(row).tolist())
-        held |= asked.intersection(self.store.tokenizer.encode(self.store.title(row)).ids)
-        return len(held) / len(asked)
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """A question's wordpieces, and the passages that are read for it."""
-
-    ids: list[int]
-    rows: list[int]
-    """Best first."""
-    scores: list[float]
-    """Of those passages."""
 
 
 def _calibrated(answers: tuple[Answer, ...], probability: float) -> tuple[Answer, ...]:

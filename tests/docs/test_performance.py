@@ -1,6 +1,7 @@
 """The tables of docs/performance.md say what the results of the benchmarks say."""
 
 import argparse
+import importlib
 import json
 from pathlib import Path
 
@@ -59,3 +60,7 @@ def test_another_result_changes_the_page(tmp_path: Path) -> None:
 def test_a_page_without_a_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="growth"):
         performance_page(PAGE.replace("benchmark: growth", "benchmark: grown"), tmp_path)
+
+
+def test_the_page_has_every_benchmark_that_make_bench_runs() -> None:
+    assert tuple(PARTS) == importlib.import_module("all").PARTS

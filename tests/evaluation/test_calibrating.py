@@ -151,7 +151,7 @@ def answerer(
             found.append(logits)
         return found
 
-    monkeypatch.setattr("realm.answering.span_logits", likes_towns)
+    monkeypatch.setattr("realm.reading.span_logits", likes_towns)
     monkeypatch.setattr("realm.evaluation.calibrating.LEAST", 3)
     lengths = AnsweringLengths(question=24, joint=96, num_passages=2)
     return Answerer(model, store, make_snapshot(model.towers), lengths=lengths, fingerprint="feed")
