@@ -194,8 +194,8 @@ def second_rank(points: Points) -> list[Figure]:
     return [
         Figure(
             what="step of realm ict: gain of a second rank, wall",
-            value=one["wall"] / two["wall"],
-            note="needs two idle cores",
+            value=one["wall"] / two["wall"] if two["wall"] > 0 else None,
+            note="a difference of two runs; needs two idle cores",
         ),
         Figure(
             what="step of realm ict: CPU time of two ranks over one", value=two["cpu"] / one["cpu"]

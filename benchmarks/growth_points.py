@@ -33,9 +33,9 @@ ARTICLES = "corpora/simplewiki_2021.jsonl.gz"
 and again."""
 SEARCHES, STEPS = 5, 3
 EMBED_ARTICLES = 2_000
-RANK_STEPS = (4, 16)
+RANK_STEPS = (4, 12)
 """The difference of two runs is free of what starting takes."""
-RANK_SETTINGS = ("batch_size=32", "threads=1", "save_every_steps=1000", "eval_every_steps=1000")
+RANK_SETTINGS = ("batch_size=16", "threads=1", "save_every_steps=1000", "eval_every_steps=1000")
 Point = tuple[float, float, float]
 """Amount, CPU seconds, wall seconds."""
 
@@ -128,7 +128,7 @@ def candidates(size: int, work: Path, data: Path) -> Point:
 
 
 def ranks(size: int, work: Path, data: Path) -> Point:
-    """Return seconds of a step of `realm ict` whose batch of 32 so many ranks share."""
+    """Return seconds of a step of `realm ict` whose batch of 16 so many ranks share."""
     store = passages(EMBED_ARTICLES, work, data)
     took = [timed(lambda steps=steps: train(store, work, size, steps)) for steps in RANK_STEPS]
     between = RANK_STEPS[1] - RANK_STEPS[0]
@@ -150,7 +150,7 @@ def train(store: PassageStore, work: Path, ranks: int, steps: int) -> None:
         "--out",
         str(out),
         "--init",
-        "scratch:4x256",
+        "scratch:2x256",
     ]
     subprocess.run(  # noqa: S603 - our own interpreter and arguments
         [sys.executable, *launch, *command, *settings, "--quiet"],
