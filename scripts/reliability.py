@@ -35,14 +35,21 @@ def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 def _soak(told: Content) -> str:
     counts: Mapping[str, int] = told["counts"]
-    kept = {name: n for name, n in counts.items() if not name.startswith("commands with a failed call: ")}
+    kept = {
+        name: n
+        for name, n in counts.items()
+        if not name.startswith("commands with a failed call: ")
+    }
     rows = [(name, f"{count:,}") for name, count in kept.items()]
     rows += [
         ("kinds of files damaged", f"{told['kinds_of_files_damaged']:,}"),
         ("**kills in all**", f"**{told['kills']:,}**"),
         ("**what did not hold**", f"**{len(told['findings']):,}**"),
     ]
-    about = f"`{told['command']}`: {told['minutes']:g} minutes, {told['cpu_minutes']:g} of CPU, {told['machine']}."
+    about = (
+        f"`{told['command']}`: {told['minutes']:g} minutes, {told['cpu_minutes']:g} of CPU, "
+        f"{told['machine']}."
+    )
     return f"{about}\n\n{_table(('in one soak', 'times'), rows)}"
 
 
@@ -60,14 +67,27 @@ def _attack(told: Content) -> str:
     seconds, files, rss = told["seconds"], told["files"], told["rss_mib"]
     before = told["before_mending"]
     rows = [
-        (name, f"{seconds[name]['p50']:.2f} s", f"{seconds[name]['p95']:.2f} s", f"{told['answers'][name]:,}")
+        (
+            name,
+            f"{seconds[name]['p50']:.2f} s",
+            f"{seconds[name]['p95']:.2f} s",
+            f"{told['answers'][name]:,}",
+        )
         for name in ("before", "during", "after")
     ]
     answers = _table(("the one who asks", "p50", "p95", "answers"), rows)
     facts = [
         ("questions without an answer", before["failures"], told["failures"]),
-        ("connections held 45 s after the attack", before["files"]["held_after"], files["held_after"]),
-        ("CPU seconds of the server during it", _short(before["cpu_seconds_during"]), _short(told["cpu_seconds_during"])),
+        (
+            "connections held 45 s after the attack",
+            before["files"]["held_after"],
+            files["held_after"],
+        ),
+        (
+            "CPU seconds of the server during it",
+            _short(before["cpu_seconds_during"]),
+            _short(told["cpu_seconds_during"]),
+        ),
         ("resident MiB before, after", _pair(before["rss_mib"]), _pair(rss)),
         ("seconds to stop amid it", _short(before["stop_seconds"]), _short(told["stop_seconds"])),
         ("tracebacks in the log", before["tracebacks"], told["tracebacks"]),
@@ -76,8 +96,11 @@ def _attack(told: Content) -> str:
     did = ", ".join(f"{count:,} {name}" for name, count in told["attackers_did"].items())
     missed = "; ".join(told["missed"]) or "none"
     return (
-        f"{answers}\n\nWhat {told['attackers_of_each_kind']} attackers of each slow kind did: {did}.\n\n"
-        + _table(("", "without the limits on connections", "now"), [tuple(map(str, f)) for f in facts])
+        f"{answers}\n\nWhat {told['attackers_of_each_kind']} attackers of each slow kind did: "
+        f"{did}.\n\n"
+        + _table(
+            ("", "without the limits on connections", "now"), [tuple(map(str, f)) for f in facts]
+        )
         + f"\n\nTargets missed: {missed}."
     )
 

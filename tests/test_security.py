@@ -73,7 +73,12 @@ def faults_of_call(call: ast.Call) -> Iterator[str]:
         yield "torch.load without weights_only"
     if name in {"np.load", "numpy.load"} and "allow_pickle" not in words:
         yield "numpy.load without allow_pickle"
-    if "yaml." in name and name.rpartition(".")[2] in {"load", "load_all", "unsafe_load", "full_load"}:
+    if "yaml." in name and name.rpartition(".")[2] in {
+        "load",
+        "load_all",
+        "unsafe_load",
+        "full_load",
+    }:
         yield name
 
 

@@ -179,7 +179,9 @@ def _check_zip(file: Path) -> None:
     with zipfile.ZipFile(file) as archive:
         for part in archive.infolist():
             if part.compress_type != zipfile.ZIP_STORED:
-                raise ValueError(f"its part {part.filename[:80]} is compressed, expected none that is")
+                raise ValueError(
+                    f"its part {part.filename[:80]} is compressed, expected none that is"
+                )
 
 
 def _damaged(file: Path, error: Exception) -> ArtifactError:

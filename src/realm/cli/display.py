@@ -22,9 +22,9 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from realm.readable import visible
 from realm.records import Answer, AnsweredQuestion, ClassifiedClaim, Skipped
 from realm.records import Progress as OnProgress
-from realm.readable import visible
 
 if TYPE_CHECKING:
     from realm.evaluation.table3 import Table3
@@ -286,7 +286,9 @@ def evidence(answer: Answer) -> Text:
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """Return a table whose first column is left-aligned text, the rest numbers."""
-    made = Table(title=escape(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
+    made = Table(
+        title=escape(title), title_justify="left", title_style="bold", box=None, pad_edge=False
+    )
     for number, column in enumerate(columns):
         made.add_column(column, justify="left" if number == 0 else "right")
     for row in rows:

@@ -77,9 +77,7 @@ class Service:
         await self._changes.stop()
         await self._looks.stop()
 
-    async def answer(
-        self, question: str, choices: Choices, *, client: str = ""
-    ) -> dict[str, Any]:
+    async def answer(self, question: str, choices: Choices, *, client: str = "") -> dict[str, Any]:
         """Return the answers to a question as JSON's types; clients take turns."""
         told = (await self.batcher.ask(question, choices, client=client)).as_dict()
         self.metrics.count_answer(is_refused=told["answer"] is None)
