@@ -481,6 +481,9 @@ def main() -> int:
     if told.before is not None:
         older = json.loads(told.before.read_text(encoding="utf-8"), parse_constant=lambda _: None)
         content["before_mending"] = {name: older[name] for name in COMPARED}
+    elif told.out is not None and told.out.is_file():
+        kept = json.loads(told.out.read_text(encoding="utf-8"))
+        content["before_mending"] = kept["before_mending"]
     content["missed"] = missed = [*misses(content)]
     text = json.dumps(content, indent=1)
     sys.stdout.write(text + "\n")

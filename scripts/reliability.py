@@ -83,11 +83,7 @@ def _attack(told: Content) -> str:
             before["files"]["held_after"],
             files["held_after"],
         ),
-        (
-            "CPU seconds of the server during it",
-            _short(before["cpu_seconds_during"]),
-            _short(told["cpu_seconds_during"]),
-        ),
+        ("questions answered during it", before["answers"]["during"], told["answers"]["during"]),
         ("resident MiB before, after", _pair(before["rss_mib"]), _pair(rss)),
         ("seconds to stop amid it", _short(before["stop_seconds"]), _short(told["stop_seconds"])),
         ("tracebacks in the log", before["tracebacks"], told["tracebacks"]),

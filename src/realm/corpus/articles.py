@@ -15,6 +15,7 @@ from realm.corpus.reading import (
     BAD_UTF8,
     NO_TEXT,
     OTHER_FILE,
+    OUTSIDE,
     TEXT_LIMIT,
     TOO_LONG,
     UNPARSED,
@@ -22,6 +23,7 @@ from realm.corpus.reading import (
     OnError,
     Place,
     Reading,
+    leads_out,
     shown,
     to_record,
 )
@@ -184,7 +186,9 @@ def parse_line(line: bytes, place: Place, default_id: str, reading: Reading) -> 
 def _read_folder(folder: Path, reading: Reading) -> Iterator[Found]:
     for file in _files(folder):
         name = file.relative_to(folder).as_posix()
-        if file.suffix.lower() in TEXT_FILES:
+        if leads_out(file, folder):
+            reading.skipped.add(OUTSIDE, str(Place(name, 1)))
+        elif file.suffix.lower() in TEXT_FILES:
             yield from _read_text(file, name, reading)
         else:
             reading.skipped.add(OTHER_FILE, str(Place(name, 1)))

@@ -26,6 +26,7 @@ from realm.corpus.reading import (
     Found,
     Place,
     Reading,
+    leads_out,
 )
 from realm.corpus.shards import open_shard
 from realm.corpus.split import SplitReport, store_found
@@ -90,7 +91,7 @@ def find_files(docs: Path, skipped: Skipped) -> list[TextFile]:
         inner[:] = sorted(name for name in inner if not name.startswith("."))
         for file in (Path(folder, name) for name in names if not name.startswith(".")):
             name = file.relative_to(docs).as_posix()
-            if _leads_out(file, docs):
+            if leads_out(file, docs):
                 skipped.add(OUTSIDE, str(Place(name, 1)))
             elif _is_read(name) and file.is_file():
                 found.append(TextFile(name=name, path=file))
@@ -181,16 +182,6 @@ def split_files(
         tokenizer=tokenizer,
         progress=progress,
     )
-
-
-def _leads_out(file: Path, docs: Path) -> bool:
-    """Return whether a file is a link to something that the user has not named."""
-    if not file.is_symlink():
-        return False
-    try:
-        return not file.resolve(strict=True).is_relative_to(docs.resolve())
-    except (OSError, RuntimeError):  # to nothing, or round in a circle: it is no file
-        return False
 
 
 def _is_read(name: str) -> bool:
