@@ -101,7 +101,6 @@ def test_the_command_counts_what_it_tried_and_can_try_one_input_again(tmp_path: 
         (ZeroDivisionError("x"), "ZeroDivisionError"),
         (RecursionError("x"), "RecursionError"),
         (MemoryError("x"), "MemoryError"),
-        (CorpusError("half \ud800"), "no Unicode"),
         (CorpusError("x" * 30_000), "a message of 30,000 characters"),
         (CorpusError(""), "a message of 0 characters"),
     ],
@@ -110,6 +109,12 @@ def test_what_is_not_our_own_readable_error_is_a_finding(error: Exception, told:
     with pytest.raises(FindingError, match=told):
         attack(raising(error), b"x")
     assert attack(raising(CorpusError("found x, expected y")), b"x") is False
+
+
+def test_a_message_can_be_shown_whatever_it_repeats() -> None:
+    error = CorpusError("found \ud800\u65e5")
+    assert str(error) == "found \\ud800\u65e5"
+    assert attack(raising(error), b"x") is False
 
 
 def test_an_input_that_takes_long_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:

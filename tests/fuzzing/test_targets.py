@@ -8,11 +8,13 @@ import gzip
 import json
 
 import pytest
+import torch
 from hostile.catalogue import TARGETS
 from hostile.mutations import PIECES, Edit, edited
 from hostile.target import Target, attack
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save
 
 NUM_EXAMPLES = 50
 EDITS = st.lists(
@@ -50,6 +52,10 @@ def test_an_input_is_taken_or_refused(name: str) -> None:
         attack(target, edited(seed, edits)[: target.max_bytes])
 
     try_one()
+
+
+def _packed(tensors: str) -> bytes:
+    return save({"a": torch.zeros(2)}, {"format": "1", "tensors": tensors})
 
 
 LONG = b"x" * (1 << 20)
@@ -119,6 +125,23 @@ BY_HAND: dict[str, tuple[bytes, ...]] = {
         b'\0{"embedder": 3}',
         b'\0{"x": {"bert": {}}}',
         b'\3{"step": "x"}',
+    ),
+    "manifest": (
+        b'{"format_version": 1, "kind": "passages", "settings": 3}',
+        b'{"format_version": 1, "kind": "passages", "x": ' + b"[" * 200 + b"]" * 200 + b"}",
+        b'{"format_version": "' + b"9" * 50_000 + b'"}',
+    ),
+    "alignment": (b"{\n", b"[" * 50_000, b"3\n", b'{"a": ' + b"9" * 5_000 + b"}"),
+    "report": (
+        b'{"kind": "report", "questions": [3]}',
+        b'{"kind": "' + b"a" * 50_000 + b'"}',
+    ),
+    "machine": (b'{"rates": ' + b"[" * 50_000, b'{"rates": {"a": ' + b"9" * 400 + b"}}"),
+    "packed": (
+        _packed("[]"),
+        _packed('{"a": ["b"]}'),
+        _packed("[" * 50_000),
+        _packed('{"a": "z"}'),
     ),
     "weights": (
         b"\0" + b"\xff" * 8,

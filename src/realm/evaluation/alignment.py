@@ -58,7 +58,7 @@ def read_alignment(path: Path) -> tuple[dict[str, Any], list[Line]]:
     """Return an alignment's manifest and its lines.
 
     Raises:
-        ArtifactError: the file is missing or unfinished.
+        ArtifactError: the file is missing, unfinished or damaged.
     """
     if not path.is_file():
         raise ArtifactError(f"found no file {path}, expected one of realm align")

@@ -12,6 +12,8 @@ from realm.storage import read_json, sealed
 
 EFFICIENCY = 0.4
 """Share of an accelerator's peak that training and embedding are assumed to reach."""
+_TOO_MUCH = (OverflowError, RecursionError)
+"""What a number or a nesting without end leads to."""
 FORMAT = 1
 
 
@@ -162,7 +164,7 @@ class Calibration:
             KeyError,
             TypeError,
             AttributeError,
-            OverflowError,
+            *_TOO_MUCH,
         ) as error:
             raise ArtifactError(
                 f"{file} is no calibration of this release ({error}); make it again with "

@@ -41,7 +41,7 @@ def fingerprint(path: Path) -> str:
     for file in files:
         if file in own:
             continue
-        digest.update(str(file.relative_to(path)).encode() if file != path else b"")
+        digest.update(os.fsencode(file.relative_to(path)) if file != path else b"")
         with file.open("rb") as stream:
             while block := stream.read(CHUNK_BYTES):
                 digest.update(block)
@@ -70,10 +70,13 @@ def write_plain_json(path: Path, value: object) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text so that it is whole or absent, also after a power cut."""
+    """Write a text so that it is whole or absent, also after a power cut.
+
+    Half a surrogate pair, which a name of a file may hold, is written as JSON does it.
+    """
     partial = hidden(path, "partial")
     try:
-        with partial.open("w", encoding="utf-8") as stream:
+        with partial.open("w", encoding="utf-8", errors="backslashreplace") as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())

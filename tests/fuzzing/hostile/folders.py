@@ -24,15 +24,19 @@ from realm.checkpoint.run_records import (
 )
 from realm.checkpoint.sources import SOURCES, passages_of
 from realm.checkpoint.stored import StoredWeights
+from realm.evaluation.alignment import read_alignment
+from realm.evaluation.comparing import ReportFile
 from realm.exchange.block_records import BlockRecords, write_block_records
 from realm.fine_tuned import FineTuned
 from realm.library.head import HEAD, Head, SegmentState, read_head, write_head
 from realm.model.confidence import Calibrator, calibrator_from
+from realm.planning.machine import ACCELERATORS, computed_rates
+from realm.planning.machine import Calibration as Machine
 from realm.records import Evidence
 from realm.refresh.status import run_status
 from realm.reporting.about import provenance_of, settings_of
 from realm.reporting.curves import read_curves
-from realm.storage import MANIFEST, open_folder
+from realm.storage import MANIFEST, lines_manifest, open_folder
 
 REQUEST = {
     "format_version": 1,
@@ -62,6 +66,33 @@ CALIBRATED = Calibration(
     num_passages=5,
     calibrator=CALIBRATOR,
     min_probability=0.3,
+)
+RECORD: dict[str, Any] = {
+    "id": "1",
+    "question": "a",
+    "answers": ["b"],
+    "answer_patterns": [],
+    "exact_match": 1.0,
+    "f1": 1.0,
+    "regex_match": None,
+    "rank": 1,
+    "answer_was_read": True,
+}
+REPORT: dict[str, Any] = {
+    **{name: {} for name in ("model", "corpus", "split", "settings", "metrics")},
+    "kind": "report",
+    "retriever": "realm",
+    "normalizer": "x",
+    "questions": [RECORD],
+}
+MACHINE = Machine(
+    rates=computed_rates(ACCELERATORS["a100"], network_gbits=1.0),
+    encoder="minilm",
+    threads=1,
+    hardware="x",
+    versions={"torch": "2"},
+    date="2026-01-01",
+    seconds=1.0,
 )
 PROCESS = {"state": "embedding", "beat": 3, "done": 1, "total": 2, "host": "a", "pid": 1}
 
@@ -119,6 +150,16 @@ def _checkpoint(data: bytes) -> None:
 
 def _sources(path: Path) -> None:
     passages_of(path.parent)
+
+
+def _alignment(path: Path) -> None:
+    lines_manifest(path).write_text("{}", encoding="utf-8")
+    read_alignment(path)
+
+
+def _report(path: Path) -> None:
+    for record in ReportFile.read(path).records:
+        str(record["question"])
 
 
 def _stored(data: bytes) -> None:
@@ -256,6 +297,21 @@ FOLDER_TARGETS = (
         name="sources",
         take=_in_folder("a-run", SOURCES, _sources),
         seeds=lambda: [b'{"passages": "."}', b'{"passages": "../gone"}'],
+    ),
+    Target(
+        name="alignment",
+        take=from_file("pairs.jsonl", _alignment),
+        seeds=lambda: [b'{"text": "a", "origin": 0, "passages": [{"row": 1}], "nearest": "a#0"}\n'],
+    ),
+    Target(
+        name="report",
+        take=from_file("report.json", _report),
+        seeds=lambda: [json.dumps(REPORT).encode()],
+    ),
+    Target(
+        name="machine",
+        take=from_file("machine.json", Machine.load),
+        seeds=lambda: [_written(lambda path: MACHINE.save(path))],
     ),
     Target(name="checkpoint", take=_checkpoint, seeds=_checkpoint_seeds),
     Target(name="packed", take=from_file("packed.safetensors", read_packed), seeds=_packed_seeds),
