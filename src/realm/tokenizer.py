@@ -95,7 +95,8 @@ class WordpieceTokenizer:
 
     def save(self, path: Path) -> None:
         """Write `tokenizer.json`."""
-        self._fast.save(str(path), pretty=False)
+        # Not its own `save`: on a full disk that raises a bare Exception.
+        path.write_text(self._fast.to_str(pretty=False), encoding="utf-8")
 
     @property
     def fingerprint(self) -> str:

@@ -2,10 +2,10 @@
 
 import json
 import os
+import resource
 import signal
-import tempfile
+import traceback
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.faults.layer import Layer
@@ -23,37 +23,40 @@ class Ended(NamedTuple):
     failed: list[str]
 
 
-def run_with(layer: Layer, command: Sequence[object]) -> Ended:
-    """Run a command of realm over a layer, in a child."""
-    with tempfile.TemporaryDirectory() as folder:
-        told = Path(folder) / "told.json"
-        told.touch()
-        child = os.fork()
-        if not child:
-            _run(layer, command, told)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        text = told.read_text(encoding="utf-8")
-        assert status == 0, f"{command} ended with {status}: {text}"
-        value: dict[str, Any] = json.loads(text)
-        return Ended(**value)
+def run_with(layer: Layer, command: Sequence[object], *, limit_bytes: int = -1) -> Ended:
+    """Run a command of realm over a layer, in a child.
+
+    Args:
+        layer: between the child and its files.
+        command: as for `call_realm`.
+        limit_bytes: no file may become larger: what native writers make of a full disk.
+    """
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        _run(layer, command, writer, limit_bytes)
+    os.close(writer)
+    with os.fdopen(reader, encoding="utf-8") as stream:
+        text = stream.read()
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status == 0, f"{command} ended with {status}: {text}"
+    value: dict[str, Any] = json.loads(text)
+    return Ended(**value)
 
 
-def _run(layer: Layer, command: Sequence[object], told: Path) -> None:
-    status = 1
-    handle = os.open(told, os.O_WRONLY)
+def _run(layer: Layer, command: Sequence[object], writer: int, limit_bytes: int) -> None:
+    status, told = 1, b""
     signal.alarm(LIMIT_SECONDS)  # a fork of a process with threads may hang: then it fails
     try:
         layer.install()
+        if limit_bytes >= 0:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, resource.RLIM_INFINITY))
         ended = call_realm(*command)
-        value = {
-            "code": ended.code,
-            "err": ended.err,
-            "calls": layer.calls,
-            "failed": layer.failed,
-        }
-        os.write(handle, json.dumps(value).encode())
-        status = 0
-    except BaseException as error:  # noqa: BLE001 - whatever it is, the parent tells it
-        os.write(handle, repr(error).encode())
+        value = Ended(ended.code, ended.err, layer.calls, layer.failed)
+        told, status = json.dumps(value._asdict()).encode(), 0
+    except BaseException:  # noqa: BLE001 - whatever it is, the parent tells it
+        told = traceback.format_exc().encode()
     finally:
+        with os.fdopen(writer, "wb") as stream:
+            stream.write(told)
         os._exit(status)

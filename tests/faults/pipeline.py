@@ -45,9 +45,8 @@ def make_everything(folder: Path) -> World:
         (docs / f"{article['id']}.txt").write_text(article["text"], encoding="utf-8")
     qa = ["--model", world / "qa"]
     config = ["--config", world / "settings.toml"]
-    cut = [part for one in SMALL_APPROXIMATE for part in ("--set", one)]
     for command in (
-        ["approximate", world / "index", "--out", world / "approximate", *cut],
+        approximate(world, world / "approximate"),
         ["evaluate", questions, *qa, "--out", world / "report.json", *config],
         ["evaluate", questions, *qa, "--retriever", "bm25", "--out", world / "bm25.json", *config],
         ["pack", world / "qa", "--out", world / "packed"],
@@ -75,6 +74,12 @@ def make_everything(folder: Path) -> World:
     _publish_for_builders(world)
     leave_stopped(world, world / STOPPED)
     return world
+
+
+def approximate(world: World, out: Path) -> list[object]:
+    """Return the command that makes a small approximate index."""
+    cut = [part for one in SMALL_APPROXIMATE for part in ("--set", one)]
+    return ["approximate", world / "index", "--out", out, *cut]
 
 
 def _calibration(run: Path) -> Calibration:

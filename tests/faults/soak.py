@@ -37,7 +37,7 @@ from tests.faults.trainers import (
     kill_at_random,
     orphans_end,
 )
-from tests.faults.writes import clear, content_of, differences, fail_one, written_by
+from tests.faults.writes import clear, content_of, cut_short, differences, fail_one, written_by
 from tests.towns import World, call_realm
 
 ROOT = Path(__file__).parents[2]
@@ -98,6 +98,11 @@ def fail_writes(soak: Soak, until: float) -> None:
         if name not in soak.expected:
             soak.expected[name] = commands[name].undisturbed()
         num_calls, expected = soak.expected[name]
+        if soak.chance.random() < 0.25:
+            limit_bytes = int(10 ** soak.chance.uniform(1.0, 5.5))
+            cut_short(commands[name], limit_bytes, expected)
+            soak.counts["commands with a limit on the size of files"] += 1
+            continue
         ended = fail_one(commands[name], soak.chance.randrange(num_calls), expected)
         soak.counts["calls failed"] += len(ended.failed)
         soak.counts["commands with a failed call"] += 1

@@ -10,7 +10,7 @@ import pytest
 from tests.faults.forks import Ended
 from tests.faults.layer import Layer, environment
 from tests.faults.trainers import environment as own_environment
-from tests.faults.writes import check_told, content_of, fail_one, written_by
+from tests.faults.writes import check_told, content_of, cut_short, fail_one, written_by
 from tests.towns import World
 
 SAMPLE = {"split": 3, "ict": 4, "pretrain": 4, "docs": 4, "pack": 3, "align": 3}
@@ -33,6 +33,18 @@ def test_a_call_that_fails_is_told_and_nothing_is_lost(
     for number in sampled(num_calls, SAMPLE[name]):
         told += fail_one(written, number, expected).code == 2
     assert told > 0
+
+
+@pytest.mark.parametrize("name", ["split", "mask", "docs", "pack", "approximate"])
+def test_a_file_that_cannot_become_larger_is_told_and_nothing_is_lost(
+    name: str, made: World, tmp_path: Path
+) -> None:
+    written = written_by(made, tmp_path)[name]
+    _, expected = written.undisturbed()
+    for limit_bytes in (600, 1_500):
+        told = cut_short(written, limit_bytes, expected)
+        assert told.code == 2
+        assert "too large" in told.err.lower()
 
 
 @pytest.mark.slow

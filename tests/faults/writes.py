@@ -12,6 +12,7 @@ from realm.library.library import Library
 from realm.storage import SEAL
 from tests.faults.forks import Ended, run_with
 from tests.faults.layer import CODES, Layer
+from tests.faults.pipeline import approximate
 from tests.towns import World
 
 VARYING = {"metrics.jsonl", "seconds.json"}
@@ -120,6 +121,29 @@ def fail_one(written: Written, number: int, expected: dict[str, Any]) -> Ended:
     return ended
 
 
+def cut_short(written: Written, limit_bytes: int, expected: dict[str, Any]) -> Ended:
+    """Let no file become larger than a limit, look what is told, run it again, compare.
+
+    Native writers meet a full disk in the midst of a file, too.
+
+    Args:
+        written: what is run.
+        limit_bytes: the limit.
+        expected: what is left by a run that nothing disturbs.
+    """
+    clear(written.out)
+    layer = Layer(root=str(written.out.parent))
+    ended = run_with(layer, written.command, limit_bytes=limit_bytes)
+    case = f"files of at most {limit_bytes:,} bytes: {ended.err}"
+    check_told(ended, case)
+    again = run_with(layer, written.command)
+    assert again.code == 0, f"{case}, and then {again.err}"
+    differing = differences(written.look(written.out), expected)
+    assert not differing, f"{case}: afterwards {differing}"
+    clear(written.out)
+    return ended
+
+
 def check_told(ended: Ended, case: str) -> None:
     """See that a command came to its end, or told what to do, in one line."""
     assert ended.code in {0, 2}, case
@@ -157,6 +181,9 @@ def written_by(world: World, folder: Path) -> dict[str, Written]:
         command=["docs", "add", library, *docs, "--model", world / "packed"],
         out=library,
         look=documents_of,
+    )
+    found["approximate"] = Written(
+        command=approximate(world, folder / "approximate"), out=folder / "approximate"
     )
     found["align"] = Written(
         command=[

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from realm.config import ApproximateConfig
 from realm.errors import ArtifactError
+from realm.index.builder import write_matrix
 from realm.index.exact import in_order, rescore
 from realm.index.faiss_library import fit_lists, import_faiss, nearest_rows
 from realm.index.ivfpq import choose_layout
@@ -197,7 +198,8 @@ def build_approximate(
             if progress:
                 progress(start + len(vectors), len(snapshot))
         lists.nprobe = min(config.probes, layout.lists)
-        faiss.write_index(lists, str(scratch / FILE))
+        # Not FAISS's `write_index`: on a full disk it can leave the end out and say nothing.
+        write_matrix(scratch / FILE, torch.from_numpy(faiss.serialize_index(lists)))
         built = ApproximateIndex(
             folder=out,
             snapshot=snapshot,
