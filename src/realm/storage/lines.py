@@ -60,8 +60,11 @@ def read_lines(path: Path) -> tuple[dict[str, Any], list[Any]]:
     manifest = read_json(lines_manifest(path))
     if (checksum := manifest.get("fingerprint")) is not None:
         check_file(path, str(checksum), remedy="make it again with --rebuild")
-    with path.open(encoding="utf-8") as stream:
-        return manifest, [json.loads(line) for line in stream]
+    try:
+        with path.open(encoding="utf-8") as stream:
+            return manifest, [json.loads(line) for line in stream]
+    except (OSError, ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path} is damaged ({error}); make it again with --rebuild") from None
 
 
 def lines_done(path: Path, request: Request, *, rebuild: bool = False) -> dict[str, Any] | None:
