@@ -10,6 +10,7 @@ import json
 import pytest
 import torch
 from hostile.catalogue import TARGETS
+from hostile.folders import CALIBRATED
 from hostile.mutations import PIECES, Edit, edited
 from hostile.target import Target, attack
 from hypothesis import HealthCheck, Phase, given, settings
@@ -110,7 +111,8 @@ BY_HAND: dict[str, tuple[bytes, ...]] = {
         b"\2" + b'{"step": true, "loss": NaN}\n{"step": 1, "loss": Infinity}\n',
     ),
     "calibration": (
-        b'{"kind": "calibration", "format_version": 1, "num_passages": Infinity}',
+        json.dumps({**CALIBRATED.as_json(), "num_passages": 1e400}).encode(),
+        json.dumps({**CALIBRATED.as_json(), "min_probability": 10**400}).encode(),
         b"{" + b'"a":{' * 90_000,
     ),
     "library-head": (

@@ -169,7 +169,7 @@ def open_folder(folder: Path, kind: str) -> dict[str, Any]:
         )
     if manifest.get("kind") != kind:
         raise ArtifactError(
-            f"{folder} holds {_short(manifest.get('kind'))}, expected {kind!r}; "
+            f"{folder} holds {str(manifest.get('kind'))[:40]!r}, expected {kind!r}; "
             "are two arguments in the wrong order?"
         )
     for part in ("settings", "inputs", "content"):

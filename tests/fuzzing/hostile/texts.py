@@ -127,6 +127,11 @@ def _wikitext(data: bytes) -> None:
         text.encode()
 
 
+def _sentences(path: Path) -> None:
+    for sentence in read_sentences(path):
+        "".join([sentence.text, *sentence.answers]).encode()
+
+
 def _pretagged(path: Path) -> None:
     tagger = PretaggedTagger(path)
     text = "Fermat was born in Toulouse."
@@ -211,7 +216,7 @@ TEXT_TARGETS = (
     _seeded("split", _split, b"One sentence. Two! " * 20, "e\u0301\u65e5\u672c\u3002".encode() * 9),
     _seeded("questions", from_file("questions.jsonl", read_questions), QUESTIONS),
     _seeded("claims", from_file("claims.jsonl", read_claims), CLAIMS),
-    _seeded("sentences", from_file("sentences.jsonl", read_sentences), SENTENCES),
+    _seeded("sentences", from_file("sentences.jsonl", _sentences), SENTENCES),
     _seeded("pretagged", from_file("spans.jsonl", _pretagged), SPANS),
     _seeded("config", from_file("config.toml", _config), CONFIG),
     _seeded("override", _override, b"refresh.every_steps=5", b"steps = 1_000", b"marginal=token"),
