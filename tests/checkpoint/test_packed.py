@@ -35,6 +35,13 @@ def test_a_matrix_comes_back_within_half_a_step_of_its_row(tmp_path: Path) -> No
     assert torch.equal(found[7], torch.zeros(40))
 
 
+def test_equal_parameters_give_equal_files(tmp_path: Path) -> None:
+    """The library writes a header in an order of its own, another one each time."""
+    for number in range(8):
+        write_packed({"layer.weight": matrix(), "bias": torch.ones(3)}, tmp_path / str(number))
+    assert len({(tmp_path / str(number)).read_bytes() for number in range(8)}) == 1
+
+
 def test_the_largest_value_of_a_row_is_127() -> None:
     numbers, step = to_8_bits(torch.tensor([[1.0, -2.0, 0.5], [0.0, 0.0, 0.0]]))
     assert numbers.tolist() == [[64, -127, 32], [0, 0, 0]]

@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import load_file
 
 from realm.answering import Answerer
-from realm.checkpoint.calibration import Calibration, save_calibration
+from realm.checkpoint.calibration import CALIBRATION, Calibration, save_calibration
 from realm.checkpoint.checkpoints import (
     Model,
     checkpoint_folder,
@@ -99,17 +99,20 @@ def test_it_says_how_the_passages_were_cut_and_what_the_run_was_made_with(
     assert settings == {**SETTINGS, "weights": "int8", "defaults": settings["defaults"]}
 
 
-def test_a_calibration_comes_along_and_speaks_for_the_packed_model(
-    run: Path, store: PassageStore, tmp_path: Path
-) -> None:
-    made = Calibration(
+def _calibration(run: Path) -> Calibration:
+    return Calibration(
         model_fingerprint=str(read_json(find_checkpoint(run) / MANIFEST)["fingerprint"]),
         retriever="dense",
         num_passages=5,
         calibrator=Calibrator(names=(), means=(), scales=(), weights=(), bias=-20.0),
         min_probability=0.5,
     )
-    save_calibration(run, made)
+
+
+def test_a_calibration_comes_along_and_speaks_for_the_packed_model(
+    run: Path, store: PassageStore, tmp_path: Path
+) -> None:
+    save_calibration(run, _calibration(run))
     answerer = Answerer.load(pack_run(run, tmp_path / "small").folder, passages=store.folder)
     assert answerer.why_uncalibrated is None
     assert answerer.answer(["where was fermat born"])[0].is_refused
@@ -152,3 +155,12 @@ def test_a_run_without_a_reader_is_refused(model: Model, tmp_path: Path) -> None
     with pytest.raises(ConfigError, match="this run has no reader"):
         pack_run(tmp_path / "ict", tmp_path / "small")
     assert not (tmp_path / "small").exists()
+
+
+def test_a_pack_that_was_cut_short_of_its_calibration_gets_it(run: Path, tmp_path: Path) -> None:
+    save_calibration(run, _calibration(run))
+    out = pack_run(run, tmp_path / "small").folder
+    told = (out / CALIBRATION).read_bytes()
+    (out / CALIBRATION).unlink()  # as a kill after the rename leaves it
+    assert pack_run(run, tmp_path / "small").already_done
+    assert (out / CALIBRATION).read_bytes() == told

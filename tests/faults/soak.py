@@ -47,7 +47,7 @@ NUM_FUZZ_TARGETS = 12
 TURN_SECONDS = 60.0
 """Each part has its turn for about this long, again and again."""
 ASYNC_STEPS = 120
-CHANGING_SECONDS = 1.5
+CHANGING_SECONDS = 4.0
 """Of a server's life, at most, before it is killed."""
 
 
@@ -281,7 +281,7 @@ def _is_killed(command: list[object], seconds: float) -> bool:
 
 def _note(soak: Soak, finding: str) -> None:
     """Keep what does not hold; start again from what is whole."""
-    soak.findings.append(finding)
+    soak.findings.append(finding[:1_000])
     _say(f"FOUND {finding}")
     shutil.rmtree(soak.world.folder)
     shutil.copytree(soak.kept.folder, soak.world.folder)
