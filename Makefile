@@ -24,8 +24,9 @@ bench: $(STAMP)  ## every ratio of docs/performance.md, at most 20 minutes on tw
 	-$(MAKE) .venv-peers/.installed
 	$(BIN)/python benchmarks/all.py --check; code=$$?; $(BIN)/python scripts/make_docs.py; exit $$code
 
-soak: $(STAMP)  ## kills, full disks and damaged files for MINUTES (30); writes benchmarks/results/soak.json
+soak: $(STAMP)  ## kills, full disks, damaged files for MINUTES (30), then the server attacked; figures in benchmarks/results
 	OMP_NUM_THREADS=1 PYTHONPATH=src:. $(BIN)/python -m tests.faults.soak --minutes $(MINUTES) --seed $(SEED)
+	OMP_NUM_THREADS=1 PYTHONPATH=src $(BIN)/python benchmarks/serving_attack.py --check --out benchmarks/results/serving-attack.json
 
 install: $(STAMP)
 

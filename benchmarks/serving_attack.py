@@ -8,7 +8,8 @@ another process with another address of this machine (127.0.0.66, Linux). They h
 and drip heads, bodies and uploads, never read what they asked for, send what is no HTTP, huge or
 malformed requests, and questions whose answers they do not wait for. They keep their connections
 when the attack is over: the server has to let them go by itself. Then the attack begins again, and
-the server is told to stop. With --check the exit code is 1 where a target is missed.
+the server is told to stop. With --check the exit code is 1 where a target is missed. Another
+release is attacked with PYTHONPATH=ITS/src; --before keeps its figures beside these.
 """
 
 import argparse
@@ -35,6 +36,11 @@ from statistics import quantiles
 from typing import Any
 
 ATTACKER = "127.0.0.66"
+COMPARED = (
+    *("seconds", "answers", "failures", "files", "rss_mib", "cpu_seconds_during"),
+    *("stop_seconds", "tracebacks", "log_bytes", "load_average"),
+)
+"""Of an older release's figures."""
 TARGETS = {
     "failures": 0,
     "p95_during_seconds": 5.0,
@@ -395,7 +401,10 @@ def measure(target: Target, seconds: float, each: int, settle_seconds: float) ->
 
 def misses(content: dict[str, Any]) -> Iterator[str]:
     """Yield each target that was missed."""
-    seconds = content["seconds"]
+    seconds = {
+        name: {cut: float("inf") if value is None else value for cut, value in told.items()}
+        for name, told in content["seconds"].items()
+    }
     statuses: dict[str, int] = content["attackers_were_told"]
     found = {
         "failures": content["failures"],
@@ -417,10 +426,21 @@ def misses(content: dict[str, Any]) -> Iterator[str]:
         yield "the attackers did nothing"
 
 
-def percentiles(values: list[float]) -> dict[str, float]:
-    """Return p50 and p95."""
+def commit() -> str:
+    """Return the commit that is checked out."""
+    told = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],  # noqa: S607
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return told.stdout.strip()
+
+
+def percentiles(values: list[float]) -> dict[str, float | None]:
+    """Return p50 and p95; None: too few were answered."""
     if len(values) < 2:
-        return {"p50": float("inf"), "p95": float("inf")}
+        return {"p50": None, "p95": None}
     cuts = quantiles(values, n=20, method="inclusive")
     return {"p50": cuts[9], "p95": cuts[18]}
 
@@ -431,6 +451,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0, help="of the attack")
     parser.add_argument("--each", type=int, default=200, help="attackers of each kind")
     parser.add_argument("--attack", help=argparse.SUPPRESS)
+    parser.add_argument("--before", type=Path, help="figures of an older release, kept beside")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--check", action="store_true")
     told = parser.parse_args()
@@ -451,11 +472,18 @@ def main() -> int:
     content = {
         "python": platform.python_version(),
         "cores": os.cpu_count(),
+        "commit": commit(),
         "open_files_allowed": most,
         "load_average": os.getloadavg()[0],
         "targets": TARGETS,
         **content,
     }
+    if told.before is not None:
+        older = json.loads(told.before.read_text(encoding="utf-8"), parse_constant=lambda _: None)
+        content["before_mending"] = {name: older[name] for name in COMPARED}
+    elif told.out is not None and told.out.is_file():
+        kept = json.loads(told.out.read_text(encoding="utf-8"))
+        content["before_mending"] = kept["before_mending"]
     content["missed"] = missed = [*misses(content)]
     text = json.dumps(content, indent=1)
     sys.stdout.write(text + "\n")

@@ -46,7 +46,10 @@ def _soak(told: Content) -> str:
         ("**kills in all**", f"**{told['kills']:,}**"),
         ("**what did not hold**", f"**{len(told['findings']):,}**"),
     ]
-    about = f"`{told['command']}`: {told['minutes']:g} minutes, {told['cpu_minutes']:g} of CPU, {told['machine']}."
+    about = (
+        f"`{told['command']}`: {told['minutes']:g} minutes, {told['cpu_minutes']:g} of CPU, "
+        f"{told['machine']}."
+    )
     return f"{about}\n\n{_table(('in one soak', 'times'), rows)}"
 
 
@@ -80,11 +83,7 @@ def _attack(told: Content) -> str:
             before["files"]["held_after"],
             files["held_after"],
         ),
-        (
-            "CPU seconds of the server during it",
-            _short(before["cpu_seconds_during"]),
-            _short(told["cpu_seconds_during"]),
-        ),
+        ("questions answered during it", before["answers"]["during"], told["answers"]["during"]),
         ("resident MiB before, after", _pair(before["rss_mib"]), _pair(rss)),
         ("seconds to stop amid it", _short(before["stop_seconds"]), _short(told["stop_seconds"])),
         ("tracebacks in the log", before["tracebacks"], told["tracebacks"]),
@@ -93,7 +92,8 @@ def _attack(told: Content) -> str:
     did = ", ".join(f"{count:,} {name}" for name, count in told["attackers_did"].items())
     missed = "; ".join(told["missed"]) or "none"
     return (
-        f"{answers}\n\nWhat {told['attackers_of_each_kind']} attackers of each slow kind did: {did}.\n\n"
+        f"{answers}\n\nWhat {told['attackers_of_each_kind']} attackers of each slow kind did: "
+        f"{did}.\n\n"
         + _table(
             ("", "without the limits on connections", "now"), [tuple(map(str, f)) for f in facts]
         )

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from realm.checkpoint.stored import StoredWeights
+from realm.corpus.articles import read_articles
 from realm.corpus.folder import find_files
 from realm.corpus.reading import OUTSIDE
 from realm.errors import ArtifactError, ConfigError
@@ -139,6 +140,9 @@ def test_links_lead_nowhere_out_of_a_folder_of_documents(tmp_path: Path) -> None
         "passwd.txt:1",
         "relative.md:1",
     ]
+    skipped = Skipped()
+    assert {one.id for one in read_articles([docs], skipped=skipped)} == {"own.txt", "within.txt"}
+    assert skipped.counts[OUTSIDE] == 4
     (tmp_path / "link").symlink_to(docs)  # the folder that is named may be one itself
     assert len(find_files(tmp_path / "link", Skipped())) == 2
     assert [file.path for file in find_files(docs / "out.txt", Skipped())] == [docs / "out.txt"]

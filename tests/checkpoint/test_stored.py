@@ -130,7 +130,7 @@ def test_a_part_that_is_no_weights_file_beside_the_index_is_refused(
     (folder / "run.py").write_text("raise SystemExit")
     index = {"weight_map": {"w": name}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(ArtifactError, match="names the file .*, expected"):
+    with pytest.raises(ArtifactError, match=r"names the file .*, expected"):
         StoredWeights.open(folder)
 
 

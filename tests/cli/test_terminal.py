@@ -10,8 +10,8 @@ from realm.cli import display, main, options
 from realm.errors import CorpusError
 from realm.library.results import (
     Answered,
-    PlaceInDocument,
     PlacedAnswer,
+    PlaceInDocument,
     ReadPassage,
     SearchResult,
 )
@@ -44,7 +44,7 @@ def answer() -> Answer:
 
 @pytest.mark.parametrize("is_terminal", [True, False])
 def test_answers_do_not_control_a_terminal(
-    monkeypatch: pytest.MonkeyPatch, is_terminal: bool
+    monkeypatch: pytest.MonkeyPatch, *, is_terminal: bool
 ) -> None:
     console = display._console(is_terminal=is_terminal, stderr=False)
     console.file = written = io.StringIO()

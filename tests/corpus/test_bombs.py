@@ -8,6 +8,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -72,12 +73,12 @@ def read_in_child(path: Path) -> tuple[str, float]:
 def zeros(path: Path, size: int) -> None:
     """Write so many zero bytes."""
     block = bytes(MIB)
-    opened: dict[str, Callable[..., object]] = {
-        ".gz": lambda: gzip.open(path, "wb", compresslevel=9),
-        ".bz2": lambda: bz2.open(path, "wb", compresslevel=1),
-        ".zst": lambda: zstandard.open(path, "wb"),
+    opened: dict[str, Callable[..., Any]] = {
+        ".gz": gzip.open,
+        ".bz2": bz2.open,
+        ".zst": zstandard.open,
     }
-    with opened[path.suffix]() as stream:  # type: ignore[attr-defined]
+    with opened[path.suffix](path, "wb") as stream:
         for _ in range(size // MIB):
             stream.write(block)
 
@@ -190,7 +191,7 @@ def test_a_parquet_value_longer_than_any_text(tmp_path: Path) -> None:
 
 
 def test_weights_that_expand(tmp_path: Path) -> None:
-    """torch writes the parts of its files as they are; compressed ones are no file of torch."""
+    """Torch writes the parts of its files as they are; compressed ones are no file of torch."""
     path = tmp_path / "pytorch_model.bin"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", b"\x80\x02}q\x00.")

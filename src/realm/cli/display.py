@@ -22,9 +22,9 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from realm.readable import visible
 from realm.records import Answer, AnsweredQuestion, ClassifiedClaim, Skipped
 from realm.records import Progress as OnProgress
-from realm.readable import visible
 
 if TYPE_CHECKING:
     from realm.evaluation.table3 import Table3

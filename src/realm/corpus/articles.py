@@ -16,6 +16,7 @@ from realm.corpus.reading import (
     BAD_UTF8,
     NO_TEXT,
     OTHER_FILE,
+    OUTSIDE,
     TEXT_LIMIT,
     TOO_LONG,
     UNPARSED,
@@ -23,6 +24,7 @@ from realm.corpus.reading import (
     OnError,
     Place,
     Reading,
+    leads_out,
     shown,
     to_record,
     written_name,
@@ -201,6 +203,8 @@ def _read_folder(folder: Path, reading: Reading) -> Iterator[Found]:
         if (written := written_name(name)) != name:
             found, expected = f"the name {written}", "one in UTF-8"
             reading.malformed(BAD_NAME, Place(written, 1), found=found, expected=expected)
+        elif leads_out(file, folder):
+            reading.skipped.add(OUTSIDE, str(Place(name, 1)))
         elif file.suffix.lower() in TEXT_FILES:
             yield from _read_text(file, name, reading)
         else:

@@ -27,6 +27,7 @@ from realm.corpus.reading import (
     Found,
     Place,
     Reading,
+    leads_out,
     written_name,
 )
 from realm.corpus.shards import open_shard
@@ -95,7 +96,7 @@ def find_files(docs: Path, skipped: Skipped) -> list[TextFile]:
             name = file.relative_to(docs).as_posix()
             if (written := written_name(name)) != name:
                 skipped.add(BAD_NAME, str(Place(written, 1)))
-            elif _leads_out(file, docs):
+            elif leads_out(file, docs):
                 skipped.add(OUTSIDE, str(Place(name, 1)))
             elif _is_read(name) and file.is_file():
                 found.append(TextFile(name=name, path=file))
@@ -186,16 +187,6 @@ def split_files(
         tokenizer=tokenizer,
         progress=progress,
     )
-
-
-def _leads_out(file: Path, docs: Path) -> bool:
-    """Return whether a file is a link to something that the user has not named."""
-    if not file.is_symlink():
-        return False
-    try:
-        return not file.resolve(strict=True).is_relative_to(docs.resolve())
-    except (OSError, RuntimeError):  # to nothing, or round in a circle: it is no file
-        return False
 
 
 def _is_read(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from realm.errors import CorpusError
@@ -94,6 +95,16 @@ class Reading:
         else:
             self._ids.add(article.id)
             return True
+        return False
+
+
+def leads_out(file: Path, folder: Path) -> bool:
+    """Return whether a file of a folder is a link to something that the user has not named."""
+    if not file.is_symlink():
+        return False
+    try:
+        return not file.resolve(strict=True).is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # to nothing, or round in a circle: it is no file
         return False
 
 

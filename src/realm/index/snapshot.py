@@ -45,7 +45,7 @@ class Snapshot:
 
     @classmethod
     def open(cls, folder: Path, *, verify: bool = False) -> "Snapshot":
-        """Map a snapshot, its checksums compared (see `realm.storage.checking`).
+        """Map a snapshot, its checksums compared.
 
         Args:
             folder: as published.

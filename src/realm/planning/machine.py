@@ -158,11 +158,6 @@ class Calibration:
             rates = MachineRates(**numbers)
             found = values.pop("format")
             loaded = cls(rates=rates, **values)
-        except OSError as error:
-            raise ConfigError(
-                f"cannot read the calibration {file}: {error.strerror}; make one on the machine "
-                "in question with `realm plan --calibrate`"
-            ) from None
         except (
             ArtifactError,
             ValueError,

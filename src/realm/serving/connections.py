@@ -16,7 +16,7 @@ from typing import Any
 
 import h11
 from uvicorn import Config
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from realm.serving.gate import Buckets
 from realm.serving.settings import Limits
@@ -164,7 +164,7 @@ class Connection(H11Protocol):
 
     def is_waited_for(self) -> bool:
         """Return whether the client is to do something: bring a request, or take a response."""
-        is_served = self.cycle is not None and not self.cycle.response_complete
+        is_served = self._cycle is not None and not self._cycle.response_complete
         return not is_served or self.cycle.more_body or self._num_unsent() > 0
 
     def is_overdue(self, now: float) -> bool:
@@ -178,7 +178,7 @@ class Connection(H11Protocol):
             `head_seconds`, or less was taken of a response than `bytes_per_second`.
         """
         limits = self.all.limits
-        is_served = self.cycle is not None and not self.cycle.response_complete
+        is_served = self._cycle is not None and not self._cycle.response_complete
         if not is_served and not self._num_unsent() and now - self._since > limits.head_seconds:
             return True
         return self._is_stuck(now)
@@ -214,10 +214,15 @@ class Connection(H11Protocol):
             h11.EndOfMessage(),
         ):
             self.transport.write(self.conn.send(event) or b"")
-        if self.cycle is not None:  # its body was broken off
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+        if self._cycle is not None:  # its body was broken off
+            self._cycle.disconnected = True
+            self._cycle.message_event.set()
         self.transport.close()
+
+    @property
+    def _cycle(self) -> RequestResponseCycle | None:
+        """The newest request; None: there was none yet."""
+        return self.cycle
 
     def _is_stuck(self, now: float) -> bool:
         """Return whether the client took too little since the last look but one."""

@@ -80,8 +80,8 @@ class Site:
         sent: list[dict[str, Any]] = []
 
         async def receive() -> dict[str, Any]:
-            if not waiting:
-                return {"type": "http.disconnect"}
+            if not waiting:  # the client stays until it is answered
+                await asyncio.Event().wait()
             piece, is_more = waiting.pop(0)
             return {"type": "http.request", "body": piece, "more_body": is_more}
 
