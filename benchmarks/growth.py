@@ -62,7 +62,7 @@ SIZES: dict[str, dict[str, Sequence[int]]] = {
 }
 """Vectors, articles (split and mask), passages, candidates, ranks."""
 IN_PROCESSES = {"split": 3_000, "mask": 1_000}
-"""Articles for one and two processes: some seconds, of which a process starts in half a one."""
+"""Articles for one and two processes: some seconds of work, beside which starting is little."""
 PROCESS_ROUNDS = 3
 MOST_EXPONENT = 1.1
 TWO_PROCESSES = 1.5

@@ -43,8 +43,9 @@ relative to dim x norm x norm: 2**-24 each, rounded up."""
 LOWER_HALF_UNIT = 2.0**-7
 """Most by which 16 more bits of significand behind a bfloat16 change it, relative to it."""
 PAIR_DIMS = range(66, 161)
-"""Where `_OneQuery` is faster than a product with one column: 32 against 40 ms for 256 MB at 128
-dimensions, but 47 against 30 ms at 384, and 37 against 17 ms at 64."""
+"""Where `_OneQuery` is used. Measured against a product with one column: 32 against 42 ms at 128
+dimensions (256 MB), but 47 against 30 at 384 (230 MB) and 5.9 against 3.1 at 64 (38 MB). The ends
+are set between these, not measured."""
 PAIR_ROWS = 1 << 12
 """Rows of which `_OneQuery` unpacks a half at once: 1 MiB for 128 dimensions."""
 
