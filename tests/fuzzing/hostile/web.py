@@ -31,7 +31,7 @@ def site() -> Site:
     """Return the application over a tiny model with two documents."""
     from realm.records import Document
 
-    model = open_realm()
+    model = open_realm("site")
     model.add_documents([Document(id=name, text=text) for name, text in DOCUMENTS])
     return Site(model, when_closed=model.close)
 

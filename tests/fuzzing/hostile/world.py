@@ -71,11 +71,11 @@ def encoder() -> Path:
     return folder
 
 
-def open_realm() -> Any:
-    """Return the model over an empty library."""
+def open_realm(library: str) -> Any:
+    """Return the model over an empty library of this name."""
     import realm
 
-    return realm.load(packed_model(), library=scratch() / "library", encoder=encoder())
+    return realm.load(packed_model(), library=scratch() / library, encoder=encoder())
 
 
 def _model(*parts: str) -> Any:
