@@ -55,12 +55,17 @@ def _soak(told: Content) -> str:
 
 def _fuzzing(told: Content) -> str:
     rows = [
-        (name, f"{one['tried']:,}", f"{one['taken']:,}", "1" if one["finding"] else "0")
-        for name, one in told["targets"].items()
+        (
+            f"{len(run['targets'])} ways in, {run['seconds_for_each_target']:g} s each, "
+            f"{run['engine']}, seed {run['seed']}",
+            f"{run['tried']:,}",
+            f"{sum(one['taken'] for one in run['targets'].values()):,}",
+            f"{run['findings']:,}",
+        )
+        for run in told.get("runs", [told])
     ]
     rows.append(("**all**", f"**{told['tried']:,}**", "", f"**{told['findings']:,}**"))
-    about = f"{told['seconds_for_each_target']:g} s each, {told['engine']}, seed {told['seed']}."
-    return f"{about}\n\n{_table(('way in', 'inputs', 'taken', 'findings'), rows)}"
+    return _table(("search", "inputs", "taken", "findings"), rows)
 
 
 def _attack(told: Content) -> str:
