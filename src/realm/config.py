@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from realm.errors import ConfigError
 
 C = TypeVar("C", bound="Config")
+MAX_SHOWN = 200
+"""Characters of what was found, in a message."""
 SECTIONS = (
     *("split", "mask", "ict", "mlm", "index", "approximate"),
     *("pretrain", "finetune", "classify", "evaluate", "calibrate"),
@@ -584,7 +586,9 @@ def parse_override(override: str) -> tuple[list[str], object]:
     """
     key, equals, text = override.partition("=")
     if not equals:
-        raise ConfigError(f"--set {override!r}: expected key=value, e.g. --set batch_size=16")
+        raise ConfigError(
+            f"--set {_short(repr(override))}: expected key=value, e.g. --set batch_size=16"
+        )
     return key.strip().split("."), _parse_value(text.strip())
 
 
@@ -600,17 +604,21 @@ def read_toml(file: Path) -> dict[str, Any]:
         raise ConfigError(f"found no config file {file}") from None
     except OSError as error:
         raise ConfigError(f"cannot read {file}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also bytes that are no text, endless numbers
         raise ConfigError(f"{file} is not TOML: {error}") from None
 
 
 def _read_section(file: Path, section: str) -> dict[str, Any]:
     found = read_toml(file)
     if unknown := sorted(found.keys() - {*SECTIONS, section}):
-        raise ConfigError(f"{file} has no use for {unknown}; there are tables {list(SECTIONS)}")
+        raise ConfigError(
+            f"{file} has no use for {_short(str(unknown))}; there are tables {list(SECTIONS)}"
+        )
     table = found.get(section, {})
     if not isinstance(table, dict):
-        raise ConfigError(f"{file}: found {section} = {table!r}, expected a table [{section}]")
+        raise ConfigError(
+            f"{file}: found {section} = {_short(repr(table))}, expected a table [{section}]"
+        )
     return cast("dict[str, Any]", table)
 
 
@@ -625,7 +633,7 @@ def _assign(table: dict[str, Any], keys: list[str], value: object) -> None:
 def _parse_value(text: str) -> object:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return None if text.lower() in {"none", "null"} else text
 
 
@@ -644,5 +652,10 @@ def _explain(cls: type[Config], error: dict[str, Any]) -> str:
             inner = owner.model_fields[str(part)].annotation if part in owner.model_fields else None
             if isinstance(inner, type) and issubclass(inner, Config):
                 owner = inner
-        return f"there is no setting {place!r}; there are {sorted(owner.model_fields)}"
-    return f"{place or 'settings'}: found {error['input']!r}, {error['msg']}"
+        return f"there is no setting {_short(repr(place))}; there are {sorted(owner.model_fields)}"
+    return f"{_short(place) or 'settings'}: found {_short(repr(error['input']))}, {error['msg']}"
+
+
+def _short(text: str) -> str:
+    """Return a text as a message shows it."""
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."

@@ -23,6 +23,10 @@ without a traceback and exits with 2.
 class RealmError(Exception):
     """Base class: `except RealmError` catches what a caller can act on."""
 
+    def __str__(self) -> str:
+        r"""Return the message; half a surrogate pair in what was found is shown as `\ud800`."""
+        return super().__str__().encode(errors="backslashreplace").decode()
+
 
 class ConfigError(RealmError):
     """A setting or a command is wrong; nothing has started."""

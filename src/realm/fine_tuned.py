@@ -8,7 +8,8 @@ from realm.checkpoint.calibration import Calibration, load_calibration
 from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model
 from realm.checkpoint.sources import run_of
 from realm.device import AUTO, choose_device, has_quick_bfloat16
-from realm.storage import MANIFEST, read_json
+from realm.errors import ArtifactError
+from realm.storage import MANIFEST, open_folder
 
 Autocast = Literal["auto", "bfloat16", "none"]
 
@@ -58,23 +59,18 @@ class FineTuned:
         where = choose_device(device)
         model = load_model(checkpoint, quick=True).to(where)
         model.need_reader()
-        manifest = read_json(checkpoint / MANIFEST)
-        settings = manifest["settings"]
+        manifest = open_folder(checkpoint, "checkpoint")
         if autocast == "auto":
             autocast = "bfloat16" if has_quick_bfloat16(where) else "none"
-        is_hybrid = settings.get("retriever") == "hybrid"
+        lengths, lexical_weight = _read_settings(manifest["settings"], checkpoint / MANIFEST)
         return cls(
             model=model,
             run=run_of(run),
             checkpoint=checkpoint,
-            lengths=AnsweringLengths(
-                question=int(settings["question_wordpieces"]),
-                joint=int(settings["joint_wordpieces"]),
-                num_passages=_num_passages(settings),
-            ),
-            fingerprint=str(manifest["fingerprint"]),
+            lengths=lengths,
+            fingerprint=manifest["fingerprint"],
             calibration=calibration,
-            lexical_weight=float(settings["lexical_weight"]) if is_hybrid else None,
+            lexical_weight=lexical_weight,
             autocast=autocast,
         )
 
@@ -82,6 +78,26 @@ class FineTuned:
     def name(self) -> str:
         """What people call it: the run's folder."""
         return self.run.name
+
+
+def _read_settings(
+    settings: dict[str, Any], manifest: Path
+) -> tuple[AnsweringLengths, float | None]:
+    """Return what a model was fine-tuned to read, and the weight of BM25 beside its own score."""
+    try:
+        lengths = AnsweringLengths(
+            question=int(settings["question_wordpieces"]),
+            joint=int(settings["joint_wordpieces"]),
+            num_passages=_num_passages(settings),
+        )
+        is_hybrid = settings.get("retriever") == "hybrid"
+        weight = float(settings["lexical_weight"]) if is_hybrid else None
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise ArtifactError(
+            f"{manifest} has no settings of a fine-tuned run ({type(error).__name__}: {error}); "
+            "expected one made by `realm finetune`, whole: copy or make it again"
+        ) from None
+    return lengths, weight
 
 
 def _num_passages(settings: dict[str, Any]) -> int:

@@ -1,5 +1,6 @@
 """Table 3 over a file of sentences: its cells, its count, its errors."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -96,6 +97,15 @@ def test_the_table_says_what_the_paper_says(tmp_path: Path) -> None:
 def test_the_null_passage_is_never_the_best_one() -> None:
     explanation = FakeExplainer().explain("x", answers=["y"])
     assert best_passage(explanation).p_answer == 0.0125
+
+
+def test_a_line_ends_at_a_line_feed_alone(tmp_path: Path) -> None:
+    """JSON may hold other line breaks as they are."""
+    file = tmp_path / "sentences.jsonl"
+    sentence = "a\u2028 [MASK] \x85"
+    line = json.dumps({"sentence": sentence, "answer": "b"}, ensure_ascii=False)
+    file.write_text(f"{line}\n{line}\n", encoding="utf-8")
+    assert [one.text for one in read_sentences(file)] == [sentence, sentence]
 
 
 def test_sentences_are_read_in_order(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Spans of several sources made sorted and disjoint."""
 
+import time
 from itertools import pairwise
 
 from hypothesis import given, settings
@@ -51,3 +52,11 @@ def test_the_first_source_wins_where_two_overlap(
     for span in second:
         free = all(span.end <= other.start or span.start >= other.end for other in first)
         assert (span in merged) == (free or span in first)
+
+
+def test_many_spans_take_time_in_proportion() -> None:
+    """A line of a megabyte holds a hundred thousand: looked up, not compared one with another."""
+    spans = [SalientSpan(start=n, end=n + 1, label="A") for n in range(100_000)]
+    began = time.process_time()
+    assert len(tidy(spans, "x" * 100_000)) == 100_000
+    assert time.process_time() - began < 20

@@ -128,7 +128,7 @@ def _parse(value: dict[str, Any], path: Path) -> Calibration:
             settings=dict(value["settings"]),
             inputs=dict(value["inputs"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ArtifactError(
             f"{path} is damaged ({type(error).__name__}: {error}); run `realm calibrate` again"
         ) from None

@@ -13,7 +13,7 @@ step-1200/
 import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from realm.checkpoint.packed import PACKED, read_packed
 from realm.checkpoint.pretrained import hash_tensors
 from realm.device import CPU
-from realm.errors import ArtifactError, ConfigError
+from realm.errors import ArtifactError, ConfigError, RealmError
 from realm.model.bert import QUICK
 from realm.model.classifier import Classifier, build_classifier
 from realm.model.embedder import Embedder, Towers, build_towers
@@ -47,6 +47,12 @@ CHECKPOINTS = "checkpoints"
 WEIGHTS = "model.safetensors"
 TOKENIZER_FILE = "tokenizer.json"
 MODEL_FILES = (WEIGHTS, "model.json", TOKENIZER_FILE)
+_BUILDERS: Mapping[str, Callable[[dict[str, Any]], Any]] = {
+    "embedder": build_towers,
+    "encoder": build_encoder,
+    "reader": build_reader,
+    "classifier": build_classifier,
+}
 TRAINING_FILES = ("training.safetensors", "training.json")
 
 
@@ -192,29 +198,51 @@ def load_model(folder: Path, *, quick: bool = False) -> Model:
     _check_files(folder, (PACKED, *MODEL_FILES[1:]) if is_packed else MODEL_FILES)
     described = read_json(folder / "model.json")
     weights = read_packed(folder / PACKED) if is_packed else _load(folder / WEIGHTS)
-    parts: dict[str, Any] = {}
-    builders = {
-        "embedder": build_towers,
-        "encoder": build_encoder,
-        "reader": build_reader,
-        "classifier": build_classifier,
-    }
-    for name, settings in described.items():
-        settings["bert"][QUICK] = quick
-        part = builders[name](settings)
-        own = {
-            key.removeprefix(f"{name}."): value
-            for key, value in weights.items()
-            if key.startswith(f"{name}.")
-        }
-        if name == "embedder" and settings["share_towers"]:
-            own |= {k.replace("query.", "passage.", 1): v for k, v in own.items()}
-        try:
-            part.load_state_dict(own, assign=quick)
-        except RuntimeError as error:
-            raise ArtifactError(f"{folder} is damaged: {error}") from error
-        parts["towers" if name == "embedder" else name] = part.eval()
+    try:
+        parts = {name: _part(name, told, weights, quick=quick) for name, told in described.items()}
+    except RealmError:
+        raise
+    except Exception as error:  # whatever settings lead to that fit no model, or no weights
+        raise ArtifactError(
+            f"{folder} is damaged: model.json and the weights make no model "
+            f"({type(error).__name__}: {str(error)[:2_000]}); copy the folder again"
+        ) from error
+    if "embedder" in parts:
+        parts["towers"] = parts.pop("embedder")
     return Model(tokenizer=WordpieceTokenizer.load(folder), **parts)
+
+
+def _part(
+    name: str, settings: dict[str, Any], weights: Mapping[str, Tensor], *, quick: bool
+) -> Any:  # noqa: ANN401 - each part has a class of its own
+    """Return a part as model.json describes it, with its weights, in evaluation mode."""
+    own = {
+        key.removeprefix(f"{name}."): value
+        for key, value in weights.items()
+        if key.startswith(f"{name}.")
+    }
+    _check_sizes(settings["bert"], own)
+    settings["bert"][QUICK] = quick
+    part = _BUILDERS[name](settings)
+    if name == "embedder" and settings["share_towers"]:
+        own |= {k.replace("query.", "passage.", 1): v for k, v in own.items()}
+    part.load_state_dict(own, assign=quick)
+    return part.eval()
+
+
+def _check_sizes(bert: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
+    """Refuse a model that is larger than its weights before memory is taken for it.
+
+    Raises:
+        ValueError: it is.
+    """
+    held = sum(value.numel() for value in weights.values())
+    sizes = ("vocab_size", "hidden_size", "intermediate_size", "max_position_embeddings")
+    widest = max(bert.get(name, 1) for name in sizes)
+    if widest * bert.get("hidden_size", 1) > held or bert.get("num_hidden_layers", 1) > len(
+        weights
+    ):
+        raise ValueError(f"found {held:,} weights, expected more for a BERT of these sizes")
 
 
 def load_state(folder: Path) -> TrainingState:
@@ -225,9 +253,12 @@ def load_state(folder: Path) -> TrainingState:
     """
     _check_files(folder, TRAINING_FILES)
     values = read_json(folder / "training.json")
-    return TrainingState(
-        step=int(values.pop("step")), tensors=_load(folder / "training.safetensors"), values=values
-    )
+    step = values.pop("step", None)
+    if not isinstance(step, int) or step < 0:
+        raise ArtifactError(
+            f"{folder / 'training.json'} is damaged: found no step; use an older checkpoint"
+        )
+    return TrainingState(step=step, tensors=_load(folder / "training.safetensors"), values=values)
 
 
 def find_checkpoint(folder: Path) -> Path:

@@ -31,6 +31,8 @@ FORMAT = "1"
 LEVELS = 127
 KEPT_IN_16_BITS = ("position_embeddings.weight", "token_type_embeddings.weight")
 _SCALE = ".scale"
+_WRONG = (KeyError, ValueError, TypeError, AttributeError, RecursionError, RuntimeError)
+"""What a list of tensors leads to that is no list, or that names others than there are."""
 
 
 def write_packed(weights: Mapping[str, Tensor], path: Path) -> None:
@@ -75,7 +77,7 @@ def read_packed(path: Path) -> dict[str, Tensor]:
             stored: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         values = {name: _value(name, stored) for name in set(stored_as.values())}
         return {name: values[source] for name, source in stored_as.items()}
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+    except (SafetensorError, OSError, *_WRONG) as error:
         raise ArtifactError(
             f"{path} is damaged ({error}); reinstall it, or pack the run again"
         ) from error

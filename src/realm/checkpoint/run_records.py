@@ -18,6 +18,9 @@ HELD_OUT = "held-out.json"
 BLOCK_BYTES = 1 << 16
 """What is read first of the end of a log; doubled until it reaches far enough back."""
 
+MAX_BITS = 1_000
+"""Of a whole number in a log; a float holds 1,024."""
+
 STAGES = ("ict", "mlm", "pretrain", "finetune", "classify")
 State = Literal["running", "finished", "stopped"]
 
@@ -65,16 +68,44 @@ def read_run(folder: Path) -> RunRecord:
     settings = told.get("settings")
     if told.get("kind") != "run" or not isinstance(settings, dict):
         raise ArtifactError(
-            f"{folder} holds {told.get('kind')!r}, expected a training run: the folder that "
-            "`realm pretrain --out` or another training verb writes"
+            f"{folder} holds {str(told.get('kind'))[:40]!r}, expected a training run: the folder "
+            "that `realm pretrain --out` or another training verb writes"
         )
+    _check(known, told)
     return RunRecord(
         folder=folder,
         settings=cast("dict[str, Any]", settings),
-        inputs=dict(told.get("inputs", {})),
-        content=dict(told.get("content", {})),
+        inputs=told.get("inputs", {}),
+        content=told.get("content", {}),
         fingerprint=told.get("fingerprint"),
         state="finished" if is_finished else "running" if is_locked(folder) else "stopped",
+    )
+
+
+def _check(file: Path, told: dict[str, Any]) -> None:
+    """Refuse values of other types than a run writes, which would fail whoever uses them."""
+    inputs, content = told.get("inputs", {}), told.get("content", {})
+    right = {
+        "inputs": _is_texts(inputs),
+        "content": isinstance(content, dict),
+        "fingerprint": isinstance(told.get("fingerprint", ""), str),
+        "steps": is_number(told["settings"].get("steps", 0)),
+    }
+    if isinstance(content, dict):
+        held = cast("dict[str, object]", content)
+        right |= {name: is_number(held.get(name, 0)) for name in ("seconds", "peak_memory_bytes")}
+        right["versions"] = _is_texts(held.get("versions", {}))
+    if wrong := [name for name, is_right in right.items() if not is_right]:
+        raise ArtifactError(
+            f"{file} is damaged: found another kind of value than a run writes as "
+            f"{', '.join(wrong)}; copy the file again, or make the run again"
+        )
+
+
+def _is_texts(value: object) -> bool:
+    """Return whether a value is an object that holds texts."""
+    return isinstance(value, dict) and all(
+        isinstance(one, str) for one in cast("dict[str, object]", value).values()
     )
 
 
@@ -125,8 +156,10 @@ def newest_metrics(run: Path) -> dict[str, float]:
 
 
 def is_number(value: object) -> bool:
-    """Return whether a logged value is a number."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Return whether a logged value is a number that a float can hold."""
+    if isinstance(value, int):
+        return not isinstance(value, bool) and value.bit_length() <= MAX_BITS
+    return isinstance(value, float)
 
 
 def _last_lines(run: Path, size: int | None) -> tuple[list[dict[str, Any]], bool]:
@@ -146,10 +179,11 @@ def _parsed(lines: Sequence[str]) -> list[dict[str, Any]]:
     for line in lines:
         try:
             value: object = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue  # cut by a kill, or being written
         if isinstance(value, dict):
             entry = cast("dict[str, Any]", value)
-            if isinstance(entry.get("step"), int):
+            step = entry.get("step")
+            if isinstance(step, int) and is_number(step):
                 found.append(entry)
     return found

@@ -28,8 +28,13 @@ def passages_of(run: Path) -> Path:
     known = run / SOURCES
     if not known.is_file():
         raise ArtifactError(f"{run} does not say which passages it uses; pass --passages FOLDER")
-    folder = (run.resolve() / str(read_json(known)["passages"])).resolve()
-    if not folder.is_dir():
+    told = read_json(known).get("passages")
+    try:
+        folder = (run.resolve() / str(told)).resolve()
+        is_there = isinstance(told, str) and folder.is_dir()
+    except (OSError, ValueError):  # a name that no folder can have
+        folder, is_there = known, False
+    if not is_there:
         raise ArtifactError(
             f"{run} was trained with passages in {folder}, which is gone; pass --passages FOLDER"
         )

@@ -123,9 +123,16 @@ def _parts(index: Path) -> list[Path]:
             raise ArtifactError(
                 f"{index} names the file {name!r}, expected a .safetensors or .bin beside it"
             )
-        if not (index.parent / name).is_file():
+        if not _is_file(index.parent / name):
             raise ArtifactError(f"{index.parent / name} is missing; {index.name} names it")
     return [index.parent / name for name in names]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that no file can have
+        return False
 
 
 def _open_safetensors(file: Path) -> Any:  # noqa: ANN401 - the library has no type for it

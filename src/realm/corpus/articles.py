@@ -11,6 +11,7 @@ from realm.corpus.dump import read_dump
 from realm.corpus.parquet import read_parquet
 from realm.corpus.reading import (
     BAD_JSON,
+    BAD_NAME,
     BAD_TYPE,
     BAD_UTF8,
     NO_TEXT,
@@ -24,6 +25,7 @@ from realm.corpus.reading import (
     Reading,
     shown,
     to_record,
+    written_name,
 )
 from realm.corpus.streams import read_blocks, read_lines
 from realm.errors import CorpusError
@@ -113,9 +115,21 @@ def check_input(path: Path) -> None:
                 "Name other files of a folder one by one"
             )
     elif not path.is_file():
-        raise CorpusError(f"found no {path}; expected {READ}")
+        raise CorpusError(f"found no {written_name(str(path))}; expected {READ}")
     elif _kind(path) == "":
         raise CorpusError(f"{path} is of no kind that is read; expected {READ}")
+    else:
+        check_name(path)
+
+
+def check_name(path: Path) -> None:
+    """Refuse a file whose name cannot be written as text, so that nothing could refer to it.
+
+    Raises:
+        CorpusError: its name is not UTF-8.
+    """
+    if (written := written_name(path.name)) != path.name:
+        raise CorpusError(f"found the file name {written}, expected UTF-8; rename the file")
 
 
 def no_articles(inputs: Sequence[Path], skipped: Skipped) -> str:
@@ -184,7 +198,10 @@ def parse_line(line: bytes, place: Place, default_id: str, reading: Reading) -> 
 def _read_folder(folder: Path, reading: Reading) -> Iterator[Found]:
     for file in _files(folder):
         name = file.relative_to(folder).as_posix()
-        if file.suffix.lower() in TEXT_FILES:
+        if (written := written_name(name)) != name:
+            found, expected = f"the name {written}", "one in UTF-8"
+            reading.malformed(BAD_NAME, Place(written, 1), found=found, expected=expected)
+        elif file.suffix.lower() in TEXT_FILES:
             yield from _read_text(file, name, reading)
         else:
             reading.skipped.add(OTHER_FILE, str(Place(name, 1)))

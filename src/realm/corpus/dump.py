@@ -22,6 +22,10 @@ from realm.corpus.streams import read_blocks
 from realm.errors import CorpusError
 from realm.records import Article
 
+FIELDS = {"title", "ns", "id", "redirect", "revision/model", "revision/text"}
+"""Elements of a page that say something, by their path in it."""
+MAX_DEPTH = 2
+"""Of those."""
 REDIRECTION = re.compile(r"\s*#redirect", re.IGNORECASE)
 TEMPLATE = re.compile(r"\{\{([^{}|<>\[\]#]{1,80})")
 DISAMBIGUATIONS = {
@@ -146,9 +150,10 @@ class _Parser:
         if name == "page" and len(self._path) == 2:
             self._page = _Page(line=self._expat.CurrentLineNumber)
         elif self._page is not None:
-            self._field = "/".join(self._path[2:])
+            self._field = self._field_here()
             self._page.is_redirect |= self._field == "redirect"
-            self._page.fields[self._field] = []  # of several revisions the last one stays
+            if self._field:
+                self._page.fields[self._field] = []  # of several revisions the last one stays
 
     def _characters(self, text: str) -> None:
         if self._page is not None and self._field:
@@ -158,7 +163,18 @@ class _Parser:
 
     def _end(self, name: str) -> None:
         self._path.pop()
-        self._field = "/".join(self._path[2:])
+        self._field = self._field_here()
         if name == "page" and len(self._path) == 1 and self._page is not None:
             self._finished.append(self._page)
             self._page = None
+
+    def _field_here(self) -> str:
+        """Return the field of a page that the parser is in, or ''.
+
+        Looked up at a bounded depth: elements in elements without end cost no more than their own
+        bytes.
+        """
+        if len(self._path) > 2 + MAX_DEPTH:
+            return ""
+        field = "/".join(self._path[2:])
+        return field if field in FIELDS else ""

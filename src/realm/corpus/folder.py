@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from realm.config import SplitConfig
-from realm.corpus.articles import JSONL, TEXT_FILES, heading_of, parse_line
+from realm.corpus.articles import JSONL, TEXT_FILES, check_name, heading_of, parse_line
 from realm.corpus.places import PlaceNotes
 from realm.corpus.reading import (
+    BAD_NAME,
     BAD_UTF8,
     BINARY,
     NOT_READ,
@@ -25,6 +26,7 @@ from realm.corpus.reading import (
     Found,
     Place,
     Reading,
+    written_name,
 )
 from realm.corpus.shards import open_shard
 from realm.corpus.split import SplitReport, store_found
@@ -74,6 +76,7 @@ def find_files(docs: Path, skipped: Skipped) -> list[TextFile]:
         CorpusError: there is nothing at `docs`, or one file that is not read.
     """
     if docs.is_file():
+        check_name(docs)
         if not _is_read(docs.name):
             raise CorpusError(
                 f"{docs} is of no kind that is read; expected {READ}. `realm split` reads Parquet "
@@ -87,7 +90,9 @@ def find_files(docs: Path, skipped: Skipped) -> list[TextFile]:
         inner[:] = sorted(name for name in inner if not name.startswith("."))
         for file in (Path(folder, name) for name in names if not name.startswith(".")):
             name = file.relative_to(docs).as_posix()
-            if _is_read(name) and file.is_file():
+            if (written := written_name(name)) != name:
+                skipped.add(BAD_NAME, str(Place(written, 1)))
+            elif _is_read(name) and file.is_file():
                 found.append(TextFile(name=name, path=file))
             else:
                 skipped.add(OTHER_IN_FOLDER, str(Place(name, 1)))
@@ -184,7 +189,7 @@ def _is_read(name: str) -> bool:
 
 def _not_opened(docs: Path, error: OSError, skipped: Skipped) -> None:
     name = Path(str(error.filename)).relative_to(docs).as_posix()
-    skipped.add(NOT_READ, str(Place(name, 1)))
+    skipped.add(NOT_READ, str(Place(written_name(name), 1)))
 
 
 def _hash(path: Path) -> str:

@@ -14,6 +14,7 @@ NUM_PLACES = 10_000
 """Places listed in skipped.jsonl for each reason; the counts go on."""
 
 BAD_JSON = "bad JSON"
+BAD_NAME = "file name that is not UTF-8"
 BAD_TYPE = "wrong type"
 BAD_UTF8 = "invalid UTF-8"
 BINARY = "no text (holds zero bytes)"
@@ -131,6 +132,11 @@ def shown(value: object) -> str:
     """Return a value as an error message shows it."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def written_name(name: str) -> str:
+    r"""Return a file's name as it can be written: a byte that is no UTF-8 as `\udcff`."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 def _is_unicode(article: Article) -> bool:

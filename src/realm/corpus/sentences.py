@@ -13,6 +13,8 @@ WINDOW = 2_000
 MARGIN = 200
 """A sentence that ends this close to the end of a window is looked at again with what follows."""
 ZERO_WIDTH_JOINER = "\u200d"
+MAX_CODE_POINTS = 64
+"""Of one character that is kept whole; a family of four with skin tones has 11."""
 
 
 _find = cast("Callable[[str, str], list[dict[str, Any]]]", get_sentence_boundaries)
@@ -43,7 +45,30 @@ def is_inside_character(text: str, at: int) -> bool:
         or unicodedata.category(after) in {"Mn", "Mc", "Me"}  # accents, variation selectors
         or "\U0001f3fb" <= after <= "\U0001f3ff"  # skin tones
         or (_is_flag_half(after) and _is_flag_half(before))
+        or _is_inside_syllable(before, after)
     )
+
+
+def whole_characters(text: str, start: int, end: int) -> tuple[int, int]:
+    """Return a range widened to what readers see as characters: with their accents, for one.
+
+    A tokenizer that strips accents leaves them out of its offsets, also where they are code points
+    of their own (NFD), and cuts Hangul syllables that are written as letters.
+
+    Args:
+        text: the text.
+        start: of the range.
+        end: of the range, which is not empty.
+    """
+    for _ in range(MAX_CODE_POINTS):
+        if not is_inside_character(text, start):
+            break
+        start -= 1
+    for _ in range(MAX_CODE_POINTS):
+        if not is_inside_character(text, end):
+            break
+        end += 1
+    return start, end
 
 
 def _pieces(text: str, start: int, end: int, language: str) -> Iterator[tuple[int, int]]:
@@ -85,3 +110,26 @@ def _cut(text: str, start: int, end: int) -> int:
 
 def _is_flag_half(character: str) -> bool:
     return "\U0001f1e6" <= character <= "\U0001f1ff"
+
+
+def _is_inside_syllable(before: str, after: str) -> bool:
+    """Return whether two code points are of one Hangul syllable (rules GB6 to GB8 of Unicode)."""
+    left, right = _hangul(before), _hangul(after)
+    if left == "L":
+        return right in {"L", "V", "LV", "LVT"}
+    if left in {"V", "LV"}:
+        return right in {"V", "T"}
+    return left in {"T", "LVT"} and right == "T"
+
+
+def _hangul(character: str) -> str:
+    """Return what part of a syllable a code point is: L, V, T, a whole LV or LVT; or ''."""
+    if "\uac00" <= character <= "\ud7a3":
+        return "LVT" if (ord(character) - 0xAC00) % 28 else "LV"
+    if "\u1100" <= character <= "\u115f" or "\ua960" <= character <= "\ua97c":
+        return "L"
+    if "\u1160" <= character <= "\u11a7" or "\ud7b0" <= character <= "\ud7c6":
+        return "V"
+    if "\u11a8" <= character <= "\u11ff" or "\ud7cb" <= character <= "\ud7fb":
+        return "T"
+    return ""

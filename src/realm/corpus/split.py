@@ -256,7 +256,7 @@ def _read_report(out: Path) -> SplitReport:
     """Return the report of a folder that is already made."""
     manifest = read_manifest(out)
     skipped = Skipped(counts=manifest.skipped_counts, keep=NUM_PLACES)
-    for line in (out / SKIPPED).read_text(encoding="utf-8").splitlines():
+    for line in (out / SKIPPED).read_text(encoding="utf-8").split("\n")[:-1]:
         place = json.loads(line)
         skipped.examples.setdefault(place["reason"], []).append(f"{place['file']}:{place['line']}")
     return SplitReport(

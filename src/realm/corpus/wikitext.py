@@ -73,6 +73,8 @@ COMMAS = re.compile(r",(?:\s*,)+")
 SPACE_BEFORE = re.compile(r"[ \t]+([,;:.!?)）](?:\s|$))")  # noqa: RUF001
 MAX_NESTING = 3
 """Brackets inside brackets that dropped templates leave empty."""
+SURROGATES = re.compile("[\ud800-\udfff]")
+"""Half characters, which an entity can name (&#xD800;) and no file can hold."""
 BLANK_LINES = re.compile(r"\n(?:[ \t]*\n)+")
 SPACES = re.compile(r"[ \t\u00a0\u2009\u200a\u202f]+")
 
@@ -136,7 +138,7 @@ def _show(node: Node) -> Iterator[str]:
         case ExternalLink():
             yield from _show_code(node.title)
         case HTMLEntity():
-            yield node.normalize() or ""
+            yield SURROGATES.sub("\ufffd", node.normalize() or "")
         case Template():
             yield from _show_template(node)
         case Tag():

@@ -58,11 +58,14 @@ def read_alignment(path: Path) -> tuple[dict[str, Any], list[Line]]:
     """Return an alignment's manifest and its lines.
 
     Raises:
-        ArtifactError: the file is missing or unfinished.
+        ArtifactError: the file is missing, unfinished or damaged.
     """
     if not path.is_file():
         raise ArtifactError(f"found no file {path}, expected one of realm align")
-    return read_lines(path)
+    manifest, lines = read_lines(path)
+    if not all(isinstance(line, dict) for line in lines):
+        raise ArtifactError(f"{path} holds lines that are no objects; run `realm align` again")
+    return manifest, lines
 
 
 def title_agreement(

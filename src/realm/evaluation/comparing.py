@@ -65,12 +65,12 @@ class ReportFile:
         content = read_json(path)
         if content.get("kind") != "report":
             raise ArtifactError(
-                f"{path}: found kind {content.get('kind')!r}, expected a report of "
+                f"{path}: found kind {str(content.get('kind'))[:40]!r}, expected a report of "
                 "`realm evaluate ... --out FILE`"
             )
         missing = [key for key in _KEYS if key not in content]
         records: object = content.get("questions", [])
-        if not isinstance(records, list):
+        if not isinstance(records, list) or not all(isinstance(one, dict) for one in records):
             missing.append("questions")
         else:
             missing += [k for k in (*_ASKED, *_FOUND) if any(k not in one for one in records)]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
 from realm.errors import ArtifactError, CorpusError
+from realm.evaluation.json_lines import whole
 from realm.explaining import CandidateExplanation, Explanation
 from realm.readable import as_probability
 from realm.records import Progress
@@ -112,7 +113,7 @@ def read_sentences(path: Path) -> list[ClozeSentence]:
         CorpusError: the file cannot be read, is empty, or a line is no such sentence.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # JSON may hold other line breaks
     except FileNotFoundError:
         raise CorpusError(f"found no file {path}, expected sentences as JSON lines") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -200,7 +201,9 @@ def _parse(line: str, place: str) -> ClozeSentence:
         raise CorpusError(
             f"{place}: found {told!r} as answers, expected a text for each [MASK], e.g. {_EXAMPLE}"
         )
-    return ClozeSentence(text=text, answers=answers)
+    return ClozeSentence(
+        text=whole(text, place), answers=tuple(whole(answer, place) for answer in answers)
+    )
 
 
 def _texts(values: Iterable[object]) -> list[str]:

@@ -123,8 +123,8 @@ class Edition:
         example = next(iter(self.held), None)
         expected = f"expected one such as {example!r}" if example else "it holds no document yet"
         return UnknownDocumentError(
-            f"{self.folder} has no document {document_id!r}; {expected} "
-            f"(all of them: realm docs list {self.folder})"
+            f"found no document {document_id[:80]!r}; {expected} (all of them: realm docs list "
+            "LIBRARY)"
         )
 
     def place(self, passage: Passage, start: int) -> Place:

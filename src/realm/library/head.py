@@ -101,7 +101,7 @@ def read_head(library: Path) -> Head:
                 for s in told["segments"]
             ),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DamagedError(f"{library / HEAD} is damaged ({error!r})") from None
 
 

@@ -82,7 +82,7 @@ class Segment:
             self.max_norm = float(content["max_norm"])
             self.max_rounding = float(content["max_rounding"])
             batch = pa.ipc.open_file(pa.memory_map(str(folder / DOCUMENTS))).get_batch(0)
-        except (OSError, KeyError, TypeError, ValueError) as error:
+        except (OSError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise DamagedError(f"{folder} is damaged ({error!r})") from None
         self.folder = folder
         self.documents = batch

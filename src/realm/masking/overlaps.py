@@ -7,16 +7,19 @@ from realm.records import SalientSpan
 
 def tidy(spans: list[SalientSpan], text: str) -> list[SalientSpan]:
     """Return the spans sorted, white space trimmed, and of overlapping ones the longest."""
-    kept: list[SalientSpan] = []
+    kept: list[SalientSpan] = []  # in order, disjoint
     for span in sorted(spans, key=lambda s: (s.start - s.end, s.start)):
         start, end = span.start, span.end
         while start < end and text[start].isspace():
             start += 1
         while end > start and text[end - 1].isspace():
             end -= 1
-        if start < end and all(end <= other.start or start >= other.end for other in kept):
-            kept.append(SalientSpan(start=start, end=end, label=span.label))
-    return sorted(kept, key=lambda s: s.start)
+        at = bisect_right(kept, start, key=lambda s: s.start)
+        clear_left = at == 0 or kept[at - 1].end <= start
+        clear_right = at == len(kept) or kept[at].start >= end
+        if start < end and clear_left and clear_right:
+            kept.insert(at, SalientSpan(start=start, end=end, label=span.label))
+    return kept
 
 
 def merge(first: list[SalientSpan], second: list[SalientSpan]) -> list[SalientSpan]:

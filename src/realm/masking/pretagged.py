@@ -101,13 +101,15 @@ def _index(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _hash(identity: str) -> int:
-    return int.from_bytes(blake2b(identity.encode(), digest_size=8).digest(), "big")
+    return int.from_bytes(
+        blake2b(identity.encode(errors="surrogatepass"), digest_size=8).digest(), "big"
+    )
 
 
 def _parse(line: bytes, where: str) -> tuple[str, list[SalientSpan]]:
     try:
         row: object = json.loads(line)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also bytes that are no text, endless numbers
         raise MaskingError(f"{where}: found no JSON ({error}); expected {FORMAT}") from None
     record = cast("dict[str, Any]", row) if isinstance(row, dict) else {}
     identity: object = record.get("id")

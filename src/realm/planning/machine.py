@@ -12,6 +12,8 @@ from realm.storage import read_json, sealed
 
 EFFICIENCY = 0.4
 """Share of an accelerator's peak that training and embedding are assumed to reach."""
+_TOO_MUCH = (OverflowError, RecursionError)
+"""What a number or a nesting without end leads to."""
 FORMAT = 1
 
 
@@ -156,7 +158,14 @@ class Calibration:
             rates = MachineRates(**numbers)
             found = values.pop("format")
             loaded = cls(rates=rates, **values)
-        except (ArtifactError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (
+            ArtifactError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            *_TOO_MUCH,
+        ) as error:
             raise ArtifactError(
                 f"{file} is no calibration of this release ({error}); make it again with "
                 "`realm plan --calibrate`"

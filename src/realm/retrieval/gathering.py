@@ -8,6 +8,7 @@ from itertools import accumulate
 from jaxtyping import Float
 from torch import Tensor
 
+from realm.corpus.sentences import whole_characters
 from realm.corpus.store import Passages
 from realm.records import Answer, Passage
 
@@ -85,8 +86,9 @@ def gather(
             passage = found.passages[number] = store[rows[number]]
             offsets_of[number] = store.tokenizer.encode(passage.text).offsets
         offsets = offsets_of[number]
-        start, end = offsets[first][0], offsets[first + width][1]
-        key = found.passages[number].text[start:end].casefold()
+        text = found.passages[number].text
+        start, end = whole_characters(text, offsets[first][0], offsets[first + width][1])
+        key = text[start:end].casefold()
         found.totals[key] = found.totals.get(key, 0.0) + probability
         found.places.setdefault(key, (number, start, end))
         found.best_of_passage.setdefault(number, key)

@@ -1,5 +1,7 @@
 """The documents: add, replace, remove, list."""
 
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import PurePosixPath
 from typing import Any
@@ -7,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 
 from realm.errors import ReadOnlyError, UnknownDocumentError
 from realm.records import Document, DocumentFormat
@@ -109,7 +111,7 @@ def _from_json(body: bytes) -> Document:
 
 async def _from_form(request: Request) -> list[Document]:
     documents: list[Document] = []
-    async with request.form(max_files=MAX_FILES, max_fields=MAX_FILES) as form:
+    async with _form_of(request) as form:
         for _, part in form.multi_items():
             if not isinstance(part, UploadFile):
                 raise RefusedError(
@@ -119,6 +121,25 @@ async def _from_form(request: Request) -> list[Document]:
     if not documents:
         raise RefusedError(422, "file_refused", "found no file in the form, expected at least one")
     return documents
+
+
+@asynccontextmanager
+async def _form_of(request: Request) -> AsyncGenerator[FormData]:
+    """Yield a request's form; its files are gone at the end.
+
+    Raises:
+        RefusedError: its names are in an encoding that does not decode them.
+    """
+    opened = request.form(max_files=MAX_FILES, max_fields=MAX_FILES)
+    try:
+        form = await opened.__aenter__()
+    except ValueError as error:  # what Python makes of `charset=undefined`, and of names in it
+        reason = f"found a form that cannot be read ({ascii(str(error))[:80]}), expected UTF-8"
+        raise RefusedError(400, "bad_request", reason) from None
+    try:
+        yield form
+    finally:
+        await opened.__aexit__(None, None, None)
 
 
 def _from_file(name: str, content: bytes) -> Document:

@@ -33,6 +33,8 @@ SECURITY_HEADERS = {
 ALWAYS_OPEN = ("/healthz",)
 """Without a token, at any rate."""
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+MAX_DIGITS = 20
+"""Of a body's length; Python refuses to read a number of thousands."""
 MAX_CLIENTS = 10_000
 """Whose buckets are remembered; the longest unseen are forgotten first."""
 
@@ -138,8 +140,9 @@ class Gate:
         origin = headers.get("origin")
         if origin is None or scope["method"] in SAFE_METHODS:
             return
-        is_own = urlsplit(origin).netloc == headers.get("host")
-        if not is_own and not {"*", origin} & set(self.access.origins):
+        if _place_of(origin) != headers.get("host") and not {"*", origin} & set(
+            self.access.origins
+        ):
             raise RefusedError(
                 403,
                 "origin_refused",
@@ -229,9 +232,17 @@ def _host_name(host: str) -> str:
         return ""
 
 
+def _place_of(origin: str) -> str | None:
+    """Return the name and port in an Origin header; None: it cannot be read."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
+
+
 def _check_length(headers: Headers, most: int) -> None:
     told = headers.get("content-length", "0")
-    length = int(told) if told.isascii() and told.isdecimal() else 0
+    length = int(told[:MAX_DIGITS]) if told.isascii() and told.isdecimal() else 0
     if length > most:
         raise _too_long(length, most)
 

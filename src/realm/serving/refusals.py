@@ -122,7 +122,7 @@ def invalid(errors: Sequence[Any]) -> RefusedError:
     for error in errors[:5]:
         place = ".".join(str(part) for part in error["loc"] if part != "body") or "body"
         reason = str(error["msg"]).removeprefix("Value error, ")
-        told.append(f"{place}: {reason}{_found(error)}")
+        told.append(f"{_shown(place)}: {reason}{_found(error)}")
         if error["type"] == "string_too_long" and place in {"question", "query", "sentence"}:
             code = f"{place}_too_long"
     return RefusedError(422, code, "; ".join(told) + ". See /openapi.json")
@@ -133,7 +133,10 @@ def _found(error: Any) -> str:  # noqa: ANN401 - pydantic's
     value = error.get("input")
     if error["type"] in {"missing", "json_invalid"} or isinstance(value, dict | list):
         return ""
-    shown = ascii(value)
-    if len(shown) > SHOWN_CHARACTERS:
-        shown = f"{shown[:SHOWN_CHARACTERS]}..."
-    return f"; found {shown}"
+    return f"; found {_shown(ascii(value))}"
+
+
+def _shown(text: str) -> str:
+    """Return what a client sent as a message repeats it: short, and without half characters."""
+    whole = text.encode(errors="backslashreplace").decode()
+    return whole if len(whole) <= SHOWN_CHARACTERS else f"{whole[:SHOWN_CHARACTERS]}..."

@@ -19,6 +19,8 @@ REQUEST = "request.json"
 SEAL = "seal"
 """Key of a JSON file's checksum."""
 CHUNK_BYTES = 1 << 20
+MAX_DEPTH = 64
+"""Of values in values of a JSON file; ours have 6. Whoever walks through them may then recurse."""
 
 
 def fingerprint(path: Path) -> str:
@@ -37,7 +39,7 @@ def fingerprint(path: Path) -> str:
     for file in files:
         if file in own:
             continue
-        digest.update(str(file.relative_to(path)).encode() if file != path else b"")
+        digest.update(os.fsencode(file.relative_to(path)) if file != path else b"")
         with file.open("rb") as stream:
             while block := stream.read(CHUNK_BYTES):
                 digest.update(block)
@@ -66,10 +68,13 @@ def write_plain_json(path: Path, value: object) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text so that it is whole or absent, also after a power cut."""
+    """Write a text so that it is whole or absent, also after a power cut.
+
+    Half a surrogate pair, which a name of a file may hold, is written as JSON does it.
+    """
     partial = hidden(path, "partial")
     try:
-        with partial.open("w", encoding="utf-8") as stream:
+        with partial.open("w", encoding="utf-8", errors="backslashreplace") as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
@@ -94,11 +99,15 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ArtifactError(f"{path} is missing") from None
     except OSError as error:
         raise ArtifactError(f"cannot read {path}: {error.strerror}; mend its permissions") from None
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also bytes that are no text, endless numbers
         raise DamagedError(f"{path} is damaged ({error}); make its folder again") from None
     if not isinstance(value, dict):
         raise DamagedError(f"{path} holds a {type(value).__name__}, expected an object")
     told = cast("dict[str, Any]", value)
+    if _is_deep(told):
+        raise DamagedError(
+            f"{path} is damaged (values nested deeper than {MAX_DEPTH}); make its folder again"
+        )
     seal = told.pop(SEAL, None)
     if seal is not None and seal != fingerprint_of(told):
         raise DamagedError(
@@ -106,6 +115,21 @@ def read_json(path: Path) -> dict[str, Any]:
             f"remove the line {SEAL!r} if you changed the file yourself"
         )
     return told
+
+
+def _is_deep(value: object) -> bool:
+    level: list[object] = [value]
+    for _ in range(MAX_DEPTH):
+        inner: list[object] = []
+        for one in level:
+            if isinstance(one, dict):
+                inner += cast("dict[str, object]", one).values()
+            elif isinstance(one, list):
+                inner += cast("list[object]", one)
+        if not inner:
+            return False
+        level = inner
+    return True
 
 
 def sync(path: Path) -> None:

@@ -164,13 +164,23 @@ def open_folder(folder: Path, kind: str) -> dict[str, Any]:
     manifest = read_json(folder / MANIFEST)
     if manifest.get("format_version") != FORMAT_VERSION:
         raise ArtifactError(
-            f"{folder} has format version {manifest.get('format_version')!r}, this release reads "
-            f"{FORMAT_VERSION}; make it again with this release"
+            f"{folder} has format version {_short(manifest.get('format_version'))}, this release "
+            f"reads {FORMAT_VERSION}; make it again with this release"
         )
     if manifest.get("kind") != kind:
         raise ArtifactError(
-            f"{folder} holds {manifest.get('kind')!r}, expected {kind!r}; "
+            f"{folder} holds {str(manifest.get('kind'))[:40]!r}, expected {kind!r}; "
             "are two arguments in the wrong order?"
+        )
+    for part in ("settings", "inputs", "content"):
+        if not isinstance(manifest.get(part), dict):
+            raise ArtifactError(
+                f"{folder / MANIFEST} is damaged: found {_short(manifest.get(part))} as {part}, "
+                "expected an object; make the folder again"
+            )
+    if not isinstance(manifest.get("fingerprint"), str):
+        raise ArtifactError(
+            f"{folder / MANIFEST} is damaged: found no fingerprint; make the folder again"
         )
     return manifest
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from realm.errors import ArtifactError
+from realm.errors import ArtifactError, DamagedError
 from realm.storage.checking import check_file
 from realm.storage.files import fingerprint, hidden, read_json, sync, write_json
 from realm.storage.folders import Request, differences, writing
@@ -60,8 +60,11 @@ def read_lines(path: Path) -> tuple[dict[str, Any], list[Any]]:
     manifest = read_json(lines_manifest(path))
     if (checksum := manifest.get("fingerprint")) is not None:
         check_file(path, str(checksum), remedy="make it again with --rebuild")
-    with path.open(encoding="utf-8") as stream:
-        return manifest, [json.loads(line) for line in stream]
+    try:
+        with path.open(encoding="utf-8") as stream:
+            return manifest, [json.loads(line) for line in stream]
+    except (OSError, ValueError, RecursionError) as error:
+        raise DamagedError(f"{path} is damaged ({error}); make it again with --rebuild") from None
 
 
 def lines_done(path: Path, request: Request, *, rebuild: bool = False) -> dict[str, Any] | None:
@@ -148,6 +151,6 @@ def _keep_whole(partial: Path, in_groups_of: int) -> int:
 def _is_whole(line: bytes) -> bool:
     try:
         json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return line.endswith(b"\n")

@@ -46,8 +46,9 @@ function blankIt() {
     [start, end] = [start + moved, end + moved];
   }
   if (start === end) {
-    while (start > 0 && /[\p{L}\p{N}]/u.test(value[start - 1])) start -= 1;
-    while (end < value.length && /[\p{L}\p{N}]/u.test(value[end])) end += 1;
+    // By code points, accents and joiners included: not one unit of a letter beyond 16 bits.
+    start -= /[\p{L}\p{N}\p{M}\u200c\u200d]*$/u.exec(value.slice(0, start))[0].length;
+    end += /^[\p{L}\p{N}\p{M}\u200c\u200d]*/u.exec(value.slice(end))[0].length;
   }
   while (start < end && /\s/.test(value[start])) start += 1;
   while (end > start && /\s/.test(value[end - 1])) end -= 1;

@@ -7,16 +7,20 @@ import { countPoints, unitIndex } from "./text.js";
 
 let opened = 0;
 
-/** Return the part of a document that offsets count in: all of it, or one record of JSON lines. */
+/**
+ * Return the part of a document that offsets count in: all of it, or one record of JSON lines.
+ * A record that JavaScript cannot read is shown in its file, where offsets mean nothing.
+ */
 function partOf(kept, line) {
   const whole = { title: kept.title || kept.id, text: kept.text, firstLine: 1, record: null };
-  if (kept.format !== "jsonl" || !line) return whole;
+  if (kept.format !== "jsonl" || !line) return { ...whole, isCounted: kept.format !== "jsonl" };
   try {
-    const record = JSON.parse(kept.text.split("\n")[line - 1]);
-    if (typeof record.text !== "string") return whole;
-    return { title: record.title || kept.id, text: record.text, firstLine: 1, record: line };
+    const written = kept.text.split("\n")[line - 1].replace(/^\ufeff/, "");
+    const { title, text } = JSON.parse(written);
+    if (typeof text !== "string") return { ...whole, isCounted: false };
+    return { title: title || kept.id, text, firstLine: 1, record: line, isCounted: true };
   } catch {
-    return whole;
+    return { ...whole, isCounted: false };
   }
 }
 
@@ -89,8 +93,8 @@ function scrollTo(target) {
 
 function show(kept, params) {
   const part = partOf(kept, Number(params.line));
-  const answer = units(part.text, params.start, params.end);
-  const passage = units(part.text, params.from, params.to);
+  const answer = part.isCounted ? units(part.text, params.start, params.end) : null;
+  const passage = part.isCounted ? units(part.text, params.from, params.to) : null;
   const isWhole = answer && passage && answer[0] === passage[0] && answer[1] === passage[1];
   // A passage that is nearly all of a text would only colour it.
   const isAll = !isWhole && passage && passage[1] - passage[0] > 0.9 * part.text.length;
