@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from realm.errors import ArtifactError
+from realm.errors import ArtifactError, DamagedError
 from realm.storage.checking import check_file
 from realm.storage.files import fingerprint, hidden, read_json, sync, write_json
 from realm.storage.folders import Request, differences, writing
@@ -64,7 +64,7 @@ def read_lines(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         with path.open(encoding="utf-8") as stream:
             lines = [json.loads(line) for line in stream]
     except (OSError, ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path} is damaged ({error}); make it again with --rebuild") from None
+        raise DamagedError(f"{path} is damaged ({error}); make it again with --rebuild") from None
     if not all(isinstance(line, dict) for line in lines):
         raise ArtifactError(f"{path} holds lines that are no objects; make it again with --rebuild")
     return manifest, lines
