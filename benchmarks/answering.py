@@ -62,6 +62,7 @@ def main() -> int:
 def measure(told: argparse.Namespace) -> Measured:
     """Return the ratios of seconds, percentiles, and questions a second."""
     torch.set_num_threads(1)
+    threads = 1 if told.quick else told.threads
     corpus = open_corpus(told)
     folder: Path = told.work / "answering" / corpus.store.fingerprint[:12]
     folder.mkdir(parents=True, exist_ok=True)
@@ -98,7 +99,7 @@ def measure(told: argparse.Namespace) -> Measured:
         few = 1 if told.quick else FEW_ROUNDS
         use_threads(1, peers)
         singly, many = interleaved(actions, rounds=rounds), interleaved(together, rounds=few)
-        use_threads(told.threads, peers)
+        use_threads(threads, peers)
         quickly, many_quickly = (
             interleaved(actions, rounds=rounds),
             interleaved(together, rounds=few),
@@ -121,8 +122,8 @@ def measure(told: argparse.Namespace) -> Measured:
             for what, found in (
                 ("one thread", singly),
                 ("together, one thread", many),
-                (f"{told.threads} threads", quickly),
-                (f"together, {told.threads} threads", many_quickly),
+                (f"{threads} threads", quickly),
+                (f"together, {threads} threads", many_quickly),
             )
             for name, took in found.items()
         },
@@ -131,7 +132,7 @@ def measure(told: argparse.Namespace) -> Measured:
             "passages": len(corpus.store),
             "questions": rounds,
             "read": READ,
-            "threads": told.threads,
+            "threads": threads,
             "reader in": "16 bits" if answerer.autocast == "bfloat16" else "32 bits",
         },
         versions={"transformers of the old environment": "4.57.6" if old else None},
