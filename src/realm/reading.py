@@ -48,7 +48,7 @@ class PassageReader:
         self.autocast: Literal["bfloat16", "none"] = "none"
         """Of the reader's matrix products."""
 
-    @torch.no_grad()  # not in inference mode, where autocast keeps no weight that it has cast
+    @torch.inference_mode()
     def logits(self, found: Sequence[Found]) -> Iterator[list[Tensor]]:
         """Yield the logits of each question's passages, and of the null passage, if it is read.
 
