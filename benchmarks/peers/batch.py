@@ -60,15 +60,15 @@ class Stepper:
 
     def __init__(self, baseline: int, modules: Iterable[nn.Module]) -> None:
         self._baseline = baseline
-        self.parameters = [p for module in modules for p in module.parameters()]
+        self._parameters = [p for module in modules for p in module.parameters()]
         self._optimizer = torch.optim.AdamW(
-            self.parameters, lr=LEARNING_RATE, eps=EPS, weight_decay=DECAY, fused=True
+            self._parameters, lr=LEARNING_RATE, eps=EPS, weight_decay=DECAY, fused=True
         )
 
     def step(self, backward: Callable[[], float]) -> dict[str, float]:
         """Step once; `backward` leaves gradients and returns the loss."""
         loss = backward()
-        norm = nn.utils.clip_grad_norm_(self.parameters, CLIP)
+        norm = nn.utils.clip_grad_norm_(self._parameters, CLIP)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         return {

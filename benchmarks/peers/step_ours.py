@@ -12,7 +12,7 @@ from realm.config import PretrainConfig
 from realm.device import CPU
 from realm.index.builder import autocast_to
 from realm.memory import limit_kernel_cache, return_free_memory
-from realm.model.bert import build_bert, set_attention, set_lookups
+from realm.model.bert import build_bert, set_attention
 from realm.model.embedder import Embedder, Towers
 from realm.model.encoder import Encoder
 from realm.model.likelihood import token_marginal_log_likelihood
@@ -23,7 +23,6 @@ from realm.model.realm import (
     read_candidates,
     score_vectors,
 )
-from realm.training.optimizer import dense_gradients
 from realm.training.packing import pack
 
 limit_kernel_cache()
@@ -47,7 +46,6 @@ def main(folder: Path, mode: str) -> None:
     towers, config = Towers(tower), PretrainConfig()
     for module in (towers, encoder):
         set_attention(module.train(), CPU)
-        set_lookups(module, CPU)
     stepper = Stepper(baseline, [towers, encoder] if mode == "whole" else [encoder])
     budget = Budget(pad_id=0, batch_tokens=config.batch_tokens)
     given, steps = torch.tensor(content["scores"]), 0
@@ -66,7 +64,6 @@ def main(folder: Path, mode: str) -> None:
             objective = -(total / batch.mask_is_real.sum(dim=-1)).sum() / len(given)
             objective.backward()
             loss += objective.item()
-        dense_gradients(stepper.parameters)
         return loss
 
     def step() -> dict[str, Any]:

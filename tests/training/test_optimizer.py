@@ -5,13 +5,10 @@ import torch
 from torch import nn
 
 from realm.config import OptimizerConfig
-from realm.model.bert import set_lookups
 from realm.model.embedder import Embedder, Towers, build_towers
 from realm.model.encoder import Encoder, build_encoder
-from realm.model.inputs import pad
 from realm.training.optimizer import (
     build_optimizer,
-    dense_gradients,
     learning_rate_factor,
     optimizer_tensors,
     restore_optimizer,
@@ -134,27 +131,3 @@ def test_moments_come_back_as_they_were_also_where_a_part_has_none_yet() -> None
             adam.step()
         for found, expected in zip(other_chosen.parameters(), chosen.parameters(), strict=True):
             assert torch.equal(found, expected)
-
-
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_gradients_of_lookups_hold_rows_until_they_are_whole(device: str) -> None:
-    """On a CPU alone; those of the encoder, whose head has the same weights, are whole anyway."""
-    both = [towers(shared=True).query, encoder()]
-    inputs = [pad([([5, 6, 5], [0, 0, 0])], 0), pad([([7, 6], [0, 1])], 0)]
-    rows, places = torch.tensor([0]), torch.tensor([1])
-    whole: list[list[torch.Tensor]] = []
-    for where in ("cuda", device):
-        for part in both:
-            set_lookups(part, torch.device(where))
-            part.zero_grad()
-        for one in inputs:  # two forward passes of one backward pass, as groups are
-            both[0](one).square().sum().backward()
-        sum(both[1](one, rows, places).logsumexp(dim=-1).sum() for one in inputs).backward()
-        looked_up = both[0].bert.embeddings.word_embeddings.weight
-        assert looked_up.grad.is_sparse == (where == "cpu")
-        parameters = [p for part in both for p in part.parameters() if p.grad is not None]
-        dense_gradients(parameters)
-        whole.append([p.grad.clone() for p in parameters])
-        assert not any(gradient.is_sparse for gradient in whole[-1])
-    for usual, found in zip(*whole, strict=True):
-        torch.testing.assert_close(found, usual)

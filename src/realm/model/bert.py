@@ -115,7 +115,7 @@ def plain_attention(
     """
     scores = (query * (scaling or query.shape[-1] ** -0.5)) @ key.transpose(2, 3)
     if attention_mask is not None:
-        scores.masked_fill_(~attention_mask, torch.finfo(scores.dtype).min)
+        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
     weights = nn.functional.dropout(scores.softmax(dim=-1), p=dropout, training=module.training)
     return (weights.to(value.dtype) @ value).transpose(1, 2).contiguous(), None
 
@@ -128,19 +128,6 @@ def set_attention(module: nn.Module, device: torch.device) -> None:
     for part in module.modules():
         if isinstance(part, BertModel):
             part.set_attn_implementation(PLAIN if device.type == "cpu" else "sdpa")
-
-
-def set_lookups(module: nn.Module, device: torch.device) -> None:
-    """Let gradients of wordpiece embeddings hold only the rows that were looked up, on a CPU.
-
-    Every forward pass of a group would fill and add up a matrix of the whole vocabulary otherwise,
-    some twenty in a step. `dense_gradients` (training/optimizer.py) is to be called after backward.
-    """
-    from transformers import BertModel
-
-    for part in module.modules():
-        if isinstance(part, BertModel):
-            part.embeddings.word_embeddings.sparse = device.type == "cpu"
 
 
 def quick_twin(bert: Bert) -> QuickBert | None:

@@ -30,12 +30,11 @@ from realm.config import TrainConfig
 from realm.device import choose_device
 from realm.errors import ConfigError
 from realm.memory import limit_kernel_cache, return_free_memory
-from realm.model.bert import set_attention, set_dropout, set_lookups
+from realm.model.bert import set_attention, set_dropout
 from realm.ranks import ALONE, Ranks
 from realm.storage import MANIFEST, Request, read_json, write_json
 from realm.training.optimizer import (
     build_optimizer,
-    dense_gradients,
     learning_rate_factor,
     optimizer_tensors,
     restore_optimizer,
@@ -131,7 +130,6 @@ def train(
     for part in job.model.modules.values():
         part.to(choose_device(config.device))
         set_attention(part, choose_device(config.device))
-        set_lookups(part, choose_device(config.device))
     optimizer = build_optimizer(job.trained(), config.optimizer)
     first = 0
     if (found := resume_point(run, ranks)) is not None:
@@ -207,7 +205,6 @@ def _update(
     torch.manual_seed((ranks.rank << 40) + config.seed * 1_000_003 + step)
     _set_training(job, config.dropout)
     metrics |= job.step(step)
-    dense_gradients(parameters)
     ranks.sum_gradients(parameters)
     norm = torch.nn.utils.clip_grad_norm_(parameters, config.optimizer.clip_norm)
     optimizer.step()

@@ -1,6 +1,6 @@
 """BERT's optimiser: AdamW, linear warm-up, linear decay to zero."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -38,13 +38,6 @@ def build_optimizer(
             {"params": plain, "weight_decay": 0.0, "rate": rate},
         ]
     return torch.optim.AdamW(groups, lr=config.learning_rate, eps=1e-6, fused=True)
-
-
-def dense_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Make whole matrices of gradients that hold some rows only (`set_lookups`)."""
-    for parameter in parameters:
-        if parameter.grad is not None and parameter.grad.is_sparse:
-            parameter.grad = parameter.grad.to_dense()
 
 
 def warmup_steps(config: OptimizerConfig, num_steps: int) -> int:
