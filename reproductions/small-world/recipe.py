@@ -14,7 +14,6 @@ from world import World, write
 
 from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model, tower_hash
 from realm.config import (
-    C,
     IctConfig,
     IndexConfig,
     MaskConfig,
@@ -23,6 +22,7 @@ from realm.config import (
     SplitConfig,
     load_config,
 )
+from realm.config.base import C
 from realm.corpus.split import split
 from realm.corpus.store import PassageStore
 from realm.errors import ArtifactError
