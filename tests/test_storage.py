@@ -473,7 +473,7 @@ def test_what_cannot_be_removed_is_told_not_a_traceback(tmp_path: Path) -> None:
         (lambda out: (out / MANIFEST).write_bytes(b"\xff"), "is damaged"),
         (lambda out: (out / MANIFEST).write_text("[]"), "holds a list"),
         (lambda out: (out / MANIFEST).write_text('{"format_version": 1}'), "expected 'index'"),
-        (lambda out: (out / MANIFEST).write_text('{"kind": "index"}'), "format version None"),
+        (lambda out: (out / MANIFEST).write_text('{"kind": "index"}'), "format version null"),
     ],
 )
 def test_a_folder_that_cannot_be_used_is_refused_with_a_reason(

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from realm.storage import read_json
+
 Run = Callable[..., Any]
 World = Any
 QUESTION = "Who was born in Bado?"
@@ -59,7 +61,7 @@ def test_calibrate_writes_one_file_that_ask_and_evaluate_use(
     assert made.out.startswith("40 questions, ")
     assert "; 8 of them again without the passages that hold an answer" in made.out
     assert made.out.endswith(f"wrote {qa / 'calibration.json'}\n")
-    written = json.loads((qa / "calibration.json").read_text(encoding="utf-8"))
+    written = read_json(qa / "calibration.json")
     assert written["retriever"] == "dense"
     again = call("calibrate", half_right, *asking, "--set", "removed_share=0.2", "--json")
     assert json.loads(again.out) == written

@@ -16,6 +16,7 @@ from realm.evaluation.report import (
     Report,
     write_report,
 )
+from realm.storage import read_json
 
 RECORD = QuestionRecord(
     id="q1",
@@ -123,8 +124,7 @@ def test_the_table_is_plain_text_in_percent() -> None:
 def test_a_written_report_reads_back(tmp_path: Path) -> None:
     path = tmp_path / "new" / "report.json"
     write_report(REPORT, path)
-    value = json.loads(path.read_text(encoding="utf-8"))
-    assert value == json.loads(json.dumps(REPORT.as_json()))
+    assert read_json(path) == json.loads(json.dumps(REPORT.as_json()))
     assert [file.name for file in path.parent.iterdir()] == ["report.json"]
 
 

@@ -514,7 +514,7 @@ def full_after(num_writes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     ("to", "name"),
     [
         ("hf-realm", "write_safetensors"),
-        ("hf-realm", "write_json"),
+        ("hf-realm", "write_plain_json"),
         ("hf-realm", "_rows"),
         ("sentence-transformers", "exporting.write_sentence_transformers"),
         ("sentence-transformers", "exporting.write_json"),

@@ -65,7 +65,7 @@ class ReportFile:
         content = read_json(path)
         if content.get("kind") != "report":
             raise ArtifactError(
-                f"{path}: found kind {str(content.get('kind'))[:40]!r}, expected a report of "
+                f"{path}: found kind {repr(content.get('kind'))[:40]}, expected a report of "
                 "`realm evaluate ... --out FILE`"
             )
         missing = [key for key in _KEYS if key not in content]

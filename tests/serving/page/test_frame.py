@@ -92,7 +92,7 @@ def test_a_token_is_asked_for_and_kept(
 
 
 def test_the_files_of_the_page_are_not_counted_as_requests(open_site: Make, visit: Make) -> None:
-    site = open_site(limits=Limits(requests_per_second=0.01, burst=4))
+    site = open_site(limits=Limits(requests_per_second=0.01, burst=16))
     page = visit(site)
     page.wait_for_selector("#ask-result .notice")
     page.reload()
