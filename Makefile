@@ -19,7 +19,7 @@ test: $(STAMP)  ## all checks, then all tests
 check: $(STAMP)
 	PATH="$(abspath $(BIN)):$$PATH" scripts/check
 
-bench: $(STAMP)  ## every ratio of docs/performance.md, at most 20 minutes on two idle cores
+bench: $(STAMP)  ## every ratio of docs/performance.md, some 20 minutes on two idle cores
 	-$(MAKE) .venv-old/.installed
 	-$(MAKE) .venv-peers/.installed
 	$(BIN)/python benchmarks/all.py --check; code=$$?; $(BIN)/python scripts/make_docs.py; exit $$code

@@ -45,8 +45,8 @@ SIZES: dict[str, dict[str, Sequence[int]]] = {
         "search, 1 query": (10_000, 100_000, 1_000_000),
         "search, 16 queries": (10_000, 100_000, 1_000_000),
         "split": (2_000, 4_000, 8_000),
-        "mask": (1_000, 2_000, 4_000),
-        "embed": (125, 250, 500),
+        "mask": (500, 1_000, 2_000),
+        "embed": (60, 125, 250),
         "candidates": (2, 4, 8, 16),
         "ranks": (1, 2),
     },
@@ -63,7 +63,7 @@ SIZES: dict[str, dict[str, Sequence[int]]] = {
 """Vectors, articles (split and mask), passages, candidates, ranks."""
 IN_PROCESSES = {"split": 3_000, "mask": 1_000}
 """Articles for one and two processes: some seconds of work, beside which starting is little."""
-PROCESS_ROUNDS = 3
+PROCESS_ROUNDS = 2
 MOST_EXPONENT = 1.1
 TWO_PROCESSES = 1.5
 """Least gain of a second process, where there is a second core."""
