@@ -43,7 +43,7 @@ def main(results: Path, out: Path) -> None:
         axis.set(xscale="log", yscale="log", xlabel=amount, ylabel=cost)
         sizes = sorted({point["amount"] for curve in curves for point in points[curve]})
         if sizes[-1] < 100 * sizes[0]:  # too near for powers of ten
-            axis.set_xticks(sizes, labels=[f"{size:,}" for size in sizes], minor=False)
+            axis.set_xticks(sizes, labels=[f"{size:g}" for size in sizes], minor=False)
             axis.set_xticks([], minor=True)
         axis.grid(color=GREY, alpha=0.25)
         axis.legend(frameon=False, fontsize=8)
