@@ -23,6 +23,8 @@ from realm.storage import (
     MANIFEST,
     REQUEST,
     Request,
+    check_files,
+    checksums,
     fingerprint,
     fingerprint_of,
     folders,
@@ -720,3 +722,16 @@ def test_the_lock_of_another_user_is_respected(
         patch.setattr(os, "open", refuse)
         with pytest.raises(ArtifactError, match="is being written by process"):
             pool.submit(make, tmp_path / "out").result()
+
+
+def test_a_folder_that_was_removed_meanwhile_is_not_damaged(tmp_path: Path) -> None:
+    make(tmp_path / "out")
+    manifest = read_json(tmp_path / "out" / MANIFEST)
+    (tmp_path / "out").rename(tmp_path / "gone")
+    with pytest.raises(ArtifactError) as told:
+        check_files(tmp_path / "out", manifest, remedy="make it again")
+    assert not isinstance(told.value, DamagedError)
+    file = next(iter(checksums(manifest)))
+    (tmp_path / "gone" / file).unlink()
+    with pytest.raises(DamagedError, match=f"{file} is missing"):
+        check_files(tmp_path / "gone", manifest, remedy="make it again")

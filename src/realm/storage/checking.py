@@ -40,7 +40,7 @@ def check_files(
                 f"{folder} names the file {name[:80]!a}, expected one that lies in it; the folder "
                 "is damaged, or made to lead elsewhere"
             )
-    sizes = [_size(folder / name, remedy) for name in wanted]
+    sizes = [_size(folder, name, remedy) for name in wanted]
     if names is None and sum(sizes) > CHECKED_BYTES:
         return
     for name in wanted:
@@ -75,10 +75,12 @@ def checksums(manifest: Mapping[str, Any]) -> dict[str, str]:
     return {str(n): str(v) for n, v in known.items()} if isinstance(known, dict) else {}
 
 
-def _size(path: Path, remedy: str) -> int:
+def _size(folder: Path, name: str, remedy: str) -> int:
+    path = folder / name
     try:
         return path.stat().st_size
     except OSError as error:
-        if isinstance(error, FileNotFoundError):
+        # Where all of the folder has gone, another process has just removed it: no damage
+        if isinstance(error, FileNotFoundError) and folder.exists():
             raise DamagedError(f"{path} is missing; {remedy}") from None
         raise ArtifactError(f"cannot read {path}: {error.strerror or error}; {remedy}") from None
