@@ -281,7 +281,7 @@ def _is_killed(command: list[object], seconds: float) -> bool:
 
 def _note(soak: Soak, finding: str) -> None:
     """Keep what does not hold; start again from what is whole."""
-    soak.findings.append(finding[:1_000])
+    soak.findings.append(finding.replace(f"{soak.room}/", "")[:1_000])  # no place of this machine
     _say(f"FOUND {finding}")
     shutil.rmtree(soak.world.folder)
     shutil.copytree(soak.kept.folder, soak.world.folder)
