@@ -149,6 +149,7 @@ def commands(world: World, call: Run, tmp_path: Path) -> dict[str, Command]:
         "docs list": ("docs", "list", library),
         "docs reindex": ("docs", "reindex", library, "--model", world / "qa"),
         "docs remove": ("docs", "remove", library, note.name),
+        "verify": ("verify", world / "qa", world / "passages"),
     }
 
 

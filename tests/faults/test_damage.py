@@ -6,7 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.damage import KINDS, Tally, check_file, damages, files_of, kind_of
+from realm.storage import verify
+from tests.faults.damage import (
+    KINDS,
+    Damage,
+    Tally,
+    check_file,
+    damages,
+    files_of,
+    kind_of,
+    restore,
+)
 from tests.towns import World
 
 NUM_FLIPS = 3
@@ -44,6 +54,24 @@ def test_damage_to_one_file_of_each_kind_is_told(made: World, kept: World) -> No
         check_file(made, kept, place, damages(size, seed_of(place), NUM_FLIPS), tally)
     assert tally.told > 200
     assert tally.rebuilt > 20
+
+
+def test_verify_names_a_flipped_bit_in_every_file_that_says_what_was_written(
+    made: World, kept: World
+) -> None:
+    """Also of a folder too large to be read through whenever it is opened."""
+    whole = {one.path for one in verify(made.folder).of("whole")}
+    must = [place for place in one_of_each(made) if kind_of(place).expected == "told"]
+    told = [place for place in one_of_each(made) if made / place in whole]
+    assert set(must) <= set(told)
+    for place in told:
+        path, top = made / place, place.split("/")[0]
+        if not path.stat().st_size:
+            continue
+        Damage(kind="flip", place=path.stat().st_size * 4).do(path)
+        bad = verify(made / top if "/" in place else made.folder).bad
+        restore(made, kept, top)
+        assert [one.path for one in bad] == [path]
 
 
 @pytest.mark.slow

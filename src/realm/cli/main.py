@@ -52,6 +52,7 @@ def build_app() -> typer.Typer:
         status_commands,
         study_commands,
         training_commands,
+        verifying_commands,
     )
 
     app = typer.Typer(
@@ -82,6 +83,7 @@ def build_app() -> typer.Typer:
         exchange_commands,
         planning_commands,
         study_commands,
+        verifying_commands,
     ):
         part.register(app)
     return app

@@ -37,6 +37,7 @@ from realm.storage.folders import (
 from realm.storage.lines import LinesWriter, lines_done, lines_manifest, read_lines, writing_lines
 from realm.storage.locking import claimed, is_locked, locked
 from realm.storage.replacing import mend, remove, replaced_folder, scratch_folder, set_aside
+from realm.storage.verifying import Verification, VerifiedFile, verify
 
 __all__ = [
     "EXTRA",
@@ -47,6 +48,8 @@ __all__ = [
     "SEAL",
     "LinesWriter",
     "Request",
+    "Verification",
+    "VerifiedFile",
     "beside",
     "check_file",
     "check_files",
@@ -73,6 +76,7 @@ __all__ = [
     "set_aside",
     "start_together",
     "sync",
+    "verify",
     "write_json",
     "write_plain_json",
     "write_text",

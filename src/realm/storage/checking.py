@@ -3,7 +3,8 @@
 JSON files carry a seal and are compared whenever they are read. Every other file has a checksum
 in its folder's manifest, compared when the folder is opened: of folders up to `CHECKED_BYTES`
 always (a second for each 1.5 GB), of larger ones when the caller asks for it, as training does
-for the weights and the index that it starts from. A file that was cut is noticed at any size.
+for the weights and the index that it starts from, and by `realm verify`. A file that was cut is
+noticed at any size.
 """
 
 from collections.abc import Iterable, Mapping
