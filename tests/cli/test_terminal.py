@@ -59,6 +59,37 @@ def test_answers_do_not_control_a_terminal(
     assert ":smile:" in told
 
 
+def test_longer_and_shorter_words_of_one_place_stand_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    console = display._console(is_terminal=False, stderr=False)
+    console.file = written = io.StringIO()
+    monkeypatch.setattr(display, "out", console)
+    text = "A card costs 12 pounds a year. A lost card costs 3 pounds."
+    costs = Passage(
+        row=0, id="a#0", article_id="a", title="Cards", text=text, start=0, end=len(text),
+        sentences=((0, 30), (31, len(text))),
+    )  # fmt: skip
+    answers = tuple(
+        Answer(
+            text=words, probability=p, start=text.index(words), end=text.index(words) + len(words),
+            passage=costs, passage_probability=1.0,
+        )
+        for words, p in (("12 pounds", 0.6), ("3 pounds", 0.2), ("12 pounds a year", 0.1))
+    )  # fmt: skip
+    places = ["cards.md:1", "cards.md:2", "cards.md:3"]
+    display.show_answers(AnsweredQuestion(question="How much?", answers=answers), places)
+    lines = [line.strip() for line in written.getvalue().splitlines()]
+    assert lines == [
+        "How much?",
+        "1. 12 pounds  p=0.600   cards.md:1 (Cards, p(z|x)=1.00)",
+        text,
+        "in other words: 12 pounds a year (p=0.100)",
+        "2. 3 pounds  p=0.200   cards.md:2 (Cards, p(z|x)=1.00)",
+        text,
+    ]
+
+
 def test_colours_are_the_packages_own() -> None:
     console = display._console(is_terminal=True, stderr=False)
     console.file = written = io.StringIO()

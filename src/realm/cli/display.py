@@ -187,10 +187,11 @@ def show_answers(answered: AnsweredQuestion, places: Sequence[str] = ()) -> None
             "--min-probability 0 shows its evidence)"
         )
         return
-    for number, answer in enumerate(answered.answers, 1):
+    for number, (first, *others) in enumerate(_by_words(answered.answers), 1):
+        answer = answered.answers[first]
         title = escape(answer.passage.title or answer.passage.article_id)
         place = (
-            f"[bold]{escape(places[number - 1])}[/] [dim]({title}, "
+            f"[bold]{escape(places[first])}[/] [dim]({title}, "
             if places
             else f"[dim]{title} ({escape(answer.passage.id)}, "
             f"characters {answer.start}-{answer.end}, "
@@ -201,6 +202,28 @@ def show_answers(answered: AnsweredQuestion, places: Sequence[str] = ()) -> None
         )
         if number <= 2:
             out.print(evidence(answer))
+        if others:
+            also = (answered.answers[other] for other in others)
+            told = ", ".join(f"{one.text} (p={one.probability:.3f})" for one in also)
+            out.print(f"     [dim]in other words: {escape(told)}[/]")
+
+
+def _by_words(answers: Sequence[Answer]) -> list[list[int]]:
+    """Return the answers' numbers: longer or shorter words of one place stand together.
+
+    They are in the order of the best of each place, which stands first.
+    """
+    groups: list[list[int]] = []
+    for number, answer in enumerate(answers):
+        for group in groups:
+            best = answers[group[0]]
+            is_here = best.passage.article_id == answer.passage.article_id
+            if is_here and answer.start < best.end and best.start < answer.end:
+                group.append(number)
+                break
+        else:
+            groups.append([number])
+    return groups
 
 
 def note_uncalibrated(why: str | None) -> None:
