@@ -1,25 +1,15 @@
 // The tab "Ask": a question, its answers, and where their words stand.
 
 import { api } from "./api.js";
-import { byId, el, errorNotice, notice, say } from "./dom.js";
+import { byId, el, notice, say } from "./dom.js";
 import { evidence, otherAnswers, passagesRead, readFirst } from "./evidence.js";
+import { RequestForm } from "./form.js";
 import { probability } from "./format.js";
 import { gauge } from "./gauge.js";
 import { address, go } from "./route.js";
 
 const NUM_ANSWERS = 3;
-let running = null;
-let shown = "";
 let library = null;
-
-function parameters() {
-  return {
-    q: byId("question").value.trim(),
-    n: byId("ask-answers").value,
-    read: byId("ask-read").value,
-    min: byId("ask-min").value,
-  };
-}
 
 function isBadNumber(id) {
   return !byId(id).checkValidity();
@@ -85,7 +75,7 @@ function said(answered, answer) {
 
 function seeAnyway() {
   byId("ask-min").value = "0";
-  go(address("ask", parameters()));
+  go(address("ask", form.parameters()));
 }
 
 function noAnswer(answered) {
@@ -176,89 +166,42 @@ function tell(answered) {
   else say("ask-said", `Answer: ${best.text}. Probability ${probability(best.probability)}.`);
 }
 
-function show(...nodes) {
-  byId("ask-result").replaceChildren(...nodes.filter(Boolean));
+async function send(params, signal) {
+  const answered = await api.answer(requestOf(params), signal);
+  tell(answered);
+  return result(answered);
 }
 
-function setBusy(isBusy) {
-  byId("panel-ask").classList.toggle("busy", isBusy);
-  byId("ask-result").setAttribute("aria-busy", String(isBusy));
-  byId("ask-button").textContent = isBusy ? "Asking" : "Ask";
-}
-
-async function ask(params) {
-  const problem = problemWith(params);
-  if (problem) {
-    show(errorNotice({ message: problem }, "There is nothing to ask"));
-    return;
-  }
-  running?.abort();
-  const mine = new AbortController();
-  running = mine;
-  setBusy(true);
-  try {
-    const answered = await api.answer(requestOf(params), mine.signal);
-    show(...result(answered));
-    tell(answered);
-  } catch (error) {
-    if (error.name !== "AbortError") show(errorNotice(error, "The question was not answered"));
-    shown = "";
-  } finally {
-    if (running === mine) {
-      running = null;
-      setBusy(false);
-    }
-  }
-}
-
-function submit() {
-  const params = parameters();
-  if (problemWith(params)) ask(params);
-  else go(address("ask", params));
-}
-
-function onKey(event) {
-  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
-    event.preventDefault();
-    submit();
-  } else if (event.key === "Escape") {
-    event.preventDefault();
-    if (running) running.abort();
-    else byId("question").value = "";
-  }
-}
+const form = new RequestForm({
+  tab: "ask",
+  fields: { q: "question", n: "ask-answers", read: "ask-read", min: "ask-min" },
+  cleared: ["question"],
+  words: {
+    ready: "Ask",
+    busy: "Asking",
+    nothing: "There is nothing to ask",
+    failed: "The question was not answered",
+  },
+  problemWith,
+  send,
+  welcome,
+});
 
 /** What the server holds is known, or has changed: what is shown may no longer be so. */
 export function libraryChanged(status) {
   const isFirst = library === null;
   library = status;
-  if (!parameters().q) show(welcome());
-  else if (!isFirst) shown = "";
+  if (!form.parameters().q) form.show(welcome());
+  else if (!isFirst) form.forget();
 }
 
 /** Show what an address names: a question is asked, none is the empty page. */
 export function arriveAtAsk(params, again) {
-  byId("question").value = params.q ?? "";
-  byId("ask-answers").value = params.n ?? "";
-  byId("ask-read").value = params.read ?? "";
-  byId("ask-min").value = params.min ?? "";
-  const place = address("ask", parameters());
-  if (!params.q) {
-    running?.abort();
-    shown = "";
-    show(welcome());
-  } else if (place !== shown || again) {
-    shown = place;
-    ask(parameters());
-  }
+  form.arrive(params, again);
 }
 
 export function setUpAsk() {
-  byId("ask-form").addEventListener("submit", (event) => {
-    event.preventDefault();
-    submit();
-  });
-  byId("question").addEventListener("keydown", onKey);
+  form.setUp();
   addEventListener("keydown", (event) => {
     const isTyping = event.target.closest?.("input, textarea, select, dialog");
     if (event.key !== "/" || isTyping || event.ctrlKey || event.metaKey || event.altKey) return;

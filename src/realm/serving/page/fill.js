@@ -1,7 +1,8 @@
 // The tab "Fill the blank": Table 3 of the paper for any sentence.
 
 import { api } from "./api.js";
-import { byId, el, errorNotice, notice, say } from "./dom.js";
+import { byId, el, notice, say } from "./dom.js";
+import { RequestForm } from "./form.js";
 import { probability } from "./format.js";
 import { address, go } from "./route.js";
 import { MASK, explanation } from "./table3.js";
@@ -11,17 +12,7 @@ const TABLE_3 = {
   s: "An equilateral triangle is easily constructed using a straightedge and compass, because 3 is a [MASK] prime.",
   y: "Fermat",
 };
-let running = null;
-let shown = "";
 let cannot = "";
-
-function parameters() {
-  return {
-    s: byId("sentence").value.trim(),
-    y: byId("fill-answer").value.trim(),
-    k: byId("fill-candidates").value,
-  };
-}
 
 function problemWith({ s }) {
   if (!s)
@@ -83,7 +74,7 @@ export function modelKnown(status) {
   cannot =
     `${status.model} has no encoder. Start the server with one of the same vocabulary: ` +
     "realm serve --encoder RUN.";
-  if (!shown && !running) show(welcome());
+  if (form.isEmpty) form.show(welcome());
 }
 
 function welcome() {
@@ -108,92 +99,44 @@ function welcome() {
   );
 }
 
-function show(...nodes) {
-  byId("fill-result").replaceChildren(...nodes);
+async function send(params, signal) {
+  const explained = await api.explain(
+    {
+      sentence: params.s,
+      num_candidates: Number(params.k) || NUM_CANDIDATES,
+      ...(params.y ? { answer: params.y } : {}),
+    },
+    signal,
+  );
+  say(
+    "fill-said",
+    `${explained.answer}: ${probability(explained.p_without)} without retrieval, ${probability(explained.p_marginal)} with.`,
+  );
+  return explanation(explained);
 }
 
-function setBusy(isBusy) {
-  byId("panel-fill").classList.toggle("busy", isBusy);
-  byId("fill-result").setAttribute("aria-busy", String(isBusy));
-  byId("fill-button").textContent = isBusy ? "Filling" : "Fill";
-}
+const form = new RequestForm({
+  tab: "fill",
+  fields: { s: "sentence", y: "fill-answer", k: "fill-candidates" },
+  cleared: ["sentence", "fill-answer"],
+  words: {
+    ready: "Fill",
+    busy: "Filling",
+    nothing: "There is nothing to fill",
+    failed: "The blank was not filled",
+  },
+  problemWith,
+  send,
+  welcome,
+  failure: (error) => (error.code === "no_encoder" ? noEncoder(error) : undefined),
+});
 
-async function fill(params) {
-  const problem = problemWith(params);
-  if (problem) {
-    show(errorNotice({ message: problem }, "There is nothing to fill"));
-    return;
-  }
-  running?.abort();
-  const mine = new AbortController();
-  running = mine;
-  setBusy(true);
-  try {
-    const explained = await api.explain(
-      {
-        sentence: params.s,
-        num_candidates: Number(params.k) || NUM_CANDIDATES,
-        ...(params.y ? { answer: params.y } : {}),
-      },
-      mine.signal,
-    );
-    show(...explanation(explained));
-    say(
-      "fill-said",
-      `${explained.answer}: ${probability(explained.p_without)} without retrieval, ${probability(explained.p_marginal)} with.`,
-    );
-  } catch (error) {
-    if (error.code === "no_encoder") show(noEncoder(error));
-    else if (error.name !== "AbortError") show(errorNotice(error, "The blank was not filled"));
-    shown = "";
-  } finally {
-    if (running === mine) {
-      running = null;
-      setBusy(false);
-    }
-  }
-}
-
-function submit() {
-  const params = parameters();
-  if (problemWith(params)) fill(params);
-  else go(address("fill", params));
-}
-
-function onKey(event) {
-  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
-    event.preventDefault();
-    submit();
-  } else if (event.key === "Escape") {
-    event.preventDefault();
-    if (running) running.abort();
-    else {
-      byId("sentence").value = "";
-      byId("fill-answer").value = "";
-    }
-  }
-}
-
-/** Show what an address names. */
+/** Show what an address names: a sentence is filled, none is the empty page. */
 export function arriveAtFill(params, again) {
-  byId("sentence").value = params.s ?? "";
-  byId("fill-answer").value = params.y ?? "";
-  byId("fill-candidates").value = params.k ?? "";
-  const place = address("fill", parameters());
-  if (!params.s) {
-    shown = "";
-    show(welcome());
-  } else if (place !== shown || again) {
-    shown = place;
-    fill(parameters());
-  }
+  form.arrive(params, again);
 }
 
 export function setUpFill() {
-  byId("fill-form").addEventListener("submit", (event) => {
-    event.preventDefault();
-    submit();
-  });
-  byId("sentence").addEventListener("keydown", onKey);
+  form.setUp();
   byId("blank").addEventListener("click", blankIt);
 }
