@@ -260,7 +260,8 @@ def make_start(tmp_path_factory: pytest.TempPathFactory) -> MakeModel:
     """Write checkpoints as `ict` and `mlm` would leave them, with random parameters."""
     import torch
 
-    from realm.checkpoint.checkpoints import Model, save_checkpoint
+    from realm.checkpoint.checkpoints import save_checkpoint
+    from realm.checkpoint.parts import Model
     from realm.checkpoint.pretrained import load_pretrained
     from realm.config import EncoderConfig
     from realm.model.embedder import Embedder, Towers
@@ -389,7 +390,7 @@ def make_reader(bert_shape: dict[str, Any]) -> MakeModel:
 @pytest.fixture
 def make_snapshot(store: "PassageStore", tmp_path: Path) -> MakeModel:
     """Build the snapshot of a store (the small world's) under some towers."""
-    from realm.checkpoint.checkpoints import tower_hash
+    from realm.checkpoint.parts import tower_hash
     from realm.config import IndexConfig
     from realm.index.builder import EmbedderVersion, build_index
 
@@ -415,7 +416,8 @@ def make_packed(
     tokenizer: "WordpieceTokenizer", make_towers: MakeModel, make_reader: MakeModel, tmp_path: Path
 ) -> MakeModel:
     """Write a model as `realm pack` does: what ships, but tiny and untrained."""
-    from realm.checkpoint.checkpoints import Model, save_checkpoint
+    from realm.checkpoint.checkpoints import save_checkpoint
+    from realm.checkpoint.parts import Model
     from realm.exchange.packing import pack_run
 
     def make(*, seed: int = 0, name: str = "packed", **told: object) -> Path:

@@ -11,7 +11,7 @@ import torch
 
 from realm import aligning
 from realm.aligning import Aligner, align
-from realm.checkpoint.checkpoints import Model
+from realm.checkpoint.parts import Model
 from realm.config import MaskConfig
 from realm.corpus.store import PassageStore
 from realm.errors import ArtifactError, ConfigError

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 import realm.model.reader
 from realm.answering import Answerer, AnsweringLengths, answered_as_json
 from realm.checkpoint.calibration import Calibration, save_calibration
-from realm.checkpoint.checkpoints import Model, checkpoint_folder, save_checkpoint, tower_hash
+from realm.checkpoint.checkpoints import checkpoint_folder, save_checkpoint
+from realm.checkpoint.parts import Model, tower_hash
 from realm.checkpoint.sources import write_sources
 from realm.config import IndexConfig
 from realm.corpus.store import PassageStore

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from realm.checkpoint.checkpoints import Model
+from realm.checkpoint.parts import Model
 from realm.classifying import ClaimClassifier, classified_as_json
 from realm.config import ClassifyConfig
 from realm.corpus.store import PassageStore

@@ -13,7 +13,8 @@ import torch
 from realm.aligning import Aligner, align
 from realm.answering import Answerer
 from realm.checkpoint.calibration import Calibration, save_calibration
-from realm.checkpoint.checkpoints import Model, checkpoint_folder, save_checkpoint
+from realm.checkpoint.checkpoints import checkpoint_folder, save_checkpoint
+from realm.checkpoint.parts import Model
 from realm.checkpoint.sources import write_sources
 from realm.corpus.store import PassageStore
 from realm.model.confidence import Calibrator

@@ -12,7 +12,8 @@ from pathlib import Path
 from measure import Outcome, outcomes
 from world import World, write
 
-from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model, tower_hash
+from realm.checkpoint.checkpoints import find_checkpoint, load_model
+from realm.checkpoint.parts import Model, tower_hash
 from realm.config import (
     IctConfig,
     IndexConfig,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from realm.cache import cache_folder
 from realm.checkpoint.calibration import Calibration
-from realm.checkpoint.checkpoints import Model
+from realm.checkpoint.parts import Model
 from realm.checkpoint.sources import check_vocabulary, passages_of
 from realm.corpus.store import Passages, PassageStore
 from realm.device import AUTO

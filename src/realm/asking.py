@@ -21,8 +21,9 @@ from typing import Any
 
 from realm.answering import Answerer, answered_as_json
 from realm.cache import cache_folder
-from realm.checkpoint.checkpoints import Model, find_checkpoint
+from realm.checkpoint.checkpoints import find_checkpoint
 from realm.checkpoint.defaults import stage_defaults
+from realm.checkpoint.parts import Model
 from realm.config import IndexConfig, SplitConfig
 from realm.corpus.folder import TextFile, hash_files, list_files, split_files
 from realm.corpus.places import Places

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model
+from realm.checkpoint.checkpoints import find_checkpoint, load_model
+from realm.checkpoint.parts import Model
 from realm.checkpoint.sources import check_vocabulary, passages_of, run_of
 from realm.config import ClassifyConfig
 from realm.corpus.store import PassageStore

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from realm.checkpoint.checkpoints import Model
+from realm.checkpoint.parts import Model
 from realm.corpus.store import Passages
 from realm.device import AUTO
 from realm.index.snapshot import Snapshot

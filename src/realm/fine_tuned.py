@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from realm.checkpoint.calibration import Calibration, load_calibration
-from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model
+from realm.checkpoint.checkpoints import find_checkpoint, load_model
+from realm.checkpoint.parts import Model
 from realm.checkpoint.sources import run_of
 from realm.device import AUTO, choose_device, has_quick_bfloat16
 from realm.errors import ArtifactError

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model
+from realm.checkpoint.checkpoints import find_checkpoint, load_model
+from realm.checkpoint.parts import Model
 from realm.checkpoint.sources import check_vocabulary, passages_of, run_of
 from realm.config import PretrainConfig
 from realm.corpus.store import Passages, PassageStore

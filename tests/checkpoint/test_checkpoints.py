@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from realm.checkpoint.checkpoints import (
-    Model,
     TrainingState,
     checkpoint_folder,
     find_checkpoint,
@@ -18,8 +17,8 @@ from realm.checkpoint.checkpoints import (
     load_state,
     remove_old_checkpoints,
     save_checkpoint,
-    tower_hash,
 )
+from realm.checkpoint.parts import Model, tower_hash
 from realm.errors import ArtifactError, ConfigError
 from realm.model.embedder import build_towers
 from realm.model.encoder import build_encoder

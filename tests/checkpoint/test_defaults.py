@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from realm.checkpoint.checkpoints import Model, save_checkpoint
+from realm.checkpoint.checkpoints import save_checkpoint
 from realm.checkpoint.defaults import stage_defaults
+from realm.checkpoint.parts import Model
 from realm.config import EvaluateConfig, FinetuneConfig, PretrainConfig, load_config
 from realm.errors import ArtifactError
 from realm.exchange.importing import import_weights

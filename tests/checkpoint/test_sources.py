@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from realm.checkpoint.checkpoints import Model
+from realm.checkpoint.parts import Model
 from realm.checkpoint.sources import check_vocabulary, passages_of, run_of, write_sources
 from realm.config import SplitConfig
 from realm.corpus.split import split

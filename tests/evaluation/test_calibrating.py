@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from realm.answering import Answerer, AnsweringLengths
-from realm.checkpoint.checkpoints import Model
+from realm.checkpoint.parts import Model
 from realm.config import CalibrateConfig
 from realm.corpus.store import PassageStore
 from realm.errors import CorpusError

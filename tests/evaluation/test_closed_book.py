@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from realm.checkpoint.checkpoints import Model, checkpoint_folder, save_checkpoint
+from realm.checkpoint.checkpoints import checkpoint_folder, save_checkpoint
+from realm.checkpoint.parts import Model
 from realm.checkpoint.sources import write_sources
 from realm.config import EvaluateConfig
 from realm.corpus.store import PassageStore

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from realm.answering import Answerer, AnsweringLengths
-from realm.checkpoint.checkpoints import Model, checkpoint_folder, save_checkpoint
+from realm.checkpoint.checkpoints import checkpoint_folder, save_checkpoint
+from realm.checkpoint.parts import Model
 from realm.corpus.store import PassageStore
 from realm.errors import ConfigError
 from realm.evaluation import retrievers

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from realm.checkpoint.checkpoints import Model, load_model
+from realm.checkpoint.checkpoints import load_model
+from realm.checkpoint.parts import Model
 from realm.exchange.importing import import_weights
 from realm.model.inputs import Inputs
 

@@ -14,8 +14,9 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
 from realm.answering import Answerer
-from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model, save_checkpoint
+from realm.checkpoint.checkpoints import find_checkpoint, load_model, save_checkpoint
 from realm.checkpoint.defaults import stage_defaults
+from realm.checkpoint.parts import Model
 from realm.config import FinetuneConfig
 from realm.corpus.store import PassageStore
 from realm.errors import ArtifactError, ConfigError

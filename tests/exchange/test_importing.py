@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from realm.answering import Answerer
-from realm.checkpoint.checkpoints import find_checkpoint, load_model, tower_hash
+from realm.checkpoint.checkpoints import find_checkpoint, load_model
 from realm.checkpoint.defaults import stage_defaults
+from realm.checkpoint.parts import tower_hash
 from realm.checkpoint.sources import passages_of
 from realm.corpus import split as split_module
 from realm.corpus.store import PassageStore

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from realm.checkpoint.checkpoints import Model
+from realm.checkpoint.parts import Model
 from realm.checkpoint.stored import StoredWeights
 from realm.errors import ArtifactError, ConfigError
 from realm.exchange.importing import load_vocabulary

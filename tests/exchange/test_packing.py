@@ -10,7 +10,6 @@ from safetensors.torch import load_file
 from realm.answering import Answerer
 from realm.checkpoint.calibration import CALIBRATION, Calibration, save_calibration
 from realm.checkpoint.checkpoints import (
-    Model,
     checkpoint_folder,
     find_checkpoint,
     load_model,
@@ -18,6 +17,7 @@ from realm.checkpoint.checkpoints import (
 )
 from realm.checkpoint.defaults import stage_defaults
 from realm.checkpoint.packed import PACKED
+from realm.checkpoint.parts import Model
 from realm.checkpoint.sources import write_sources
 from realm.corpus.store import PassageStore
 from realm.errors import ArtifactError, ConfigError

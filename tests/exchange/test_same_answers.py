@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from realm.answering import Answerer
-from realm.checkpoint.checkpoints import Model, load_model
+from realm.checkpoint.checkpoints import load_model
+from realm.checkpoint.parts import Model
 from realm.config import FinetuneConfig
 from realm.corpus.store import PassageStore
 from realm.index.snapshot import Snapshot, snapshot_folder

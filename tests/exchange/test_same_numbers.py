@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from realm.checkpoint.checkpoints import Model
+from realm.checkpoint.parts import Model
 from realm.exchange.layout import EMBEDDER_NAMES, ENCODER_NAMES, READER_NAMES, their_name
 from realm.model.bert import hidden_states, pooled
 from realm.model.encoder import Encoder

@@ -10,7 +10,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
-from realm.checkpoint.checkpoints import Model
+from realm.checkpoint.parts import Model
 from realm.errors import ConfigError
 from realm.exchange.sentence_transformers import write_sentence_transformers
 from realm.model.embedder import Embedder, Towers, embed_in_groups

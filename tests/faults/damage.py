@@ -11,7 +11,8 @@ from typing import Literal
 import torch
 
 from realm.checkpoint.calibration import load_calibration
-from realm.checkpoint.checkpoints import flat_state, load_model, load_state
+from realm.checkpoint.checkpoints import load_model, load_state
+from realm.checkpoint.parts import flat_state
 from realm.checkpoint.pretrained import hash_tensors
 from realm.checkpoint.run_records import read_held_out, read_metrics
 from realm.checkpoint.sources import passages_of

@@ -10,7 +10,8 @@ import torch
 
 from realm.cache import VARIABLE
 from realm.checkpoint.calibration import Calibration, save_calibration
-from realm.checkpoint.checkpoints import find_checkpoint, load_model, tower_hash
+from realm.checkpoint.checkpoints import find_checkpoint, load_model
+from realm.checkpoint.parts import tower_hash
 from realm.config import IndexConfig
 from realm.corpus.store import PassageStore
 from realm.index.builder import EmbedderVersion

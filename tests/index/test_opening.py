@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from realm.checkpoint.checkpoints import Model, tower_hash
+from realm.checkpoint.parts import Model, tower_hash
 from realm.config import IndexConfig
 from realm.errors import DamagedError
 from realm.index.builder import EmbedderVersion, build_index, write_matrix

@@ -267,7 +267,8 @@ def test_blanks_are_filled_from_documents_where_there_is_an_encoder(
     documents: list[Document],
     tmp_path: Path,
 ) -> None:
-    from realm.checkpoint.checkpoints import Model, save_checkpoint
+    from realm.checkpoint.checkpoints import save_checkpoint
+    from realm.checkpoint.parts import Model
 
     with pytest.raises(NoEncoderError, match="encoder=RUN"):
         opened.explain("Fermat was born in [MASK].")
@@ -293,7 +294,8 @@ def test_blanks_are_filled_from_documents_where_there_is_an_encoder(
 def test_an_encoder_of_another_vocabulary_is_refused(
     model: Path, make_towers: Make, make_encoder: Make, tokenizer: Any, tmp_path: Path
 ) -> None:
-    from realm.checkpoint.checkpoints import Model, save_checkpoint
+    from realm.checkpoint.checkpoints import save_checkpoint
+    from realm.checkpoint.parts import Model
     from realm.tokenizer import WordpieceTokenizer
 
     words = tokenizer.vocabulary()

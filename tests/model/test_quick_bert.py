@@ -11,7 +11,8 @@ import torch
 from transformers import BertModel
 
 import realm
-from realm.checkpoint.checkpoints import Model, load_model, save_checkpoint, tower_hash
+from realm.checkpoint.checkpoints import load_model, save_checkpoint
+from realm.checkpoint.parts import Model, tower_hash
 from realm.model.bert import QUICK, bert_settings, build_bert, hidden_states, pooled
 from realm.model.embedder import Embedder, Pooling, that_packs
 from realm.model.inputs import PACK_MULTIPLE, Inputs, in_packs, pack, pad

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from realm.answering import Answerer
-from realm.checkpoint.checkpoints import Model, checkpoint_folder, save_checkpoint
+from realm.checkpoint.checkpoints import checkpoint_folder, save_checkpoint
+from realm.checkpoint.parts import Model
 from realm.checkpoint.sources import write_sources
 from realm.config import SplitConfig
 from realm.corpus.split import split

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from realm.checkpoint.checkpoints import tower_hash
+from realm.checkpoint.parts import tower_hash
 from realm.config import IndexConfig
 from realm.corpus.store import PassageStore
 from realm.index.builder import EmbedderVersion

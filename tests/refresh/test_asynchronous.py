@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from realm.checkpoint.checkpoints import tower_hash
+from realm.checkpoint.parts import tower_hash
 from realm.config import IndexConfig, RefreshConfig
 from realm.corpus.store import PassageStore
 from realm.errors import ArtifactError, StaleIndexError

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from realm.checkpoint.checkpoints import load_model, tower_hash
+from realm.checkpoint.checkpoints import load_model
+from realm.checkpoint.parts import tower_hash
 from realm.config import IndexConfig
 from realm.errors import ArtifactError
 from realm.model.embedder import Embedder

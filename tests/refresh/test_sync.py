@@ -7,13 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from realm.checkpoint.checkpoints import (
-    Model,
-    TrainingState,
-    checkpoint_folder,
-    save_checkpoint,
-    tower_hash,
-)
+from realm.checkpoint.checkpoints import TrainingState, checkpoint_folder, save_checkpoint
+from realm.checkpoint.parts import Model, tower_hash
 from realm.config import IndexConfig, RefreshConfig
 from realm.corpus.store import PassageStore
 from realm.errors import ArtifactError, StaleIndexError

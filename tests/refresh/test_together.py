@@ -13,7 +13,8 @@ import pytest
 import torch
 
 import realm
-from realm.checkpoint.checkpoints import Model, save_checkpoint
+from realm.checkpoint.checkpoints import save_checkpoint
+from realm.checkpoint.parts import Model
 from realm.config import IndexConfig
 from realm.corpus.store import PassageStore
 from realm.errors import ArtifactError

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from realm.checkpoint.checkpoints import find_checkpoint, load_model, tower_hash
+from realm.checkpoint.checkpoints import find_checkpoint, load_model
+from realm.checkpoint.parts import tower_hash
 from realm.errors import ConfigError
 from realm.masking.store import ExampleStore
 from realm.storage import MANIFEST, fingerprint_of, read_json

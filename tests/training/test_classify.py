@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from realm.checkpoint.checkpoints import Model, load_model, save_checkpoint, tower_hash
+from realm.checkpoint.checkpoints import load_model, save_checkpoint
+from realm.checkpoint.parts import Model, tower_hash
 from realm.checkpoint.pretrained import load_pretrained
 from realm.checkpoint.run_records import read_metrics
 from realm.checkpoint.sources import ANSWER, CLASSIFY, passages_of, task_of

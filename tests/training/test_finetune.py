@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from realm.answering import Answerer
-from realm.checkpoint.checkpoints import Model, load_model, save_checkpoint, tower_hash
+from realm.checkpoint.checkpoints import load_model, save_checkpoint
+from realm.checkpoint.parts import Model, tower_hash
 from realm.checkpoint.pretrained import load_pretrained
 from realm.checkpoint.run_records import read_metrics
 from realm.checkpoint.sources import passages_of

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from realm.checkpoint.checkpoints import Model, save_checkpoint
+from realm.checkpoint.checkpoints import save_checkpoint
+from realm.checkpoint.parts import Model
 from realm.checkpoint.run_records import read_metrics
 from realm.config import OptimizerConfig, PretrainConfig, RefreshConfig
 from realm.corpus.store import PassageStore

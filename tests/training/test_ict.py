@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from realm.checkpoint.checkpoints import load_model, tower_hash
+from realm.checkpoint.checkpoints import load_model
+from realm.checkpoint.parts import tower_hash
 from realm.checkpoint.run_records import read_metrics
 from realm.config import EncoderConfig, IctConfig, OptimizerConfig
 from realm.corpus.store import PassageStore

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from realm.checkpoint.checkpoints import Model, list_checkpoints, load_model
+from realm.checkpoint.checkpoints import list_checkpoints, load_model
+from realm.checkpoint.parts import Model
 from realm.checkpoint.run_folder import TrainReport, open_run
 from realm.checkpoint.run_records import read_metrics
 from realm.config import OptimizerConfig, TrainConfig

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from realm.checkpoint.checkpoints import Model, load_model, save_checkpoint, tower_hash
+from realm.checkpoint.checkpoints import load_model, save_checkpoint
+from realm.checkpoint.parts import Model, tower_hash
 from realm.checkpoint.pretrained import load_pretrained
 from realm.checkpoint.run_records import read_metrics
 from realm.checkpoint.sources import passages_of

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from realm.answering import Answerer
-from realm.checkpoint.checkpoints import find_checkpoint, load_model, tower_hash
+from realm.checkpoint.checkpoints import find_checkpoint, load_model
+from realm.checkpoint.parts import tower_hash
 from realm.checkpoint.run_records import read_metrics
 from realm.config import FinetuneConfig, IndexConfig, OptimizerConfig, RefreshConfig
 from realm.corpus.store import PassageStore

@@ -13,25 +13,19 @@ step-1200/
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from realm.checkpoint.packed import PACKED, read_packed
-from realm.checkpoint.pretrained import hash_tensors
+from realm.checkpoint.parts import Model, build_part, flat_state, model_settings
 from realm.device import CPU
-from realm.errors import ArtifactError, ConfigError, RealmError
-from realm.model.bert import QUICK
-from realm.model.classifier import Classifier, build_classifier
-from realm.model.embedder import Embedder, Towers, build_towers
-from realm.model.encoder import Encoder, build_encoder
-from realm.model.reader import Reader, build_reader
+from realm.errors import ArtifactError, RealmError
 from realm.storage import (
     MANIFEST,
     Request,
@@ -47,97 +41,7 @@ CHECKPOINTS = "checkpoints"
 WEIGHTS = "model.safetensors"
 TOKENIZER_FILE = "tokenizer.json"
 MODEL_FILES = (WEIGHTS, "model.json", TOKENIZER_FILE)
-_BUILDERS: Mapping[str, Callable[[dict[str, Any]], Any]] = {
-    "embedder": build_towers,
-    "encoder": build_encoder,
-    "reader": build_reader,
-    "classifier": build_classifier,
-}
 TRAINING_FILES = ("training.safetensors", "training.json")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Model:
-    """The trained parts of a run; a stage that does not train a part leaves it out."""
-
-    tokenizer: WordpieceTokenizer
-    towers: Towers | None = None
-    encoder: Encoder | None = None
-    reader: Reader | None = None
-    classifier: Classifier | None = None
-
-    @property
-    def modules(self) -> dict[str, nn.Module]:
-        """The parts that are there, by name."""
-        parts = {
-            "embedder": self.towers,
-            "encoder": self.encoder,
-            "reader": self.reader,
-            "classifier": self.classifier,
-        }
-        return {name: part for name, part in parts.items() if part is not None}
-
-    def to(self, device: torch.device) -> "Model":
-        """Move the parts to a device; return the model itself."""
-        for part in self.modules.values():
-            part.to(device)
-        return self
-
-    def need_towers(self) -> Towers:
-        """Return the embedder's towers.
-
-        Raises:
-            ConfigError: the run has none.
-        """
-        if self.towers is None:
-            raise ConfigError(
-                f"this run has no embedder ({self._told}); expected one made by `realm ict`, "
-                "`realm pretrain` or `realm finetune`"
-            )
-        return self.towers
-
-    def need_encoder(self) -> Encoder:
-        """Return the knowledge-augmented encoder.
-
-        Raises:
-            ConfigError: the run has none.
-        """
-        if self.encoder is None:
-            raise ConfigError(
-                f"this run has no encoder ({self._told}); expected one made by `realm pretrain` "
-                "or `realm mlm`"
-            )
-        return self.encoder
-
-    def need_reader(self) -> Reader:
-        """Return the span reader.
-
-        Raises:
-            ConfigError: the run has none.
-        """
-        if self.reader is None:
-            raise ConfigError(
-                f"this run has no reader ({self._told}); expected one made by "
-                "`realm finetune QUESTIONS PASSAGES --model RUN --out QA_RUN`"
-            )
-        return self.reader
-
-    def need_classifier(self) -> Classifier:
-        """Return the classifier of claims.
-
-        Raises:
-            ConfigError: the run has none.
-        """
-        if self.classifier is None:
-            raise ConfigError(
-                f"this run has no classifier ({self._told}); expected one made by "
-                "`realm finetune CLAIMS PASSAGES --task classify --model RUN --out CLAIMS_RUN`"
-            )
-        return self.classifier
-
-    @property
-    def _told(self) -> str:
-        return f"found: {', '.join(self.modules) or 'nothing'}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +103,9 @@ def load_model(folder: Path, *, quick: bool = False) -> Model:
     described = read_json(folder / "model.json")
     weights = read_packed(folder / PACKED) if is_packed else _load(folder / WEIGHTS)
     try:
-        parts = {name: _part(name, told, weights, quick=quick) for name, told in described.items()}
+        parts = {
+            name: build_part(name, told, weights, quick=quick) for name, told in described.items()
+        }
     except RealmError:
         raise
     except Exception as error:  # whatever settings lead to that fit no model, or no weights
@@ -210,39 +116,6 @@ def load_model(folder: Path, *, quick: bool = False) -> Model:
     if "embedder" in parts:
         parts["towers"] = parts.pop("embedder")
     return Model(tokenizer=WordpieceTokenizer.load(folder), **parts)
-
-
-def _part(
-    name: str, settings: dict[str, Any], weights: Mapping[str, Tensor], *, quick: bool
-) -> Any:  # noqa: ANN401 - each part has a class of its own
-    """Return a part as model.json describes it, with its weights, in evaluation mode."""
-    own = {
-        key.removeprefix(f"{name}."): value
-        for key, value in weights.items()
-        if key.startswith(f"{name}.")
-    }
-    _check_sizes(settings["bert"], own)
-    settings["bert"][QUICK] = quick
-    part = _BUILDERS[name](settings)
-    if name == "embedder" and settings["share_towers"]:
-        own |= {k.replace("query.", "passage.", 1): v for k, v in own.items()}
-    part.load_state_dict(own, assign=quick)
-    return part.eval()
-
-
-def _check_sizes(bert: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
-    """Refuse a model that is larger than its weights before memory is taken for it.
-
-    Raises:
-        ValueError: it is.
-    """
-    held = sum(value.numel() for value in weights.values())
-    sizes = ("vocab_size", "hidden_size", "intermediate_size", "max_position_embeddings")
-    widest = max(bert.get(name, 1) for name in sizes)
-    if widest * bert.get("hidden_size", 1) > held or bert.get("num_hidden_layers", 1) > len(
-        weights
-    ):
-        raise ValueError(f"found {held:,} weights, expected more for a BERT of these sizes")
 
 
 def load_state(folder: Path) -> TrainingState:
@@ -304,27 +177,6 @@ def remove_old_checkpoints(run: Path, *, keep: int) -> None:
     for folder in (run / CHECKPOINTS).glob("step-*"):
         if not (folder / MANIFEST).is_file():
             shutil.rmtree(folder)
-
-
-def tower_hash(tower: Embedder) -> str:
-    """Return a hash of a tower's parameters: which embedder a snapshot was built with."""
-    return hash_tensors(dict(tower.state_dict()))
-
-
-def model_settings(model: Model) -> dict[str, Any]:
-    """Return what model.json says: how to build each part."""
-    return {name: part.settings for name, part in model.modules.items()}
-
-
-def flat_state(model: Model) -> dict[str, Tensor]:
-    """Return the parameters of all parts by name, in 32 bits; those of a shared tower once."""
-    state: dict[str, Tensor] = {}
-    for name, part in model.modules.items():
-        for key, value in part.state_dict().items():
-            if isinstance(part, Towers) and part.shared and key.startswith("passage."):
-                continue
-            state[f"{name}.{key}"] = value.detach().to(CPU, torch.float32).contiguous()
-    return state
 
 
 def _check_files(folder: Path, names: Sequence[str]) -> None:

@@ -3,7 +3,8 @@
 import os
 from pathlib import Path
 
-from realm.checkpoint.checkpoints import CHECKPOINTS, Model, find_checkpoint
+from realm.checkpoint.checkpoints import CHECKPOINTS, find_checkpoint
+from realm.checkpoint.parts import Model
 from realm.corpus.store import Passages, PassageStore
 from realm.errors import ArtifactError, ConfigError
 from realm.storage import MANIFEST, read_json, write_json

@@ -79,7 +79,8 @@ def index(  # noqa: PLR0917
     from realm.config import IndexConfig, load_config
 
     settings = load_config(IndexConfig, section="index", file=config, overrides=sets or [])
-    from realm.checkpoint.checkpoints import load_model, tower_hash
+    from realm.checkpoint.checkpoints import load_model
+    from realm.checkpoint.parts import tower_hash
     from realm.cli import display
     from realm.corpus.store import PassageStore
     from realm.device import choose_device

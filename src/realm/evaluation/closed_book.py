@@ -16,7 +16,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model
+from realm.checkpoint.checkpoints import find_checkpoint, load_model
+from realm.checkpoint.parts import Model
 from realm.checkpoint.sources import passages_of, run_of
 from realm.config import PretrainConfig
 from realm.corpus.store import PassageStore

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model, save_checkpoint
+from realm.checkpoint.checkpoints import find_checkpoint, load_model, save_checkpoint
+from realm.checkpoint.parts import Model
 from realm.checkpoint.sources import check_vocabulary, passages_of, run_of
 from realm.corpus.store import PassageStore
 from realm.exchange.hf_realm import OldSettings, Searched, write_hf_realm

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from realm.checkpoint.checkpoints import Model
+from realm.checkpoint.parts import Model
 from realm.corpus.store import PassageStore
 from realm.errors import ConfigError
 from realm.exchange.block_records import write_block_records

@@ -16,13 +16,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from realm.checkpoint.checkpoints import (
-    Model,
-    checkpoint_folder,
-    list_checkpoints,
-    save_checkpoint,
-    tower_hash,
-)
+from realm.checkpoint.checkpoints import checkpoint_folder, list_checkpoints, save_checkpoint
+from realm.checkpoint.parts import Model, tower_hash
 from realm.checkpoint.run_folder import open_run, start_run
 from realm.checkpoint.sources import write_sources
 from realm.checkpoint.stored import StoredWeights, weight_files

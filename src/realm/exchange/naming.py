@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from realm.checkpoint.checkpoints import Model
+from realm.checkpoint.parts import Model
 from realm.checkpoint.stored import StoredWeights
 from realm.errors import ConfigError
 from realm.exchange.layout import (

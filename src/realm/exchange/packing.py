@@ -10,15 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from realm.checkpoint.calibration import CALIBRATION, carry_calibration
-from realm.checkpoint.checkpoints import (
-    TOKENIZER_FILE,
-    Model,
-    find_checkpoint,
-    flat_state,
-    load_model,
-    model_settings,
-)
+from realm.checkpoint.checkpoints import TOKENIZER_FILE, find_checkpoint, load_model
 from realm.checkpoint.packed import PACKED, write_packed
+from realm.checkpoint.parts import Model, flat_state, model_settings
 from realm.checkpoint.sources import passages_of, run_of
 from realm.corpus.shards import read_manifest
 from realm.errors import ArtifactError

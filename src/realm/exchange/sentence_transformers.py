@@ -19,7 +19,7 @@ from tokenizers import Tokenizer as FastTokenizer
 from tokenizers.processors import BertProcessing
 from torch import Tensor, nn
 
-from realm.checkpoint.checkpoints import Model
+from realm.checkpoint.parts import Model
 from realm.errors import ConfigError
 from realm.model.bert import bert_settings
 from realm.model.embedder import Embedder

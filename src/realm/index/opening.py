@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from realm.checkpoint.checkpoints import Model, tower_hash
+from realm.checkpoint.parts import Model, tower_hash
 from realm.checkpoint.sources import run_of
 from realm.config import IndexConfig
 from realm.corpus.store import PassageStore

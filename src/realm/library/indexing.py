@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from realm.asking import cutting_of
-from realm.checkpoint.checkpoints import tower_hash
+from realm.checkpoint.parts import tower_hash
 from realm.config import IndexConfig
 from realm.corpus.documents import articles_of, check_document, title_of
 from realm.corpus.passages import NUM_SEPARATORS, CutPassage, split_articles

@@ -10,7 +10,8 @@ from typing import Any
 
 from realm.answering import Answerer
 from realm.cache import cache_folder
-from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model
+from realm.checkpoint.checkpoints import find_checkpoint, load_model
+from realm.checkpoint.parts import Model
 from realm.checkpoint.sources import SOURCES
 from realm.corpus.folder import list_files
 from realm.device import AUTO, choose_device

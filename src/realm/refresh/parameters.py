@@ -14,13 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from realm.checkpoint.checkpoints import (
-    Model,
-    TrainingState,
-    load_model,
-    load_state,
-    save_checkpoint,
-)
+from realm.checkpoint.checkpoints import TrainingState, load_model, load_state, save_checkpoint
+from realm.checkpoint.parts import Model
 from realm.config import IndexConfig
 from realm.device import CPU
 from realm.errors import ArtifactError

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from realm.checkpoint.checkpoints import tower_hash
+from realm.checkpoint.parts import tower_hash
 from realm.config import IndexConfig, RefreshConfig
 from realm.corpus.store import PassageStore
 from realm.device import CPU

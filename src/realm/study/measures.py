@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from realm.answering import Answerer
-from realm.checkpoint.checkpoints import find_checkpoint, load_model, tower_hash
+from realm.checkpoint.checkpoints import find_checkpoint, load_model
+from realm.checkpoint.parts import tower_hash
 from realm.checkpoint.sources import run_of
 from realm.config import EvaluateConfig, IndexConfig
 from realm.corpus.store import PassageStore

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model
+from realm.checkpoint.checkpoints import find_checkpoint, load_model
+from realm.checkpoint.parts import Model
 from realm.checkpoint.run_folder import TrainReport, open_run, resume_point, start_run
 from realm.checkpoint.sources import CLASSIFY, check_vocabulary, write_sources
 from realm.config import ClassifyConfig, IndexConfig

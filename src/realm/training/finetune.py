@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from realm.checkpoint.checkpoints import Model, find_checkpoint, load_model
+from realm.checkpoint.checkpoints import find_checkpoint, load_model
+from realm.checkpoint.parts import Model
 from realm.checkpoint.run_folder import TrainReport, open_run, resume_point, start_run
 from realm.checkpoint.sources import check_vocabulary, run_of, write_sources
 from realm.config import FinetuneConfig, IndexConfig

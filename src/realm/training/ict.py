@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from realm.checkpoint.checkpoints import Model, load_model
+from realm.checkpoint.checkpoints import load_model
+from realm.checkpoint.parts import Model
 from realm.checkpoint.pretrained import load_pretrained
 from realm.checkpoint.run_folder import TrainReport, open_run, resume_point
 from realm.config import IctConfig

@@ -18,13 +18,13 @@ import torch
 from torch import nn
 
 from realm.checkpoint.checkpoints import (
-    Model,
     TrainingState,
     checkpoint_folder,
     load_state,
     remove_old_checkpoints,
     save_checkpoint,
 )
+from realm.checkpoint.parts import Model
 from realm.checkpoint.run_folder import TrainReport, resume_point, start_run
 from realm.config import TrainConfig
 from realm.device import choose_device

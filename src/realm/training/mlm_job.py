@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from realm.checkpoint.checkpoints import Model
+from realm.checkpoint.parts import Model
 from realm.config import MlmConfig
 from realm.corpus.store import PassageStore
 from realm.device import CPU, device_of

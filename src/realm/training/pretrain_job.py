@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from realm.checkpoint.checkpoints import Model
+from realm.checkpoint.parts import Model
 from realm.config import PretrainConfig
 from realm.device import device_of
 from realm.index.builder import autocast_to

@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import nn
 
-from realm.checkpoint.checkpoints import Model
+from realm.checkpoint.parts import Model
 from realm.config import ClassifyConfig, FinetuneConfig
 from realm.corpus.store import PassageStore
 from realm.index.snapshot import Snapshot

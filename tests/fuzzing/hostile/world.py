@@ -81,7 +81,7 @@ def open_realm(library: str) -> Any:
 def _model(*parts: str) -> Any:
     import torch
 
-    from realm.checkpoint.checkpoints import Model
+    from realm.checkpoint.parts import Model
     from realm.model.embedder import build_towers
     from realm.model.encoder import build_encoder
     from realm.model.reader import build_reader

@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 import realm
-from realm.checkpoint.checkpoints import Model, save_checkpoint
+from realm.checkpoint.checkpoints import save_checkpoint
+from realm.checkpoint.parts import Model
 from realm.serving.settings import Access, Limits
 from realm.storage import REQUEST, locked, write_json
 from realm.tokenizer import WordpieceTokenizer
