@@ -16,7 +16,7 @@ import torch
 
 from realm.config import PretrainConfig
 from realm.corpus.store import PassageStore
-from realm.index.builder import autocast_to
+from realm.device import autocast_to
 from realm.masking.store import ExampleStore
 from realm.model.bert import set_dropout
 from realm.model.embedder import Towers

@@ -9,8 +9,7 @@ from batch import Stepper, part, read_batch, read_weights
 from peer import memory_bytes, serve
 
 from realm.config import PretrainConfig
-from realm.device import CPU
-from realm.index.builder import autocast_to
+from realm.device import CPU, autocast_to
 from realm.memory import limit_kernel_cache, return_free_memory
 from realm.model.bert import build_bert, set_attention
 from realm.model.embedder import Embedder, Towers

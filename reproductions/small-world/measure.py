@@ -8,8 +8,7 @@ from world import telling
 
 from realm.config import PretrainConfig
 from realm.corpus.store import PassageStore
-from realm.device import device_of
-from realm.index.builder import autocast_to
+from realm.device import autocast_to, device_of
 from realm.index.searchable import Searchable
 from realm.masking.store import ExampleStore
 from realm.model.embedder import Towers, embed_in_groups

@@ -6,6 +6,7 @@ for each text). So only `realm.model` and the code that calls a Transformer dire
 """
 
 import os
+from typing import Literal
 
 import torch
 from torch import nn
@@ -62,3 +63,8 @@ def has_quick_bfloat16(device: torch.device) -> bool:
 def device_of(module: nn.Module) -> torch.device:
     """Return where a module's parameters are."""
     return next(module.parameters()).device
+
+
+def autocast_to(kind: Literal["bfloat16", "none"], device: torch.device) -> torch.autocast:
+    """Return the context in which matrix products run in this dtype."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=kind == "bfloat16")

@@ -13,9 +13,8 @@ from realm.checkpoint.parts import Model
 from realm.checkpoint.sources import check_vocabulary, passages_of, run_of
 from realm.config import PretrainConfig
 from realm.corpus.store import Passages, PassageStore
-from realm.device import AUTO, choose_device, device_of
+from realm.device import AUTO, autocast_to, choose_device, device_of
 from realm.errors import ConfigError
-from realm.index.builder import autocast_to
 from realm.index.opening import open_snapshot
 from realm.index.snapshot import Snapshot
 from realm.model.embedder import embed_in_groups

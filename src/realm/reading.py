@@ -9,8 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from realm.corpus.store import Passages
-from realm.device import device_of
-from realm.index.builder import autocast_to
+from realm.device import autocast_to, device_of
 from realm.model.evidence import measure_evidence
 from realm.model.reader import Reader
 from realm.model.realm import Budget, span_logits

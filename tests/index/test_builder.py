@@ -10,8 +10,9 @@ from realm.checkpoint.parts import tower_hash
 from realm.config import IndexConfig
 from realm.corpus.store import PassageStore
 from realm.errors import ArtifactError
-from realm.index.builder import EmbedderVersion, build_index, embed_sequences, write_matrix
+from realm.index.builder import EmbedderVersion, build_index, embed_sequences
 from realm.index.snapshot import Snapshot
+from realm.index.writing import write_matrix
 from realm.model.embedder import Embedder, Towers
 from realm.storage import scratch_folder
 

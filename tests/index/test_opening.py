@@ -9,9 +9,10 @@ import torch
 from realm.checkpoint.parts import Model, tower_hash
 from realm.config import IndexConfig
 from realm.errors import DamagedError
-from realm.index.builder import EmbedderVersion, build_index, write_matrix
+from realm.index.builder import EmbedderVersion, build_index
 from realm.index.opening import adopt_snapshot, find_snapshot, known_from, open_snapshot
 from realm.index.snapshot import STEPS, snapshot_folder
+from realm.index.writing import write_matrix
 
 if TYPE_CHECKING:
     from realm.corpus.store import PassageStore

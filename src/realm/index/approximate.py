@@ -22,12 +22,12 @@ from torch import Tensor
 
 from realm.config import ApproximateConfig
 from realm.errors import ArtifactError
-from realm.index.builder import write_matrix
 from realm.index.exact import in_order, rescore
 from realm.index.faiss_library import fit_lists, import_faiss, nearest_rows
 from realm.index.ivfpq import choose_layout
 from realm.index.mapped import MappedRows
 from realm.index.snapshot import Snapshot
+from realm.index.writing import write_matrix
 from realm.records import Progress
 from realm.storage import (
     EXTRA,

@@ -10,10 +10,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from realm.device import CPU
-from realm.index.builder import largest_norms
 from realm.index.exact import search_exactly
 from realm.index.mapped import MappedRows
 from realm.index.snapshot import Snapshot
+from realm.index.writing import largest_norms
 
 
 class LiveIndex:

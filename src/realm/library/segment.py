@@ -29,9 +29,9 @@ from realm.corpus.shards import ShardCounts, open_shard, shard_path
 from realm.corpus.shards import write_shard as write_passages
 from realm.corpus.views import Shard, Strings
 from realm.errors import DamagedError
-from realm.index.builder import largest_norms, write_matrix, write_shard
 from realm.index.mapped import MappedRows
 from realm.index.snapshot import shard_names
+from realm.index.writing import largest_norms, write_matrix, write_shard
 from realm.library.postings import Postings
 from realm.records import Document, DocumentInfo, Skipped
 from realm.storage import EXTRA, Request, check_files, open_folder, publish, write_json

@@ -25,8 +25,9 @@ from realm.corpus.split import split
 from realm.corpus.store import PassageStore
 from realm.encyclopedia import articles_file
 from realm.errors import ConfigError
-from realm.index.builder import embed_sequences, largest_norms
+from realm.index.builder import embed_sequences
 from realm.index.exact import search_exactly
+from realm.index.writing import largest_norms
 from realm.masking.examples import mask
 from realm.model.embedder import Embedder, Towers
 from realm.model.inputs import TokenSequence

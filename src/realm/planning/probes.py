@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from transformers import BertModel
 
-from realm.index.builder import autocast_to
+from realm.device import autocast_to
 from realm.model.bert import build_bert, set_dropout
 from realm.model.embedder import Embedder, Towers
 from realm.model.encoder import Encoder

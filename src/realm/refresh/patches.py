@@ -19,9 +19,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from realm.errors import ArtifactError
-from realm.index.builder import EmbedderVersion, write_matrix
+from realm.index.builder import EmbedderVersion
 from realm.index.mapped import MappedRows
 from realm.index.snapshot import Snapshot
+from realm.index.writing import write_matrix
 from realm.storage import (
     EXTRA,
     MANIFEST,

@@ -12,15 +12,10 @@ import torch
 
 from realm.corpus.store import PassageStore
 from realm.errors import ArtifactError
-from realm.index.builder import (
-    PassageEmbedder,
-    snapshot_content,
-    split_into_shards,
-    write_matrix,
-    write_shard,
-)
+from realm.index.builder import PassageEmbedder
 from realm.index.live import LiveIndex
 from realm.index.snapshot import STEPS, Snapshot, list_snapshots, snapshot_folder
+from realm.index.writing import snapshot_content, split_into_shards, write_matrix, write_shard
 from realm.records import Progress
 from realm.refresh.parameters import Loaded, Published, list_parameters, load_parameters
 from realm.refresh.patches import list_patches, publish_patch, read_patch, versions_of

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from realm.checkpoint.parts import Model
 from realm.config import ClassifyConfig
 from realm.corpus.store import PassageStore
-from realm.device import device_of
-from realm.index.builder import autocast_to
+from realm.device import autocast_to, device_of
 from realm.index.snapshot import Snapshot
 from realm.model.classifier import Classifier, label_logits
 from realm.model.embedder import Towers

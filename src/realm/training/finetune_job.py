@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from realm.checkpoint.parts import Model
 from realm.config import FinetuneConfig
 from realm.corpus.store import PassageStore
-from realm.device import device_of
-from realm.index.builder import autocast_to
+from realm.device import autocast_to, device_of
 from realm.index.searchable import VectorIndex
 from realm.index.snapshot import Snapshot
 from realm.model.embedder import Towers

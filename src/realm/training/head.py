@@ -5,8 +5,7 @@ from torch import Tensor
 
 from realm.config import MlmConfig
 from realm.corpus.store import PassageStore
-from realm.device import device_of
-from realm.index.builder import autocast_to
+from realm.device import autocast_to, device_of
 from realm.model.bert import hidden_states
 from realm.model.encoder import Encoder
 from realm.model.inputs import group_by_length, pad

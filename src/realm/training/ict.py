@@ -20,9 +20,8 @@ from realm.checkpoint.pretrained import load_pretrained
 from realm.checkpoint.run_folder import TrainReport, open_run, resume_point
 from realm.config import IctConfig
 from realm.corpus.store import PassageStore
-from realm.device import choose_device, device_of
+from realm.device import autocast_to, choose_device, device_of
 from realm.errors import CorpusError
-from realm.index.builder import autocast_to
 from realm.model.embedder import Embedder, Towers, embed_in_groups
 from realm.model.inputs import TokenSequence, group_by_length, pad
 from realm.model.likelihood import inverse_cloze_loss

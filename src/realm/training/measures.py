@@ -9,8 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from realm.corpus.store import PassageStore
-from realm.device import device_of
-from realm.index.builder import autocast_to
+from realm.device import autocast_to, device_of
 from realm.model.embedder import Towers
 from realm.model.encoder import Encoder
 from realm.model.likelihood import (

@@ -11,9 +11,8 @@ from torch import nn
 from realm.checkpoint.parts import Model
 from realm.config import MlmConfig
 from realm.corpus.store import PassageStore
-from realm.device import CPU, device_of
+from realm.device import CPU, autocast_to, device_of
 from realm.errors import CorpusError
-from realm.index.builder import autocast_to
 from realm.masking.store import ExampleStore
 from realm.model.encoder import Encoder
 from realm.model.inputs import TokenSequence, group_by_length, pad

@@ -23,8 +23,7 @@ from torch import Tensor
 
 from realm.config import FinetuneConfig
 from realm.corpus.store import PassageStore
-from realm.device import device_of
-from realm.index.builder import autocast_to
+from realm.device import autocast_to, device_of
 from realm.index.searchable import VectorIndex
 from realm.model.embedder import Embedder, embed_in_groups
 from realm.model.likelihood import correct_log_likelihood

@@ -9,8 +9,7 @@ from torch import nn
 
 from realm.checkpoint.parts import Model
 from realm.config import PretrainConfig
-from realm.device import device_of
-from realm.index.builder import autocast_to
+from realm.device import autocast_to, device_of
 from realm.masking.store import ExampleStore
 from realm.model.embedder import Towers, embed_in_groups
 from realm.model.encoder import Encoder

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from realm.config import FinetuneConfig
 from realm.corpus.store import PassageStore
-from realm.device import device_of
-from realm.index.builder import autocast_to
+from realm.device import autocast_to, device_of
 from realm.model.reader import Reader
 from realm.model.realm import Budget, SpanInput, span_logits
 from realm.retrieval.reading import span_inputs
