@@ -11,6 +11,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "reliability.md"
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 Content = Mapping[str, Any]
+_COMMANDS, _INPUTS = "commands with a failed call: ", "inputs tried: "
+"""Of such counts of a soak only the sum is shown."""
 
 
 def reliability_page() -> str:
@@ -35,12 +37,10 @@ def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 def _soak(told: Content) -> str:
     counts: Mapping[str, int] = told["counts"]
-    kept = {
-        name: n
-        for name, n in counts.items()
-        if not name.startswith("commands with a failed call: ")
-    }
+    tried = [n for name, n in counts.items() if name.startswith(_INPUTS)]
+    kept = {name: n for name, n in counts.items() if not name.startswith((_COMMANDS, _INPUTS))}
     rows = [(name, f"{count:,}") for name, count in kept.items()]
+    rows += [(f"inputs tried on {len(tried)} ways in", f"{sum(tried):,}")] if tried else []
     rows += [
         ("kinds of files damaged", f"{told['kinds_of_files_damaged']:,}"),
         ("**kills in all**", f"**{told['kills']:,}**"),
