@@ -120,6 +120,8 @@ def test_what_is_not_probable_enough_is_not_said(opened: "Realm") -> None:
 def test_search_finds_and_scores_passages(opened: "Realm") -> None:
     found = opened.search("fermat toulouse", num_passages=7)
     assert len(found) == len(found.hits) == 7
+    assert tuple(found) == found.hits
+    assert found[-1] is found.hits[-1]
     scores = [hit.score for hit in found.hits]
     assert scores == sorted(scores, reverse=True)
     assert sum(hit.probability for hit in found.hits) == pytest.approx(1.0)

@@ -1,6 +1,6 @@
 """What a Realm returns: answers and passages with their places, as text, HTML and JSON."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -156,6 +156,12 @@ class SearchResult:
 
     def __len__(self) -> int:
         return len(self.hits)
+
+    def __iter__(self) -> Iterator[ReadPassage]:
+        return iter(self.hits)
+
+    def __getitem__(self, rank: int) -> ReadPassage:
+        return self.hits[rank]
 
 
 def found(
