@@ -18,6 +18,7 @@ class Ended(NamedTuple):
     """How a command ended."""
 
     code: int
+    out: str
     err: str
     calls: list[str]
     failed: list[str]
@@ -52,7 +53,7 @@ def _run(layer: Layer, command: Sequence[object], writer: int, limit_bytes: int)
         if limit_bytes >= 0:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, resource.RLIM_INFINITY))
         ended = call_realm(*command)
-        value = Ended(ended.code, ended.err, layer.calls, layer.failed)
+        value = Ended(ended.code, ended.out, ended.err, layer.calls, layer.failed)
         told, status = json.dumps(value._asdict()).encode(), 0
     except BaseException:  # noqa: BLE001 - whatever it is, the parent tells it
         told = traceback.format_exc().encode()
