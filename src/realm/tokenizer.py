@@ -55,8 +55,9 @@ class WordpieceTokenizer:
             raise ConfigError(f"found no tokenizer at {path}")
         if path.suffix == ".txt":
             return cls.from_vocabulary(read_vocabulary(path))
+        content = _content(path)
         try:
-            return cls(FastTokenizer.from_file(str(path)))
+            return cls(FastTokenizer.from_buffer(content))
         except Exception as error:  # the library raises bare Exception
             raise ConfigError(f"{path} is not a tokenizer.json: {error}") from error
 
@@ -229,7 +230,16 @@ def read_vocabulary(path: Path) -> list[str]:
         ConfigError: the file is missing or no text.
     """
     try:
-        lines = path.read_bytes().decode().removesuffix("\n").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+        lines = _content(path).decode().removesuffix("\n").split("\n")
+    except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not a vocab.txt: {error}") from None
     return [line.removesuffix("\r") for line in lines]
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read {path}: {error.strerror or error}; mend its permissions or its disk"
+        ) from None

@@ -1,7 +1,7 @@
 """The ways by which a process reads its files, each with a place where it may fail.
 
 Python's files fail at opening, and at any read afterwards; a map when it is made; a native reader
-(Arrow, safetensors, tokenizers, FAISS, torch) when it opens its file, with the error that this
+(Arrow, safetensors, FAISS, torch) when it opens its file, with the error that this
 library raises then (`test_reads.py` compares them with real ones). A page of a map that cannot be
 read ends the process by a signal, and is not played here.
 """
@@ -51,15 +51,13 @@ def wrap_readers(layer: Told) -> None:
     files = _wrap_files(layer)
     import pyarrow as pa
     import safetensors
-    import tokenizers
     import torch
 
     for native, wrapped in (
         (pa.memory_map, _entry(layer, pa.memory_map, _arrow)),
-        (pa.input_stream, _input_stream(layer, pa.input_stream, files)),
+        (pa.input_stream, _input_stream(pa.input_stream, files)),
         (safetensors.safe_open, _entry(layer, safetensors.safe_open, _safetensors)),
         (torch.from_file, _entry(layer, torch.from_file, _torch)),
-        (tokenizers.Tokenizer, _Tokenizer(layer, tokenizers.Tokenizer)),
     ):
         _replace(native, wrapped)
     try:
@@ -112,9 +110,7 @@ def _entry(
     return call
 
 
-def _input_stream(
-    layer: Told, native: Callable[..., Any], files: type[io.FileIO]
-) -> Callable[..., Any]:
+def _input_stream(native: Callable[..., Any], files: type[io.FileIO]) -> Callable[..., Any]:
     """Return Arrow's stream over a file of Python's, whose reads fail."""
     import pyarrow as pa
 
@@ -124,20 +120,6 @@ def _input_stream(
         return native(pa.PythonFile(files(path, "r"), mode="r"), *rest, **kw)
 
     return call
-
-
-class _Tokenizer:
-    """Stands for the class, of which none can be derived."""
-
-    def __init__(self, layer: Told, native: Any) -> None:
-        self._native = native
-        self.from_file = _entry(layer, native.from_file, _tokenizers)
-
-    def __call__(self, *arguments: Any) -> Any:
-        return self._native(*arguments)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._native, name)
 
 
 def _replace(native: Any, wrapped: Any) -> None:
@@ -160,10 +142,6 @@ def _safetensors(error: OSError) -> Exception:
 def _torch(error: OSError) -> Exception:
     told = f"unable to open file <{error.filename}> in read-only mode: "
     return RuntimeError(f"{told}{error.strerror} ({error.errno})")
-
-
-def _tokenizers(error: OSError) -> Exception:
-    return Exception(f"{error.strerror} (os error {error.errno})")
 
 
 def _faiss(error: OSError) -> Exception:

@@ -1,4 +1,4 @@
-"""Reads that fail, one by one: what is told, what comes of it, and what was there stays as it was."""
+"""Reads that fail, one by one: what is told, what comes of it, and what was there stays."""
 
 import json
 import shutil

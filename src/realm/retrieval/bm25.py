@@ -198,10 +198,9 @@ def best_rows(scores: NDArray[np.float32], k: int) -> tuple[list[int], list[floa
 
 def _is_whole(folder: Path, request: Request) -> bool:
     try:
-        manifest = open_folder(folder, request.kind)
-    except ArtifactError:
+        return open_folder(folder, request.kind).get("fingerprint") == fingerprint(folder)
+    except (ArtifactError, OSError):  # also one that cannot be read
         return False
-    return manifest.get("fingerprint") == fingerprint(folder)
 
 
 def _save(index: Any, folder: Path, request: Request) -> None:  # noqa: ANN401
