@@ -12,6 +12,7 @@ from tokenizers import normalizers, pre_tokenizers
 from tokenizers.models import WordPiece
 
 from realm.errors import ConfigError
+from realm.storage import unreadable
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -45,6 +46,7 @@ class WordpieceTokenizer:
 
         Raises:
             ConfigError: there is neither, or the file is damaged.
+            UnreadableError: it cannot be read.
         """
         if path.is_dir():
             found = [path / n for n in ("tokenizer.json", "vocab.txt") if (path / n).is_file()]
@@ -227,7 +229,8 @@ def read_vocabulary(path: Path) -> list[str]:
     Lines may end as on Windows, as in the published open-QA checkpoints.
 
     Raises:
-        ConfigError: the file is missing or no text.
+        ConfigError: the file is no text.
+        UnreadableError: it is missing or cannot be read.
     """
     try:
         lines = _content(path).decode().removesuffix("\n").split("\n")
@@ -240,6 +243,4 @@ def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ConfigError(
-            f"cannot read {path}: {error.strerror or error}; mend its permissions or its disk"
-        ) from None
+        raise unreadable(path, error) from None

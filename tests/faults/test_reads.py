@@ -83,7 +83,7 @@ def test_a_read_that_fails_is_told_and_nothing_is_lost(
     reading = read_by(made, tmp_path)[name]
     calls, expected = reading.undisturbed()
     assert len(calls) > 30
-    chance = random.Random(f"{SEED} {name}")
+    chance = random.Random(f"{SEED} {name}")  # noqa: S311
     for number in chance.sample(range(len(calls)), SAMPLE[name]):
         fail_read(reading, number, calls[number], expected)
 
@@ -92,7 +92,7 @@ def test_a_read_that_fails_is_told_and_nothing_is_lost(
 @pytest.mark.parametrize("lasts", [False, True])
 @pytest.mark.parametrize("name", [*SAMPLE, *ALL])
 def test_every_read_that_fails_is_told_and_nothing_is_lost(
-    name: str, lasts: bool, made: World, tmp_path: Path
+    name: str, *, lasts: bool, made: World, tmp_path: Path
 ) -> None:
     reading = read_by(made, tmp_path)[name]
     calls, expected = reading.undisturbed()
