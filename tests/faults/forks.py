@@ -59,7 +59,7 @@ def _run(layer: Layer, call: Callable[[], Result], writer: int, limit_bytes: int
     signal.alarm(LIMIT_SECONDS)  # a fork of a process with threads may hang: then it fails
     try:
         if layer.reads:  # the check of a protocol reads what is lazy, and hides how it failed
-            jaxtyping.config.update("jaxtyping_disable", True)
+            jaxtyping.config.update("jaxtyping_disable", True)  # noqa: FBT003
         layer.install()
         if limit_bytes >= 0:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, resource.RLIM_INFINITY))
