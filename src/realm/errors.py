@@ -9,6 +9,7 @@ RealmError
 │   └── UnknownDocumentError  no document has this id
 ├── ArtifactError        a folder on disk is missing, unfinished, damaged or made from other inputs
 │   ├── DamagedError     the bytes of a file are not those that were written
+│   ├── UnreadableError  a file is there, and the system does not hand it out
 │   ├── LockedError      another process is writing it
 │   └── StaleIndexError  the index is older than refresh.max_staleness_steps
 ├── AnsweringError       a question cannot be answered
@@ -58,6 +59,10 @@ class ArtifactError(RealmError):
 
 class DamagedError(ArtifactError):
     """The bytes of a file are not those that were written, or the file is gone."""
+
+
+class UnreadableError(ArtifactError):
+    """A file is there, and the system does not hand it out: no permission, or a broken disk."""
 
 
 class LockedError(ArtifactError):

@@ -12,6 +12,7 @@ from tokenizers import normalizers, pre_tokenizers
 from tokenizers.models import WordPiece
 
 from realm.errors import ConfigError
+from realm.storage import unreadable
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -45,6 +46,7 @@ class WordpieceTokenizer:
 
         Raises:
             ConfigError: there is neither, or the file is damaged.
+            UnreadableError: it cannot be read.
         """
         if path.is_dir():
             found = [path / n for n in ("tokenizer.json", "vocab.txt") if (path / n).is_file()]
@@ -55,8 +57,9 @@ class WordpieceTokenizer:
             raise ConfigError(f"found no tokenizer at {path}")
         if path.suffix == ".txt":
             return cls.from_vocabulary(read_vocabulary(path))
+        content = _content(path)
         try:
-            return cls(FastTokenizer.from_file(str(path)))
+            return cls(FastTokenizer.from_buffer(content))
         except Exception as error:  # the library raises bare Exception
             raise ConfigError(f"{path} is not a tokenizer.json: {error}") from error
 
@@ -226,10 +229,18 @@ def read_vocabulary(path: Path) -> list[str]:
     Lines may end as on Windows, as in the published open-QA checkpoints.
 
     Raises:
-        ConfigError: the file is missing or no text.
+        ConfigError: the file is no text.
+        UnreadableError: it is missing or cannot be read.
     """
     try:
-        lines = path.read_bytes().decode().removesuffix("\n").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+        lines = _content(path).decode().removesuffix("\n").split("\n")
+    except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not a vocab.txt: {error}") from None
     return [line.removesuffix("\r") for line in lines]
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise unreadable(path, error) from None

@@ -2,7 +2,8 @@
 
 No root, no FUSE, no preloaded library: Python's audit events stand for opening, renaming, making
 and removing, wrapped files for writing, and the entry of each native writer (Arrow, safetensors,
-FAISS) for what those do. `sitecustomize.py` beside this puts it into a process of its own.
+FAISS) for what those do. What reads is in `reading.py`. `sitecustomize.py` beside this puts it
+into a process of its own.
 """
 
 import builtins
@@ -11,9 +12,11 @@ import io
 import json
 import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from tests.faults.reading import WRITING, path_read, wrap_readers
 
 ENVIRONMENT = "REALM_FAULTS"
 """Settings of a `Layer` as JSON, for a process of its own."""
@@ -33,7 +36,7 @@ class Layer:
     lasts: bool = False
     """Whether later calls fail too: a disk that stays full."""
     reads: bool = False
-    """Whether opening to read counts as well."""
+    """Whether the calls that read count and fail, not those that write."""
     calls: list[str] = field(default_factory=list[str])
     """What was called."""
     failed: list[str] = field(default_factory=list[str])
@@ -59,15 +62,22 @@ class Layer:
 
     def install(self) -> None:
         """Stand between this process and its files, for as long as it lives."""
+        if self.reads:
+            sys.addaudithook(self._hear_reading)
+            wrap_readers(self)
+            return
         sys.addaudithook(self._hear)
         self._wrap_files()
         self._wrap_native()
 
+    def _hear_reading(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if (path := path_read(event, arguments)) is not None:
+            self.check(event, path)
+
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open":
             path, _, flags = arguments
-            writes = bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC))
-            if isinstance(path, str | bytes) and (writes or self.reads):
+            if isinstance(path, str | bytes) and flags & WRITING:
                 self.check("open", path)
         elif event in EVENTS:
             self.check(event, arguments[0])
@@ -131,6 +141,6 @@ def install_from_environment() -> None:
 def environment(layer: Layer) -> dict[str, str]:
     """Return the environment of a process that is to have this layer."""
     here = Path(__file__).parent
-    told = {"root": layer.root, "fail_at": layer.fail_at, "code": layer.code, "lasts": layer.lasts}
+    told = asdict(layer)
     path = os.pathsep.join([str(here / "site"), str(here.parents[1])])
     return {ENVIRONMENT: json.dumps(told), "PYTHONPATH": path}

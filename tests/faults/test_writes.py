@@ -76,5 +76,5 @@ def test_a_process_of_its_own_tells_a_full_disk_without_a_traceback(
     )
     assert ended.returncode == 2
     assert "No space left on device" in ended.stderr
-    check_told(Ended(ended.returncode, ended.stderr, [], []), "split")
+    check_told(Ended(ended.returncode, ended.stdout, ended.stderr, [], []), "split")
     assert not content_of(written.out)

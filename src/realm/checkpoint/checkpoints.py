@@ -30,10 +30,12 @@ from realm.storage import (
     MANIFEST,
     Request,
     check_files,
+    children,
     mend,
     open_folder,
     publish,
     read_json,
+    unreadable,
 )
 from realm.tokenizer import WordpieceTokenizer
 
@@ -156,10 +158,14 @@ def find_checkpoint(folder: Path) -> Path:
 
 
 def list_checkpoints(run: Path) -> list[Path]:
-    """Return the finished checkpoints of a run, oldest first."""
+    """Return the finished checkpoints of a run, oldest first.
+
+    Raises:
+        UnreadableError: the folder that holds them cannot be listed.
+    """
     numbered = [
         (int(match[1]), path)
-        for path in (run / CHECKPOINTS).glob("step-*")
+        for path in children(run / CHECKPOINTS)
         if (match := re.fullmatch(r"step-(\d+)", path.name)) and (path / MANIFEST).is_file()
     ]
     return [path for _, path in sorted(numbered)]
@@ -200,5 +206,7 @@ def _write(tensors: dict[str, Tensor], path: Path) -> None:
 def _load(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
-    except (SafetensorError, OSError) as error:
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except SafetensorError as error:
         raise ArtifactError(f"{path} is damaged ({error}); use an older checkpoint") from error

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from realm.checkpoint.pretrained import hash_tensors
 from realm.errors import ArtifactError, ConfigError
+from realm.storage import unreadable
 
 PACKED = "packed.safetensors"
 FORMAT = "1"
@@ -64,6 +65,7 @@ def read_packed(path: Path) -> dict[str, Tensor]:
 
     Raises:
         ArtifactError: the file is damaged, or of another format.
+        UnreadableError: it cannot be read.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -77,7 +79,9 @@ def read_packed(path: Path) -> dict[str, Tensor]:
             stored: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         values = {name: _value(name, stored) for name in set(stored_as.values())}
         return {name: values[source] for name, source in stored_as.items()}
-    except (SafetensorError, OSError, *_WRONG) as error:
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except (SafetensorError, *_WRONG) as error:
         raise ArtifactError(
             f"{path} is damaged ({error}); reinstall it, or pack the run again"
         ) from error

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from realm.errors import ArtifactError, DamagedError
+from realm.errors import ArtifactError, DamagedError, UnreadableError
 from realm.storage import MANIFEST, REQUEST, is_locked, read_json
 
 METRICS = "metrics.jsonl"
@@ -138,10 +138,11 @@ def read_held_out(run: Path) -> dict[str, Any]:
 
     Raises:
         DamagedError: the file does not say what was written.
+        UnreadableError: it cannot be read.
     """
     try:
         return read_json(run / HELD_OUT)
-    except DamagedError:
+    except (DamagedError, UnreadableError):
         raise
     except ArtifactError:
         return {}

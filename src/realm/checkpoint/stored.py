@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from realm.errors import ArtifactError, ConfigError
-from realm.storage import beside, read_json
+from realm.storage import beside, read_json, unreadable
 
 FILES = ("model.safetensors", "pytorch_model.bin")
 INDEX = ".index.json"
@@ -78,7 +78,9 @@ class StoredWeights(Mapping[str, tuple[int, ...]]):
                 if start == 0 and stop is None:
                     return cast("Tensor", opened.get_tensor(name))
                 return cast("Tensor", opened.get_slice(name)[start:stop])
-        except (SafetensorError, OSError) as error:
+        except OSError as error:
+            raise unreadable(file, error) from error
+        except SafetensorError as error:
             raise _damaged(file, error) from error
 
     def _shapes_in(self, file: Path) -> list[tuple[str, tuple[int, ...]]]:
@@ -87,7 +89,9 @@ class StoredWeights(Mapping[str, tuple[int, ...]]):
         try:
             with _open_safetensors(file) as opened:
                 return [(name, tuple(opened.get_slice(name).get_shape())) for name in opened.keys()]  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
+        except OSError as error:
+            raise unreadable(file, error) from error
+        except SafetensorError as error:
             raise _damaged(file, error) from error
 
     def _torch_file(self, file: Path) -> dict[str, Tensor]:

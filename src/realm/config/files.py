@@ -69,7 +69,9 @@ def read_toml(file: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ConfigError(f"found no config file {file}") from None
     except OSError as error:
-        raise ConfigError(f"cannot read {file}: {error.strerror}") from None
+        raise ConfigError(
+            f"cannot read {file}: {error.strerror}; mend its permissions or its disk"
+        ) from None
     except (ValueError, RecursionError) as error:  # also bytes that are no text, endless numbers
         raise ConfigError(f"{file} is not TOML: {error}") from None
 

@@ -32,6 +32,7 @@ from realm.corpus.reading import (
 from realm.corpus.streams import read_blocks, read_lines
 from realm.errors import CorpusError
 from realm.records import Article, Skipped
+from realm.storage import files_below
 
 READ = (
     "JSON lines with id, title and text (.jsonl, also .gz, .bz2 or .zst), Parquet with the same "
@@ -247,8 +248,17 @@ def heading_of(text: str) -> str:
 
 
 def _files(folder: Path) -> list[Path]:
-    """Return the files of a folder and its subfolders, hidden ones aside, in order of names."""
-    found = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
+    """Return the files of a folder and its subfolders, hidden ones aside, in order of names.
+
+    Raises:
+        CorpusError: one of the folders cannot be listed.
+    """
+    try:
+        found = {path.relative_to(folder): path for path in files_below(folder)}
+    except OSError as error:
+        raise CorpusError(
+            f"cannot list {error.filename}: {error.strerror}; mend its permissions or its disk"
+        ) from None
     return [
         found[name]
         for name in sorted(found, key=Path.as_posix)

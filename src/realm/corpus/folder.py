@@ -168,8 +168,12 @@ def split_files(
         if not report.num_passages:
             told = ", ".join(f"{count:,} {reason}" for reason, count in skipped.counts.items())
             raise CorpusError(f"found no text in {docs} (left out: {told}); expected {READ}")
-        if hash_files(files) != hashes:
-            raise CorpusError(f"files in {docs} changed while they were read; ask again")
+        now = hash_files(files)
+        if changed := [file for file in files if now[file.name] != hashes[file.name]]:
+            raise CorpusError(
+                f"{changed[0].path} changed, or could not be read, while {docs} was read; mend it "
+                "if it stays so, and ask again"
+            )
         batches = [open_shard(path)[0] for path in sorted(scratch.glob("passages-*.arrow"))]
         notes.write(
             scratch,

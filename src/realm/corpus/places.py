@@ -16,8 +16,9 @@ import pyarrow as pa
 from jaxtyping import Shaped
 
 from realm.corpus.reading import Found, Place
-from realm.errors import ArtifactError, DamagedError
+from realm.errors import ArtifactError
 from realm.records import Passage
+from realm.storage import not_read
 
 PLACES = "places.arrow"
 COLUMNS = pa.schema(
@@ -92,7 +93,7 @@ class Places:
             reader = pa.ipc.open_file(pa.memory_map(str(path)))
             batch = reader.get_batch(0)
         except (OSError, ValueError) as error:
-            raise DamagedError(f"{path} is missing or damaged ({error})") from None
+            raise not_read(path, error, remedy="make its folder again") from None
         if not batch.schema.equals(COLUMNS) or batch.num_rows != num_passages:
             raise ArtifactError(f"{path} is not about these passages")
         return cls(batch)

@@ -18,7 +18,7 @@ from realm.config import SplitConfig
 from realm.corpus.passages import CutPassage
 from realm.errors import ArtifactError
 from realm.records import Skipped
-from realm.storage import MANIFEST, check_files, open_folder
+from realm.storage import MANIFEST, check_files, not_read, open_folder
 
 TOKENIZER = "tokenizer.json"
 SKIPPED = "skipped.jsonl"
@@ -142,9 +142,7 @@ def open_shard(path: Path) -> tuple[pa.RecordBatch, ShardCounts]:
             raise ArtifactError(f"{path} has other columns than this release writes; split again")
         batch = reader.get_batch(0) if reader.num_record_batches else _empty(expected)
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(
-            f"{path} is missing or damaged ({error}); run `realm split` again with --rebuild"
-        ) from None
+        raise not_read(path, error, remedy=_REMEDY) from None
     if batch.num_rows != counts.num_passages:
         raise ArtifactError(
             f"{path} holds {batch.num_rows:,} passages, expected {counts.num_passages:,}; "

@@ -15,7 +15,7 @@ from realm.checkpoint.packed import PACKED, write_packed
 from realm.checkpoint.parts import Model, flat_state, model_settings
 from realm.checkpoint.sources import passages_of, run_of
 from realm.corpus.shards import read_manifest
-from realm.errors import ArtifactError
+from realm.errors import ArtifactError, UnreadableError
 from realm.storage import (
     MANIFEST,
     Request,
@@ -92,6 +92,8 @@ def _write(model: Model, scratch: Path) -> None:
 def _settings(settings: dict[str, Any], run: Path) -> dict[str, Any]:
     try:
         cut = read_manifest(passages_of(run_of(run))).config
+    except UnreadableError:
+        raise
     except ArtifactError:  # the passages were left behind: other texts are cut by default
         return {**settings, "weights": "int8"}
     split = {"max_wordpieces": cut.max_wordpieces, "language": cut.language}

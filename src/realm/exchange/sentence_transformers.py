@@ -231,7 +231,7 @@ def _write_tokenizer(
     """Write the tokenizer with BERT's special tokens around texts and pairs, and the lengths."""
     path = folder / "tokenizer.json"
     tokenizer.save(path)
-    fast = FastTokenizer.from_file(str(path))
+    fast = FastTokenizer.from_buffer(path.read_bytes())
     fast.post_processor = BertProcessing(("[SEP]", tokenizer.sep_id), ("[CLS]", tokenizer.cls_id))
     fast.save(str(path), pretty=False)
     special = {f"{token.strip('[]').lower()}_token": token for token in SPECIAL_TOKENS}

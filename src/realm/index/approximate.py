@@ -100,8 +100,8 @@ class ApproximateIndex:
             )
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
             raise ArtifactError(
-                f"{folder} is damaged ({str(error).splitlines()[0][:80]}); make it again with "
-                "`realm approximate`"
+                f"{folder / FILE}, or the manifest beside it, is damaged or cannot be read "
+                f"({str(error).splitlines()[0][:80]}); mend its permissions, or {remedy}"
             ) from None
         if lists.ntotal != len(snapshot):
             raise ArtifactError(

@@ -9,6 +9,7 @@ from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from realm.errors import ArtifactError
+from realm.storage import unreadable
 
 
 class MappedRows:
@@ -29,6 +30,7 @@ class MappedRows:
 
         Raises:
             ArtifactError: a file is missing or has another size.
+            UnreadableError: one cannot be read.
         """
         parts: list[Tensor] = []
         for path, count in zip(paths, num_rows, strict=True):
@@ -39,7 +41,10 @@ class MappedRows:
                     f"{path} has {'no' if found is None else format(found, ',')} bytes, expected "
                     f"{expected:,}; build the index again"
                 )
-            flat = torch.from_file(str(path), shared=False, size=count * dim, dtype=dtype)
+            try:
+                flat = torch.from_file(str(path), shared=False, size=count * dim, dtype=dtype)
+            except (OSError, RuntimeError) as error:  # the latter is how torch tells the former
+                raise unreadable(path, error) from None
             parts.append(flat.view(count, dim))
         return cls(parts)
 

@@ -9,12 +9,21 @@ from realm.checkpoint.parts import Model, tower_hash
 from realm.checkpoint.sources import run_of
 from realm.config import IndexConfig
 from realm.corpus.store import PassageStore
-from realm.errors import ArtifactError, DamagedError
+from realm.errors import ArtifactError, DamagedError, UnreadableError
 from realm.index.builder import EmbedderVersion, KnownVectors, build_index
 from realm.index.snapshot import Snapshot, snapshot_folder
 from realm.model.embedder import Embedder
 from realm.records import Progress
-from realm.storage import EXTRA, MANIFEST, Request, open_folder, publish, remove, write_json
+from realm.storage import (
+    EXTRA,
+    MANIFEST,
+    Request,
+    children,
+    open_folder,
+    publish,
+    remove,
+    write_json,
+)
 
 
 def open_snapshot(
@@ -86,12 +95,14 @@ def find_snapshot(run: Path, tower: Embedder, store: PassageStore) -> Snapshot |
 
     Raises:
         DamagedError: one that the run keeps is damaged.
+        UnreadableError: one cannot be read.
     """
     wanted = tower_hash(tower)
-    for folder in [*sorted((run / "index").glob("step-*")), _kept(run, store)]:
+    kept = [folder for folder in children(run / "index") if folder.name.startswith("step-")]
+    for folder in [*kept, _kept(run, store)]:
         try:
             snapshot = Snapshot.open(folder)
-        except DamagedError:
+        except (DamagedError, UnreadableError):
             raise  # to build it anew takes hours perhaps: whoever runs this decides
         except ArtifactError:
             continue  # absent or unfinished: another one, or a new one, is used

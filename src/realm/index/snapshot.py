@@ -19,7 +19,7 @@ from torch import Tensor
 from realm.errors import ArtifactError
 from realm.index.exact import search_exactly
 from realm.index.mapped import MappedRows
-from realm.storage import MANIFEST, check_files, checksums, open_folder, remove
+from realm.storage import MANIFEST, check_files, checksums, children, open_folder, remove
 
 STEPS = "steps.i32"
 _REMEDY = "remove the folder and build the index again with `realm index`"
@@ -135,10 +135,14 @@ def snapshot_folder(run: Path, step: int) -> Path:
 
 
 def list_snapshots(run: Path) -> list[tuple[int, Path]]:
-    """Return (step, folder) of a run's finished snapshots, oldest first; nothing is verified."""
+    """Return (step, folder) of a run's finished snapshots, oldest first; nothing is verified.
+
+    Raises:
+        UnreadableError: the folder that holds them cannot be listed.
+    """
     return sorted(
         (int(match[1]), folder)
-        for folder in (run / "index").glob("step-*")
+        for folder in children(run / "index")
         if (match := re.fullmatch(r"step-(\d+)", folder.name)) and (folder / MANIFEST).is_file()
     )
 

@@ -22,13 +22,14 @@ from jaxtyping import Int32, Int64, Shaped
 from numpy.typing import NDArray
 
 from realm.corpus.views import Lists
-from realm.errors import DamagedError
 from realm.retrieval.bm25 import K1, B, best_rows, words
+from realm.storage import not_read
 
 WORDS = "words.arrow"
 COLUMNS = pa.schema(
     [("word", pa.string()), ("rows", pa.list_(pa.int32())), ("counts", pa.list_(pa.int32()))]
 )
+_REMEDY = "make the library again from its documents (`realm docs add`)"
 
 
 class Postings:
@@ -132,7 +133,7 @@ class Postings:
             if not batch.schema.equals(COLUMNS):
                 raise ValueError("other columns")  # noqa: TRY301
         except (OSError, ValueError) as error:
-            raise DamagedError(f"{path} is missing or damaged ({error})") from None
+            raise not_read(path, error, remedy=_REMEDY) from None
         rows, counts = Lists(batch.column("rows")), Lists(batch.column("counts"))
         return cls(
             batch.column("word"),

@@ -34,7 +34,7 @@ from realm.index.snapshot import shard_names
 from realm.index.writing import largest_norms, write_matrix, write_shard
 from realm.library.postings import Postings
 from realm.records import Document, DocumentInfo, Skipped
-from realm.storage import EXTRA, Request, check_files, open_folder, publish, write_json
+from realm.storage import EXTRA, Request, check_files, not_read, open_folder, publish, write_json
 
 DOCUMENTS = "documents.arrow"
 LINES = "lines.i64"
@@ -82,8 +82,10 @@ class Segment:
             self.max_norm = float(content["max_norm"])
             self.max_rounding = float(content["max_rounding"])
             batch = pa.ipc.open_file(pa.memory_map(str(folder / DOCUMENTS))).get_batch(0)
-        except (OSError, KeyError, TypeError, ValueError, OverflowError) as error:
-            raise DamagedError(f"{folder} is damaged ({error!r})") from None
+        except OSError as error:
+            raise not_read(folder / DOCUMENTS, error, remedy=_REMEDY) from None
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise DamagedError(f"{folder} is damaged ({error!r}); {_REMEDY}") from None
         self.folder = folder
         self.documents = batch
         passages, _ = open_shard(shard_path(folder, 0))

@@ -14,7 +14,7 @@ from types import TracebackType
 from realm.corpus.documents import check_document, read_document
 from realm.corpus.folder import TextFile, find_files
 from realm.corpus.reading import NOT_READ, Place
-from realm.errors import ArtifactError, CorpusError, DamagedError, RealmError
+from realm.errors import ArtifactError, CorpusError, DamagedError, RealmError, UnreadableError
 from realm.library.indexing import Indexer
 from realm.library.library import Library
 from realm.records import Changes, Document, Progress, Skipped
@@ -136,7 +136,7 @@ class WatchedFolder:
     def _ours(self) -> set[str]:
         try:
             return set(map(str, read_json(self._note)["documents"]))
-        except DamagedError:
+        except (DamagedError, UnreadableError):
             raise  # nobody could tell which documents are to go with their files
         except (ArtifactError, KeyError, TypeError):
             return set()

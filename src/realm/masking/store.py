@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
 
-from realm.errors import ArtifactError, ConfigError
+from realm.errors import ConfigError
 from realm.records import MaskedExample
-from realm.storage import check_files, open_folder
+from realm.storage import check_files, not_read, open_folder
 from realm.tokenizer import WordpieceTokenizer
 
 KIND = "examples"
@@ -283,6 +283,4 @@ def _map_batches(path: Path) -> Sequence[Any]:
         reader = pa.ipc.open_file(pa.memory_map(str(path), "r"))
         return [reader.get_batch(i) for i in range(reader.num_record_batches)]
     except (OSError, pa.ArrowInvalid) as error:
-        raise ArtifactError(
-            f"{path} is missing or damaged ({error}); make its folder again"
-        ) from None
+        raise not_read(path, error, remedy="make its folder again") from None

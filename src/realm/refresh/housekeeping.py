@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from realm.checkpoint.checkpoints import list_checkpoints
-from realm.errors import ArtifactError
+from realm.errors import ArtifactError, UnreadableError
 from realm.index.builder import EmbedderVersion
 from realm.index.snapshot import Snapshot, list_snapshots
 from realm.refresh.parameters import list_parameters
@@ -36,12 +36,15 @@ def remove_unusable(folder: Path, version: EmbedderVersion, passages_fingerprint
 
     Raises:
         ArtifactError: it cannot be removed.
+        UnreadableError: it cannot be read, and may be whole.
     """
     if not folder.exists():
         return
     try:
         found = Snapshot.open(folder, verify=True)
         found.check_passages(passages_fingerprint)
+    except UnreadableError:
+        raise
     except ArtifactError:
         remove(folder)
         return

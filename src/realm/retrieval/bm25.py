@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 
 from realm.errors import ArtifactError, ConfigError, CorpusError
 from realm.records import Passage, Progress
-from realm.storage import Request, fingerprint, fingerprint_of, locked, open_folder, publish
+from realm.storage import (
+    Request,
+    fingerprint,
+    fingerprint_of,
+    locked,
+    open_folder,
+    publish,
+    unreadable,
+)
 
 _TOKENIZER = "words-s-v1"
 """Name and version of `words`; an index made with another one is made again."""
@@ -89,6 +97,7 @@ class Bm25Retriever:
             ConfigError: bm25s is not installed, or k1 or b is impossible.
             CorpusError: the passages hold no word.
             ArtifactError: the cache cannot be written.
+            UnreadableError: it cannot be read.
         """
         bm25s = _import_bm25s()
         if k1 < 0 or not 0 <= b <= 1:
@@ -111,7 +120,10 @@ class Bm25Retriever:
             with locked(folder, wait_seconds=_PATIENCE_SECONDS):
                 if not _is_whole(folder, request):  # another process may have just built it
                     _save(build(), folder, request)
-        return cls(bm25s.BM25.load(folder, allow_pickle=False, show_progress=False))
+        try:
+            return cls(bm25s.BM25.load(folder, allow_pickle=False, show_progress=False))
+        except OSError as error:  # in the midst of a file it names none
+            raise unreadable(Path(error.filename or folder), error) from None
 
     def retrieve(self, questions: Sequence[str], k: int) -> list[tuple[list[int], list[float]]]:
         """Return the best rows and their scores for each question, best first.
@@ -198,10 +210,9 @@ def best_rows(scores: NDArray[np.float32], k: int) -> tuple[list[int], list[floa
 
 def _is_whole(folder: Path, request: Request) -> bool:
     try:
-        manifest = open_folder(folder, request.kind)
-    except ArtifactError:
+        return open_folder(folder, request.kind).get("fingerprint") == fingerprint(folder)
+    except (ArtifactError, OSError):  # also one that cannot be read
         return False
-    return manifest.get("fingerprint") == fingerprint(folder)
 
 
 def _save(index: Any, folder: Path, request: Request) -> None:  # noqa: ANN401

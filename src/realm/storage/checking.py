@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from realm.errors import ArtifactError, DamagedError
-from realm.storage.files import fingerprint, is_plain_name
+from realm.storage.files import fingerprint, is_plain_name, unreadable
 
 CHECKED_BYTES = 1 << 30
 """A folder up to this size is read through when it is opened."""
@@ -31,7 +31,7 @@ def check_files(
 
     Raises:
         DamagedError: a file is missing or damaged; the message has its name.
-        ArtifactError: one cannot be read.
+        UnreadableError: one cannot be read.
     """
     known = checksums(manifest)
     wanted = list(known if names is None else names)
@@ -59,12 +59,12 @@ def check_file(path: Path, checksum: str, *, remedy: str) -> None:
 
     Raises:
         DamagedError: it is not what was written.
-        ArtifactError: it cannot be read.
+        UnreadableError: it cannot be read.
     """
     try:
         found = fingerprint(path)
     except OSError as error:
-        raise ArtifactError(f"cannot read {path}: {error.strerror or error}; {remedy}") from None
+        raise unreadable(path, error) from None  # no remedy for damage: the file may be whole
     if found != checksum:
         raise DamagedError(f"{path} is damaged: its checksum is not the manifest's; {remedy}")
 

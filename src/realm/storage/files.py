@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
-from realm.errors import ArtifactError, DamagedError
+from realm.errors import ArtifactError, DamagedError, UnreadableError
 
 MANIFEST = "manifest.json"
 REQUEST = "request.json"
@@ -32,20 +32,55 @@ def fingerprint(path: Path) -> str:
 
     Raises:
         ArtifactError: there is nothing at `path`.
+        OSError: a file cannot be read; it has the file's name.
     """
     if not path.exists():
         raise ArtifactError(f"found nothing at {path}, expected a file or a folder")
     digest = hashlib.sha256()
     own = {path / MANIFEST, path / REQUEST}
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    for file in files:
+    for file in [path] if path.is_file() else files_below(path):
         if file in own:
             continue
         digest.update(os.fsencode(file.relative_to(path)) if file != path else b"")
-        with file.open("rb") as stream:
-            while block := stream.read(CHUNK_BYTES):
-                digest.update(block)
+        try:
+            with file.open("rb") as stream:
+                while block := stream.read(CHUNK_BYTES):
+                    digest.update(block)
+        except OSError as error:  # one that comes in the midst of a file names none
+            error.filename = str(file)
+            raise
     return digest.hexdigest()
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Return all files in a folder and in those inside, in order.
+
+    Unlike pathlib's own search, it leaves out none that may not be looked into.
+
+    Raises:
+        OSError: a folder cannot be listed.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    walk = os.walk(folder, onerror=fail)
+    found = (Path(inner, name) for inner, _, names in walk for name in names)
+    return sorted(path for path in found if path.is_file())
+
+
+def children(folder: Path) -> list[Path]:
+    """Return what lies in a folder, in order; nothing where there is none.
+
+    Raises:
+        UnreadableError: it cannot be listed.
+    """
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise unreadable(folder, error) from None
 
 
 def fingerprint_of(value: object) -> str:
@@ -92,7 +127,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in `path`, without its seal; one that has none is taken as it is.
 
     Raises:
-        ArtifactError: there is no such file, or it cannot be read.
+        ArtifactError: there is no such file.
+        UnreadableError: it cannot be read.
         DamagedError: it does not say what was written.
     """
     try:
@@ -100,7 +136,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ArtifactError(f"{path} is missing") from None
     except OSError as error:
-        raise ArtifactError(f"cannot read {path}: {error.strerror}; mend its permissions") from None
+        raise unreadable(path, error) from None
     except (ValueError, RecursionError) as error:  # also bytes that are no text, endless numbers
         raise DamagedError(f"{path} is damaged ({error}); make its folder again") from None
     if not isinstance(value, dict):
@@ -117,6 +153,30 @@ def read_json(path: Path) -> dict[str, Any]:
             f"remove the line {SEAL!r} if you changed the file yourself"
         )
     return told
+
+
+def unreadable(path: Path, error: Exception) -> UnreadableError:
+    """Return the error of a file that the system does not hand out.
+
+    Args:
+        path: of the file.
+        error: what the system, or a library, said.
+    """
+    told = error.strerror if isinstance(error, OSError) and error.strerror else error
+    return UnreadableError(f"cannot read {path}: {told}; mend its permissions or its disk")
+
+
+def not_read(path: Path, error: Exception, *, remedy: str) -> ArtifactError:
+    """Return the error of a file that a library could not read: withheld, missing or damaged.
+
+    Args:
+        path: of the file.
+        error: what the library raised; from the system it has a number.
+        remedy: what to do about a damaged one.
+    """
+    if isinstance(error, OSError) and error.errno and not isinstance(error, FileNotFoundError):
+        return unreadable(path, error)
+    return DamagedError(f"{path} is missing or damaged ({error}); {remedy}")
 
 
 def is_plain_name(name: object) -> bool:

@@ -8,8 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from realm.errors import ArtifactError
-from realm.storage.files import MANIFEST, REQUEST, fingerprint, read_json, sync, write_json
+from realm.errors import ArtifactError, UnreadableError
+from realm.storage.files import (
+    MANIFEST,
+    REQUEST,
+    files_below,
+    fingerprint,
+    read_json,
+    sync,
+    write_json,
+)
 from realm.storage.locking import locked
 from realm.storage.replacing import exchange, mend, scratch_folder
 
@@ -263,6 +271,8 @@ def _short(value: object) -> str:
 def _continues(partial: Path, request: Request) -> bool:
     try:
         return read_json(partial / REQUEST) == json.loads(json.dumps(request.as_json()))
+    except UnreadableError:
+        raise  # what was done so far may be whole
     except ArtifactError:
         return False
 
@@ -292,7 +302,7 @@ def _checksums(partial: Path) -> dict[str, str]:
     """Return the checksum of every file by its name."""
     names = [
         path.relative_to(partial).as_posix()
-        for path in sorted(partial.rglob("*"))
-        if path.is_file() and path not in {partial / MANIFEST, partial / REQUEST}
+        for path in files_below(partial)
+        if path not in {partial / MANIFEST, partial / REQUEST}
     ]
     return {name: fingerprint(partial / name) for name in names}

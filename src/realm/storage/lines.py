@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from realm.errors import ArtifactError, DamagedError
+from realm.errors import ArtifactError, UnreadableError
 from realm.storage.checking import check_file
-from realm.storage.files import fingerprint, hidden, read_json, sync, write_json
+from realm.storage.files import fingerprint, hidden, not_read, read_json, sync, write_json
 from realm.storage.folders import Request, differences, writing
 from realm.storage.locking import locked
 
@@ -64,7 +64,7 @@ def read_lines(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         with path.open(encoding="utf-8") as stream:
             lines = [json.loads(line) for line in stream]
     except (OSError, ValueError, RecursionError) as error:
-        raise DamagedError(f"{path} is damaged ({error}); make it again with --rebuild") from None
+        raise not_read(path, error, remedy="make it again with --rebuild") from None
     if not all(isinstance(line, dict) for line in lines):
         raise ArtifactError(f"{path} holds lines that are no objects; make it again with --rebuild")
     return manifest, lines
@@ -131,6 +131,8 @@ def writing_lines(path: Path, request: Request, *, in_groups_of: int = 1) -> Gen
 def _is_ours(path: Path, request: Request) -> bool:
     try:
         return not differences(read_json(hidden(path, "request")), request.as_json())
+    except UnreadableError:
+        raise  # the lines so far may be whole
     except ArtifactError:
         return False
 

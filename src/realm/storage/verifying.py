@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from realm.errors import ArtifactError, DamagedError
 from realm.storage.checking import check_file, checksums
-from realm.storage.files import MANIFEST, SEAL, is_plain_name, read_json
+from realm.storage.files import MANIFEST, SEAL, children, is_plain_name, read_json
 
 State = Literal["whole", "damaged", "unreadable", "unknown"]
 REMEDY = "make it again, or take it from a copy"
@@ -86,6 +86,7 @@ def verify(place: Path, *, progress: Callable[[int, int], None] | None = None) -
 
     Raises:
         ArtifactError: there is no such folder, or nothing in it says what was written.
+        UnreadableError: a folder cannot be listed.
     """
     if not place.is_dir():
         raise ArtifactError(f"found no folder {place}; expected one that realm wrote")
@@ -110,7 +111,7 @@ def verify(place: Path, *, progress: Callable[[int, int], None] | None = None) -
 
 def _visible(folder: Path) -> Iterator[Path]:
     """Yield the files below a folder, without hidden ones; links are not followed."""
-    for path in sorted(folder.iterdir()):
+    for path in children(folder):
         if path.name.startswith(".") or path.is_symlink():
             continue
         if path.is_dir():
