@@ -1,8 +1,8 @@
 """The ways by which a process reads its files, each with a place where it may fail.
 
 Python's files fail at opening, and at any read afterwards; a map when it is made; a native reader
-(Arrow, safetensors, FAISS, torch) when it opens its file, with the error that this
-library raises then. A page of a map that cannot be
+(Arrow, safetensors, FAISS, torch) when it opens its file, with the error that this library raises
+then. A page of a map that cannot be read ends the process by a signal, and is not played here.
 """
 
 import builtins

@@ -1,6 +1,7 @@
 """Each call that reads fails in turn: it is told by name, no result is wrong, nothing is lost."""
 
 import random
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,11 @@ from realm.corpus.store import PassageStore
 from realm.errors import CorpusError, RealmError, UnreadableError
 from realm.evaluation.questions import read_questions
 from realm.exchange.packing import pack_run
+from realm.index.builder import EmbedderVersion
 from realm.index.snapshot import Snapshot
 from realm.library.library import Library
 from realm.masking.store import ExampleStore
+from realm.refresh.housekeeping import remove_unusable
 from realm.storage import MANIFEST, Request, publish, scratch_folder
 from tests.faults.forks import run_with
 from tests.faults.layer import Layer
@@ -172,3 +175,21 @@ def test_a_folder_of_articles_that_cannot_be_listed_is_not_left_out(tmp_path: Pa
     ended = run(world, read, CorpusError, fail_at=calls.index("os.scandir inner"), code="EACCES")
     assert ended.code == 2
     assert str(inner) in ended.err
+
+
+def test_a_snapshot_that_cannot_be_read_is_not_removed_as_left_over(
+    made: World, tmp_path: Path
+) -> None:
+    world = World(tmp_path / "world")
+    folder = Path(shutil.copytree(made / "index", world / "index"))
+    passages = PassageStore.open(made / "passages").fingerprint
+
+    def remove() -> None:
+        remove_unusable(folder, EmbedderVersion(model_hash="another"), passages)
+
+    ended = run(world, remove, UnreadableError, fail_at=0, code="EIO")
+    assert ended.code == 2
+    assert str(folder) in ended.err
+    assert Snapshot.open(folder, verify=True)
+    assert run(world, remove, UnreadableError).code == 0
+    assert not folder.exists()
