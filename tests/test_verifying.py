@@ -76,6 +76,18 @@ def test_a_flipped_bit_has_a_name(place: Path, name: str, where: float) -> None:
     assert bad[0].state == "damaged"
 
 
+def test_any_flipped_bit_of_a_sealed_file_is_seen(place: Path) -> None:
+    """Also one in the seal, or in its name."""
+    path = place / "held-out.json"
+    whole = path.read_bytes()
+    for number in range(len(whole) * 8):
+        content = bytearray(whole)
+        content[number // 8] ^= 1 << number % 8
+        path.write_bytes(content)
+        bad = [one.path for one in verify(place).bad]
+        assert bad == [path] or json.loads(content) == json.loads(whole), content
+
+
 @pytest.mark.parametrize("name", ["index/rows.f32", "pairs.jsonl", "index/deeper/words.json"])
 def test_a_file_that_is_gone_has_a_name(place: Path, name: str) -> None:
     (place / name).unlink()

@@ -1,12 +1,11 @@
 """Are all files below a place what was written? Every byte is read, whatever the size."""
 
 import json
-import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from realm.errors import ArtifactError, DamagedError
 from realm.storage.checking import check_file, checksums
@@ -14,6 +13,8 @@ from realm.storage.files import MANIFEST, SEAL, children, is_plain_name, read_js
 
 State = Literal["whole", "damaged", "unreadable", "unknown"]
 REMEDY = "make it again, or take it from a copy"
+CHECKSUM_LENGTH = 64
+"""Characters of a sha256."""
 LINES_MANIFEST = f".{MANIFEST}"
 """Ending of the manifest of a single file."""
 
@@ -130,6 +131,11 @@ def _read_manifests(files: list[Path]) -> _Known:
         except ArtifactError as error:
             known.problems[path] = error
             continue
+        if (name := _name_of_seal(told)) is not None:  # read_json takes one named "seal" away
+            known.problems[path] = DamagedError(
+                f"{path} is damaged: its seal is called {name!a}; {REMEDY}"
+            )
+            continue
         if path.name == MANIFEST:
             known.sums.update(_of_folder(path.parent, told))
         elif path.name.endswith(LINES_MANIFEST) and isinstance(told.get("fingerprint"), str):
@@ -144,13 +150,17 @@ def _is_foreign(path: Path) -> bool:
     if path.name.endswith(MANIFEST):
         return False  # one that an older release wrote has no seal, and holds checksums
     with suppress(OSError, ValueError, RecursionError):
-        told: object = json.loads(path.read_text(encoding="utf-8"))
-        return not (isinstance(told, dict) and _is_checksum(told.get(SEAL)))  # "seal" is a word
+        return _name_of_seal(json.loads(path.read_text(encoding="utf-8"))) is None
     return False
 
 
-def _is_checksum(value: object) -> bool:
-    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+def _name_of_seal(told: object) -> str | None:
+    """Return the key under which a seal stands: another one of its length, if a bit has flipped."""
+    if not isinstance(told, dict) or not told:
+        return None
+    name, value = list(cast("dict[str, object]", told).items())[-1]
+    is_seal = isinstance(value, str) and len(value) == CHECKSUM_LENGTH and len(name) == len(SEAL)
+    return name if is_seal else None
 
 
 def _of_folder(folder: Path, manifest: dict[str, Any]) -> dict[Path, str]:
