@@ -25,6 +25,7 @@ from realm.storage import (
     Request,
     check_files,
     checksums,
+    files_below,
     fingerprint,
     fingerprint_of,
     folders,
@@ -528,6 +529,23 @@ def test_only_a_folders_own_manifest_is_left_out_of_its_fingerprint(tmp_path: Pa
 
 def fingerprint_of_nothing() -> str:
     return "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+def test_a_folder_that_is_removed_while_others_are_listed_has_no_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "words.txt").write_text(name, encoding="utf-8")
+    real = os.scandir
+
+    def scan(path: str | int) -> object:  # rmtree lists by a number
+        if isinstance(path, str) and Path(path).name == "b":
+            shutil.rmtree(path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    assert files_below(tmp_path) == [tmp_path / "a" / "words.txt"]
 
 
 def test_an_empty_file_has_a_fingerprint_and_a_missing_one_has_none(tmp_path: Path) -> None:

@@ -55,14 +55,16 @@ def fingerprint(path: Path) -> str:
 def files_below(folder: Path) -> list[Path]:
     """Return all files in a folder and in those inside, in order.
 
-    Unlike pathlib's own search, it leaves out none that may not be looked into.
+    Unlike pathlib's own search, it leaves out none that may not be looked into; one that somebody
+    removes meanwhile has no files.
 
     Raises:
         OSError: a folder cannot be listed.
     """
 
     def fail(error: OSError) -> None:
-        raise error
+        if not isinstance(error, FileNotFoundError):
+            raise error
 
     walk = os.walk(folder, onerror=fail)
     found = (Path(inner, name) for inner, _, names in walk for name in names)
