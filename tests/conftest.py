@@ -155,7 +155,12 @@ def _rank_environment() -> dict[str, str]:
     import realm
 
     source = Path(realm.__file__).parents[1]
-    told = {"PYTHONPATH": str(source), "OMP_NUM_THREADS": "1", "REALM_RANKS_TIMEOUT_SECONDS": "120"}
+    told = {
+        "PYTHONPATH": str(source),
+        "OMP_NUM_THREADS": "1",
+        "REALM_RANKS_TIMEOUT_SECONDS": "120",
+        "PYTHONFAULTHANDLER": "1",  # where a rank aborts, its stack is told
+    }
     return {**os.environ, **told}
 
 

@@ -135,7 +135,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         value: object = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ArtifactError(f"{path} is missing") from None
     except OSError as error:
         raise unreadable(path, error) from None
