@@ -66,9 +66,7 @@ class _Known:
 
     sums: dict[Path, str] = field(default_factory=dict[Path, str])
     """Checksum of each file that has one."""
-    problems: dict[Path, DamagedError | ArtifactError] = field(
-        default_factory=dict[Path, DamagedError | ArtifactError]
-    )
+    problems: dict[Path, ArtifactError] = field(default_factory=dict[Path, ArtifactError])
     """JSON files that are not what they were."""
     sealed: set[Path] = field(default_factory=set[Path])
     """JSON files that are."""
