@@ -5,6 +5,7 @@ RealmError
 │   ├── NoEncoderError   blanks are to be filled, and no encoder is there
 │   └── ReadOnlyError    documents are to change where they cannot
 ├── CorpusError          an article, passage or question cannot be read
+│   ├── WithheldError    the system does not hand out a file of text
 │   ├── MaskingError     spans or taggers that cannot be used
 │   └── UnknownDocumentError  no document has this id
 ├── ArtifactError        a folder on disk is missing, unfinished, damaged or made from other inputs
@@ -43,6 +44,10 @@ class ReadOnlyError(ConfigError):
 
 class CorpusError(RealmError):
     """An article, passage or question cannot be read."""
+
+
+class WithheldError(CorpusError):
+    """A file of text that the system does not hand out now: its permissions, its disk."""
 
 
 class MaskingError(CorpusError):

@@ -99,7 +99,11 @@ class WordpieceTokenizer:
     def save(self, path: Path) -> None:
         """Write `tokenizer.json`."""
         # Not its own `save`: on a full disk that raises a bare Exception.
-        path.write_text(self._fast.to_str(pretty=False), encoding="utf-8")
+        path.write_text(self.as_json(), encoding="utf-8")
+
+    def as_json(self) -> str:
+        """Return what stands in `tokenizer.json`."""
+        return self._fast.to_str(pretty=False)
 
     @property
     def fingerprint(self) -> str:

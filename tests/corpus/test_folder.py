@@ -135,7 +135,7 @@ def test_a_single_file_is_read_by_its_name(docs: Path) -> None:
         ("gone", "found no .*gone; expected .txt and .md"),
         ("a.parquet", "is of no kind that is read.*realm split"),
         ("empty", "found no text in .*empty; expected .txt"),
-        ("photos", r"found no text in .*photos \(1 not a .txt, .md or .jsonl file\)"),
+        ("photos", r"found no text in .*photos \(left out: 1 not a .txt, .md or .jsonl file\)"),
     ],
 )
 def test_where_there_is_nothing_to_read_it_says_what_is_read(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from realm.checkpoint.checkpoints import list_checkpoints, load_model
-from realm.checkpoint.run_records import read_held_out
+from realm.checkpoint.run_records import METRICS, read_held_out
 from realm.corpus.articles import read_articles
 from realm.corpus.store import PassageStore
 from realm.errors import CorpusError, RealmError, UnreadableError
@@ -21,9 +21,10 @@ from realm.library.library import Library
 from realm.masking.store import ExampleStore
 from realm.refresh.housekeeping import remove_unusable
 from realm.storage import MANIFEST, Request, publish, scratch_folder
+from realm.training.runlog import RunLog
 from tests.faults.forks import run_with
 from tests.faults.layer import Layer
-from tests.faults.pipeline import LIBRARY
+from tests.faults.pipeline import LIBRARY, STOPPED
 from tests.faults.reads import fail_read, read_by
 from tests.towns import Result, World
 
@@ -193,3 +194,23 @@ def test_a_snapshot_that_cannot_be_read_is_not_removed_as_left_over(
     assert Snapshot.open(folder, verify=True)
     assert run(world, remove, UnreadableError).code == 0
     assert not folder.exists()
+
+
+def test_a_log_that_cannot_be_read_is_told_and_stays(made: World, tmp_path: Path) -> None:
+    """A run that went on lost all that it had logged, in silence."""
+    run_folder = shutil.copytree(made / STOPPED, tmp_path / "run")
+    before = (run_folder / METRICS).read_bytes()
+    assert before
+    layer = Layer(root=str(tmp_path), reads=True, code="EIO")
+
+    def go_on() -> object:
+        return RunLog(run_folder, resume_step=1_000)
+
+    calls = run_with(layer, (), call=lambda: called(go_on)).calls
+    assert calls
+    for number in range(len(calls)):
+        failing = replace(layer, fail_at=number)
+        ended = run_with(failing, (), call=lambda: called(go_on, UnreadableError))
+        assert ended.code == 2
+        assert str(run_folder / METRICS) in ended.err
+        assert (run_folder / METRICS).read_bytes() == before

@@ -1,13 +1,17 @@
 """A watched folder's files are documents; nobody's half-written file is one."""
 
+import errno
 import json
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from realm.errors import ArtifactError, CorpusError, RealmError
+from realm.corpus import documents
+from realm.errors import ArtifactError, CorpusError, RealmError, WithheldError
 from realm.library import watching
 from realm.library.indexing import Indexer
 from realm.library.library import Library
@@ -108,6 +112,52 @@ def test_what_is_no_text_is_counted_and_goes(
         "lines.jsonl:1",
         "lines.jsonl:3",
     ]
+
+
+def test_a_file_that_is_withheld_stays_and_is_tried_again(
+    watcher: FolderWatcher, library: Library, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mended permissions change nothing that a look sees."""
+    (folder / "a.md").write_text("Fermat lived in Paris.")
+
+    def withheld(path: Path) -> Iterator[bytes]:
+        if path.name != "a.md":
+            yield path.read_bytes()
+        raise WithheldError(f"{path}: Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(documents, "read_blocks", withheld)
+        assert not any(settle(watcher))
+        assert held(library)["a.md"] == "# Town\n\nFermat lived in Toulouse."
+    settle(watcher)
+    assert held(library)["a.md"] == "Fermat lived in Paris."
+
+
+@pytest.mark.parametrize("place", ["", "deep"])
+def test_a_folder_that_cannot_be_listed_takes_nothing_along(
+    place: str,
+    watcher: FolderWatcher,
+    library: Library,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (folder / "a.md").unlink()
+    scan = os.scandir
+
+    def scandir(path: str) -> object:
+        if Path(path) == folder / place:
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scan(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", scandir)
+        for _ in range(4):
+            with nullcontext() if place else pytest.raises(WithheldError, match="cannot read"):
+                watcher.look()
+        assert list(held(library)) == (["deep/b.txt"] if place else ["a.md", "deep/b.txt"])
+    settle(watcher)
+    assert list(held(library)) == ["deep/b.txt"]
+    assert watcher.folder.is_as_read(watcher.folder.look())
 
 
 @pytest.mark.usefixtures("watcher")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from realm.errors import ArtifactError, DamagedError, UnreadableError
-from realm.storage import MANIFEST, REQUEST, is_locked, read_json
+from realm.storage import MANIFEST, REQUEST, is_locked, read_json, unreadable
 
 METRICS = "metrics.jsonl"
 HELD_OUT = "held-out.json"
@@ -124,6 +124,9 @@ def read_metrics(run: Path, *, after: int = -1) -> list[dict[str, Any]]:
         run: the run's folder.
         after: leave out lines of this step and of those before. The log is read from its end, no
             further back than needed.
+
+    Raises:
+        UnreadableError: it is there and cannot be read.
     """
     size = BLOCK_BYTES
     while True:
@@ -149,7 +152,11 @@ def read_held_out(run: Path) -> dict[str, Any]:
 
 
 def newest_metrics(run: Path) -> dict[str, float]:
-    """Return the newest value of each number that the run has logged lately."""
+    """Return the newest value of each number that the run has logged lately.
+
+    Raises:
+        UnreadableError: its log is there and cannot be read.
+    """
     newest: dict[str, float] = {}
     for line in _last_lines(run, BLOCK_BYTES)[0]:
         newest |= {name: float(value) for name, value in line.items() if is_number(value)}
@@ -170,8 +177,10 @@ def _last_lines(run: Path, size: int | None) -> tuple[list[dict[str, Any]], bool
             start = 0 if size is None else max(0, stream.seek(0, 2) - size)
             stream.seek(start)
             told = stream.read().decode(errors="replace").split("\n")
-    except OSError:
+    except FileNotFoundError:
         return [], True
+    except OSError as error:
+        raise unreadable(run / METRICS, error) from None
     return _parsed(told[1:] if start else told), start == 0
 
 

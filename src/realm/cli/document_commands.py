@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from realm.cli import options
-from realm.errors import ConfigError, CorpusError
+from realm.errors import ConfigError, CorpusError, WithheldError
 from realm.records import Changes, Document, Skipped
 
 if TYPE_CHECKING:
@@ -208,7 +208,10 @@ def _read(files: "list[TextFile]", skipped: Skipped) -> Iterator[Document]:
 
     read_any = False
     for file in files:
-        document = read_document(file, skipped)
+        try:
+            document = read_document(file, skipped)
+        except WithheldError:
+            continue
         if document is not None:
             read_any = True
             yield document

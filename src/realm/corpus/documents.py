@@ -18,7 +18,7 @@ from realm.corpus.reading import (
     Reading,
 )
 from realm.corpus.streams import read_blocks, read_lines
-from realm.errors import CorpusError
+from realm.errors import CorpusError, WithheldError
 from realm.records import Article, Document, DocumentFormat, Skipped
 
 MAX_ID_CHARACTERS = 1_000
@@ -87,10 +87,16 @@ def read_document(file: TextFile, skipped: Skipped) -> Document | None:
     Args:
         file: of `list_files`.
         skipped: counts what is left out.
+
+    Raises:
+        WithheldError: the system does not hand it out; it is counted, too.
     """
     is_records = bool(JSONL.search(file.name.lower()))
     try:
         data = _read_bytes(file, skipped)
+    except WithheldError:
+        skipped.add(NOT_READ, str(Place(file.name, 1)))
+        raise
     except CorpusError:
         skipped.add(NOT_READ, str(Place(file.name, 1)))
         return None

@@ -33,9 +33,9 @@ from realm.corpus.reading import (
 from realm.corpus.shards import open_shard
 from realm.corpus.split import SplitReport, store_found
 from realm.corpus.streams import read_blocks, read_lines
-from realm.errors import CorpusError
+from realm.errors import CorpusError, WithheldError
 from realm.records import Article, Progress, Skipped
-from realm.storage import fingerprint_of
+from realm.storage import fingerprint_of, unreadable
 from realm.tokenizer import WordpieceTokenizer
 
 READ = (
@@ -65,19 +65,27 @@ def list_files(docs: Path, skipped: Skipped) -> list[TextFile]:
 
     Raises:
         CorpusError: there is nothing at `docs`, or nothing in it that is read.
+        WithheldError: it is a folder that cannot be listed.
     """
     found = find_files(docs, skipped)
     if not found:
-        told = "".join(f" ({n:,} {why})" for why, n in skipped.counts.items())
-        raise CorpusError(f"found no text in {docs}{told}; expected {READ}")
+        raise CorpusError(f"found no text in {docs}{_left_out(skipped)}; expected {READ}")
     return found
 
 
-def find_files(docs: Path, skipped: Skipped) -> list[TextFile]:
+def find_files(
+    docs: Path, skipped: Skipped, *, not_listed: list[str] | None = None
+) -> list[TextFile]:
     """Return the same, also where there is nothing yet that is read.
+
+    Args:
+        docs: a folder, or one file.
+        skipped: see `list_files`.
+        not_listed: gets the names of folders in it that cannot be opened, with slashes.
 
     Raises:
         CorpusError: there is nothing at `docs`, or one file that is not read.
+        WithheldError: it is a folder that cannot be listed.
     """
     if docs.is_file():
         check_name(docs)
@@ -90,7 +98,7 @@ def find_files(docs: Path, skipped: Skipped) -> list[TextFile]:
     if not docs.is_dir():
         raise CorpusError(f"found no {docs}; expected {READ}")
     found: list[TextFile] = []
-    for folder, inner, names in os.walk(docs, onerror=lambda e: _not_opened(docs, e, skipped)):
+    for folder, inner, names in os.walk(docs, onerror=_Unlisted(docs, skipped, not_listed)):
         inner[:] = sorted(name for name in inner if not name.startswith("."))
         for file in (Path(folder, name) for name in names if not name.startswith(".")):
             name = file.relative_to(docs).as_posix()
@@ -103,6 +111,27 @@ def find_files(docs: Path, skipped: Skipped) -> list[TextFile]:
             else:
                 skipped.add(OTHER_IN_FOLDER, str(Place(name, 1)))
     return sorted(found, key=lambda file: file.name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Unlisted:
+    """What is done with a folder that cannot be listed."""
+
+    docs: Path
+    skipped: Skipped
+    names: list[str] | None
+
+    def __call__(self, error: OSError) -> None:
+        """Count it, or raise where it is the whole."""
+        if isinstance(error, FileNotFoundError):
+            return  # gone since it was listed
+        path = Path(str(error.filename))
+        if path == self.docs:
+            raise WithheldError(str(unreadable(path, error)))
+        name = path.relative_to(self.docs).as_posix()
+        self.skipped.add(NOT_READ, str(Place(written_name(name), 1)))
+        if self.names is not None:
+            self.names.append(name)
 
 
 def hash_files(files: list[TextFile]) -> dict[str, str]:
@@ -166,8 +195,7 @@ def split_files(
 
     def finish(scratch: Path, report: SplitReport) -> None:
         if not report.num_passages:
-            told = ", ".join(f"{count:,} {reason}" for reason, count in skipped.counts.items())
-            raise CorpusError(f"found no text in {docs} (left out: {told}); expected {READ}")
+            raise CorpusError(f"found no text in {docs}{_left_out(skipped)}; expected {READ}")
         now = hash_files(files)
         if changed := [file for file in files if now[file.name] != hashes[file.name]]:
             raise CorpusError(
@@ -197,9 +225,12 @@ def _is_read(name: str) -> bool:
     return Path(name).suffix.lower() in TEXT_FILES or bool(JSONL.search(name.lower()))
 
 
-def _not_opened(docs: Path, error: OSError, skipped: Skipped) -> None:
-    name = Path(str(error.filename)).relative_to(docs).as_posix()
-    skipped.add(NOT_READ, str(Place(written_name(name), 1)))
+def _left_out(skipped: Skipped) -> str:
+    """Return what to say of what was left out where nothing is left."""
+    told = ", ".join(f"{count:,} {reason}" for reason, count in skipped.counts.items())
+    places = ", ".join(skipped.examples.get(NOT_READ, [])[:3])
+    mend = f"; mend the permissions or the disk of {places}" if places else ""
+    return f" (left out: {told}{mend})" if told else ""
 
 
 def _hash(path: Path) -> str:

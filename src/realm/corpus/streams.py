@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from realm.errors import CorpusError
+from realm.errors import CorpusError, WithheldError
 
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 BLOCK_BYTES = 1 << 20
@@ -22,7 +22,8 @@ def read_blocks(path: Path) -> Iterator[bytes]:
     """Yield the decompressed content of a file, a bounded block at a time.
 
     Raises:
-        CorpusError: the file cannot be read, is truncated or damaged, or expands beyond reason.
+        CorpusError: the file is truncated or damaged, or expands beyond reason.
+        WithheldError: it is missing, or the system does not hand it out.
     """
     compression = COMPRESSIONS.get(path.suffix.lower())
     try:
@@ -41,7 +42,8 @@ def read_blocks(path: Path) -> Iterator[bytes]:
             raise CorpusError(f"{path} is empty, expected a {compression} file; fetch it again")
     except OSError as error:
         expected = f"a whole {compression} file" if compression else "a readable file"
-        raise CorpusError(
+        raised = WithheldError if error.errno else CorpusError  # a decompressor's has no number
+        raise raised(
             f"{path} is truncated, damaged or unreadable ({error}); expected {expected}. "
             "Fetch it again: nothing of it is used half-read"
         ) from None

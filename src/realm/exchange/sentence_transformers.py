@@ -229,11 +229,10 @@ def _write_tokenizer(
     tokenizer: WordpieceTokenizer, folder: Path, *, max_length: int, query_length: int | None = None
 ) -> None:
     """Write the tokenizer with BERT's special tokens around texts and pairs, and the lengths."""
-    path = folder / "tokenizer.json"
-    tokenizer.save(path)
-    fast = FastTokenizer.from_buffer(path.read_bytes())
+    fast = FastTokenizer.from_str(tokenizer.as_json())
     fast.post_processor = BertProcessing(("[SEP]", tokenizer.sep_id), ("[CLS]", tokenizer.cls_id))
-    fast.save(str(path), pretty=False)
+    told = fast.to_str(pretty=False)
+    (folder / "tokenizer.json").write_text(told, encoding="utf-8")
     special = {f"{token.strip('[]').lower()}_token": token for token in SPECIAL_TOKENS}
     settings = {
         **special,

@@ -14,7 +14,14 @@ from types import TracebackType
 from realm.corpus.documents import check_document, read_document
 from realm.corpus.folder import TextFile, find_files
 from realm.corpus.reading import NOT_READ, Place
-from realm.errors import ArtifactError, CorpusError, DamagedError, RealmError, UnreadableError
+from realm.errors import (
+    ArtifactError,
+    CorpusError,
+    DamagedError,
+    RealmError,
+    UnreadableError,
+    WithheldError,
+)
 from realm.library.indexing import Indexer
 from realm.library.library import Library
 from realm.records import Changes, Document, Progress, Skipped
@@ -54,14 +61,18 @@ class WatchedFolder:
 
         Raises:
             CorpusError: there is no such folder.
+            WithheldError: it cannot be listed.
             ArtifactError: the library cannot be written.
         """
         skipped = Skipped()
-        files = find_files(self.folder, skipped)
+        not_listed: list[str] = []
+        files = find_files(self.folder, skipped, not_listed=not_listed)
         names = {file.name for file in files} | keep
+        ours = self._ours()
+        hidden = tuple(f"{name}/" for name in not_listed)
+        names |= {name for name in ours | self._read.keys() if name.startswith(hidden)}
         for name in self._read.keys() - names:
             del self._read[name]
-        ours = self._ours()
         if not names <= ours:
             self._remember(ours | names)
         unusable: set[str] = set()
@@ -114,7 +125,11 @@ class WatchedFolder:
         skipped: Skipped,
         unusable: set[str],
     ) -> Iterator[Document]:
-        """Yield the files that are new or changed; those that change while they are read wait."""
+        """Yield the files that are new or changed.
+
+        Those that change while they are read, and those that the system withholds, wait: they are
+        tried again at the next look, and what the library has of them stays.
+        """
         for file in files:
             try:
                 before = _look(file)
@@ -125,8 +140,8 @@ class WatchedFolder:
                 document = read_document(file, skipped)
                 if _look(file) != before:
                     continue
-            except OSError:
-                continue  # gone since it was listed
+            except (OSError, WithheldError):
+                continue  # also gone since it was listed
             self._read[file.name] = before
             if document is not None and _can_be_held(document, skipped):
                 yield document

@@ -22,7 +22,7 @@ from realm.errors import ArtifactError
 from realm.index.builder import EmbedderVersion
 from realm.model.embedder import Embedder, Towers
 from realm.refresh.priority import Demand
-from realm.storage import MANIFEST, read_json, remove
+from realm.storage import MANIFEST, children, read_json, remove
 from realm.tokenizer import WordpieceTokenizer
 
 EMBEDDERS = "embedders"
@@ -82,9 +82,13 @@ def publish_parameters(
 
 
 def list_parameters(run: Path) -> list[Published]:
-    """Return what is published, oldest first; what cannot be read is left out."""
+    """Return what is published, oldest first; what is gone by now, or damaged, is left out.
+
+    Raises:
+        UnreadableError: their folder cannot be listed.
+    """
     found: list[Published] = []
-    for folder in (run / EMBEDDERS).glob("step-*"):
+    for folder in children(run / EMBEDDERS):
         match = re.fullmatch(r"step-(\d+)", folder.name)
         if not match or not (folder / MANIFEST).is_file():
             continue

@@ -28,6 +28,7 @@ from realm.storage import (
     MANIFEST,
     Request,
     check_files,
+    children,
     open_folder,
     publish,
     read_json,
@@ -80,10 +81,14 @@ def publish_patch(
 
 
 def list_patches(run: Path) -> list[tuple[int, Path]]:
-    """Return (step, folder) of the patches that lie ready, oldest first."""
+    """Return (step, folder) of the patches that lie ready, oldest first.
+
+    Raises:
+        UnreadableError: their folder cannot be listed.
+    """
     return sorted(
         (int(match[1]), folder)
-        for folder in (run / PATCHES).glob("step-*")
+        for folder in children(run / PATCHES)
         if (match := re.fullmatch(r"step-(\d+)\.[0-9a-f]+", folder.name))
         and (folder / MANIFEST).is_file()
     )

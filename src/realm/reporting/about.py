@@ -1,5 +1,6 @@
 """What a run was told and what it was made from: settings beside their defaults, provenance."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,9 +8,9 @@ from typing import Any, cast
 
 from realm import config
 from realm.checkpoint.run_records import RunRecord
-from realm.errors import ArtifactError
+from realm.errors import ArtifactError, UnreadableError
 from realm.readable import duration, size
-from realm.storage import MANIFEST, read_json
+from realm.storage import MANIFEST, children, read_json
 
 _CONFIGS: dict[str, type[config.TrainConfig]] = {
     "ict": config.IctConfig,
@@ -108,6 +109,8 @@ def model_fingerprints(record: RunRecord) -> set[str]:
     for step in checkpoint_steps(record.folder):
         try:
             manifest = read_json(record.folder / "checkpoints" / f"step-{step}" / MANIFEST)
+        except UnreadableError:
+            raise
         except ArtifactError:
             continue  # removed a moment ago
         found.add(str(manifest.get("fingerprint")))
@@ -115,13 +118,19 @@ def model_fingerprints(record: RunRecord) -> set[str]:
 
 
 def snapshots_of(run: Path) -> list[SnapshotFact]:
-    """Return the snapshots of a run that are on disk, oldest first."""
+    """Return the snapshots of a run that are on disk, oldest first.
+
+    Raises:
+        UnreadableError: their folder cannot be listed, or a manifest not be read.
+    """
     facts: list[SnapshotFact] = []
     for step in _steps(run / "index"):
         folder = run / "index" / f"step-{step}"
         try:
             content = read_json(folder / MANIFEST)["content"]
-            num_bytes = sum(file.stat().st_size for file in folder.iterdir())
+            num_bytes = sum(file.stat().st_size for file in children(folder))
+        except UnreadableError:
+            raise
         except (ArtifactError, OSError, KeyError):
             continue  # being written, or removed a moment ago
         facts.append(
@@ -137,8 +146,8 @@ def snapshots_of(run: Path) -> list[SnapshotFact]:
 
 
 def _steps(folder: Path) -> list[int]:
-    names = [one.name.removeprefix("step-") for one in folder.glob("step-*")]
-    return sorted(int(name) for name in names if name.isdecimal())
+    found = [re.fullmatch(r"step-([0-9]+)", one.name) for one in children(folder)]
+    return sorted(int(match[1]) for match in found if match)
 
 
 def _fingerprint(name: str, value: str) -> Fact:
@@ -149,6 +158,8 @@ def _sources(run: Path) -> dict[str, Any]:
     """Return where the passages lie, relative to the run."""
     try:
         return {f"folder of {name}": path for name, path in read_json(run / "sources.json").items()}
+    except UnreadableError:
+        raise
     except ArtifactError:
         return {}
 
@@ -157,6 +168,8 @@ def _seconds_so_far(run: Path) -> object:
     """Return how long an unfinished run had worked at its newest checkpoint, None: not known."""
     try:
         return read_json(run / "seconds.json").get("seconds")
+    except UnreadableError:
+        raise
     except ArtifactError:
         return None
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from realm.errors import ArtifactError
+from realm.errors import ArtifactError, UnreadableError
 from realm.evaluation.comparing import ReportFile
-from realm.storage import read_json
+from realm.storage import children, read_json, unreadable
 
 KINDS = ("report", "claim-report")
 LOOK_BYTES = 256
@@ -154,14 +154,19 @@ def find_evaluations(run: Path, fingerprints: Collection[str]) -> list[Evaluatio
     Args:
         run: the run's folder.
         fingerprints: of its parameters; what tells others' is left out.
+
+    Raises:
+        UnreadableError: one of the two folders cannot be listed, or a file not be read.
     """
     found: list[Evaluation] = []
     for folder in (run, run.resolve().parent):
-        for path in sorted(folder.glob("*.json")):
-            if not _may_be_evaluation(path):
+        for path in children(folder):
+            if path.suffix != ".json" or not _may_be_evaluation(path):
                 continue
             try:
                 evaluation = read_evaluation(path)
+            except UnreadableError:
+                raise
             except ArtifactError:
                 continue  # half written, or of an older release
             if evaluation.is_of(fingerprints):
@@ -260,8 +265,12 @@ def _may_be_evaluation(path: Path) -> bool:
     try:
         with path.open("rb") as stream:
             head = stream.read(LOOK_BYTES)
-    except OSError:
+    except (FileNotFoundError, IsADirectoryError):
         return False
+    except PermissionError:
+        return False  # somebody else's, beside the run
+    except OSError as error:
+        raise unreadable(path, error) from None
     return any(f'"kind": "{kind}"'.encode() in head for kind in KINDS)
 
 
