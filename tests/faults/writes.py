@@ -185,6 +185,13 @@ def written_by(world: World, folder: Path) -> dict[str, Written]:
     found["approximate"] = Written(
         command=approximate(world, folder / "approximate"), out=folder / "approximate"
     )
+    exported = folder / "exported"
+    found["export"] = Written(
+        command=[
+            *("export", world / "pretrain", "--to", "sentence-transformers", "--out", exported),
+        ],
+        out=exported,
+    )
     found["align"] = Written(
         command=[
             *("align", world / "examples", "--model", world / "pretrain", "--limit", 4),
