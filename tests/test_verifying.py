@@ -12,6 +12,7 @@ from realm.storage import (
     VerifiedFile,
     publish,
     verify,
+    verifying,
     write_json,
     write_plain_json,
     writing_lines,
@@ -92,6 +93,29 @@ def test_any_flipped_bit_of_a_sealed_file_is_seen(place: Path) -> None:
 def test_a_file_that_is_gone_has_a_name(place: Path, name: str) -> None:
     (place / name).unlink()
     assert [(one.path, one.size) for one in verify(place).bad] == [(place / name, 0)]
+
+
+@pytest.mark.parametrize("kept", ["", "manifest.json"])
+def test_what_is_removed_meanwhile_is_not_missing(
+    place: Path, kept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that goes on removes its older checkpoints, the manifest first."""
+    listed = verifying._read_manifests
+
+    def removed_after(found: list[Path]) -> object:
+        known = listed(found)
+        for file in (place / "index" / name for name in ("manifest.json", "rows.f32")):
+            if file.name != kept:
+                file.unlink()
+        return known
+
+    monkeypatch.setattr(verifying, "_read_manifests", removed_after)
+    states = by_state(place)
+    if kept:
+        assert states["damaged"] == ["index/rows.f32"]
+    else:
+        assert states["gone"] == ["index/rows.f32"]
+        assert "damaged" not in states
 
 
 def test_a_large_folder_is_read_whole(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

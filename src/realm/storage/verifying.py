@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -11,7 +11,7 @@ from realm.errors import ArtifactError, DamagedError
 from realm.storage.checking import check_file, checksums
 from realm.storage.files import MANIFEST, SEAL, children, is_plain_name, read_json
 
-State = Literal["whole", "damaged", "unreadable", "unknown"]
+State = Literal["whole", "damaged", "unreadable", "unknown", "gone"]
 REMEDY = "make it again, or take it from a copy"
 CHECKSUM_LENGTH = 64
 """Characters of a sha256."""
@@ -26,7 +26,8 @@ class VerifiedFile:
     path: Path
     state: State
     """whole: as it was written. damaged: its bytes are others, or it is gone. unreadable: the disk
-    does not give it. unknown: nothing says what was written (a log, another program's file)."""
+    does not give it. unknown: nothing says what was written (a log, another program's file). gone:
+    removed since it was listed, with the manifest of its folder."""
     size: int
     """In bytes; 0 where it is gone."""
     problem: str = ""
@@ -66,6 +67,8 @@ class _Known:
 
     sums: dict[Path, str] = field(default_factory=dict[Path, str])
     """Checksum of each file that has one."""
+    manifests: dict[Path, Path] = field(default_factory=dict[Path, Path])
+    """Which manifest has it."""
     problems: dict[Path, ArtifactError] = field(default_factory=dict[Path, ArtifactError])
     """JSON files that are not what they were."""
     sealed: set[Path] = field(default_factory=set[Path])
@@ -77,7 +80,8 @@ def verify(place: Path, *, progress: Callable[[int, int], None] | None = None) -
 
     JSON files of ours carry a seal; the others have a checksum in the manifest of their folder
     (or, a single file of lines, in the manifest beside it). What a killed writer left behind, in
-    files and folders whose names begin with a dot, is not looked at.
+    files and folders whose names begin with a dot, is not looked at. What somebody removes
+    meanwhile, an older checkpoint of a run that goes on, is none that is missing.
 
     Args:
         place: a folder that realm wrote, or one with such folders somewhere below.
@@ -97,11 +101,12 @@ def verify(place: Path, *, progress: Callable[[int, int], None] | None = None) -
             f"with a {MANIFEST}, or a folder of such folders"
         )
     everything = sorted({*found, *known.sums})
-    sizes = {path: path.stat().st_size if path.is_file() else 0 for path in everything}
+    sizes = {path: _size(path) for path in everything}
     read, total = 0, sum(sizes.values())
     files: list[VerifiedFile] = []
     for path in everything:
-        files.append(_verified(path, sizes[path], known))
+        one = _verified(path, sizes[path], known)
+        files.append(replace(one, state="gone", problem="") if _is_gone(one, known) else one)
         read += sizes[path]
         if progress is not None:
             progress(read, total)
@@ -135,10 +140,12 @@ def _read_manifests(files: list[Path]) -> _Known:
             )
             continue
         if path.name == MANIFEST:
-            known.sums.update(_of_folder(path.parent, told))
+            sums = _of_folder(path.parent, told)
+            known.sums.update(sums)
+            known.manifests.update(dict.fromkeys(sums, path))
         elif path.name.endswith(LINES_MANIFEST) and isinstance(told.get("fingerprint"), str):
             lines = path.with_name(path.name.removesuffix(LINES_MANIFEST))
-            known.sums[lines] = str(told["fingerprint"])
+            known.sums[lines], known.manifests[lines] = str(told["fingerprint"]), path
         known.sealed.add(path)
     return known
 
@@ -168,6 +175,18 @@ def _of_folder(folder: Path, manifest: dict[str, Any]) -> dict[Path, str]:
         for name, checksum in checksums(manifest).items()
         if all(map(is_plain_name, name.split("/")))
     }
+
+
+def _size(path: Path) -> int:
+    with suppress(FileNotFoundError):
+        return path.stat().st_size
+    return 0
+
+
+def _is_gone(one: VerifiedFile, known: _Known) -> bool:
+    """Return whether a file was removed since it was listed: manifests are removed first."""
+    manifest = known.manifests.get(one.path, one.path.parent / MANIFEST)
+    return one.state != "whole" and not one.path.exists() and not manifest.exists()
 
 
 def _verified(path: Path, size: int, known: _Known) -> VerifiedFile:
