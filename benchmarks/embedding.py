@@ -42,7 +42,7 @@ SENTENCE = "sentence-transformers at its defaults"
 SENTENCE_16 = "sentence-transformers in 16 bits"
 PLAIN = "transformers padded to 288"
 TARGETS = {PLAIN: 4.0, SENTENCE: 3.0, SENTENCE_16: 1.6}
-ROUNDS = 4
+ROUNDS = 3
 """Each takes half a minute, and CPU seconds differ little."""
 REPEATS = 4
 """Products of one timing."""

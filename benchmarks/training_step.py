@@ -41,7 +41,7 @@ from realm.retrieval.retriever import NULL_ROW
 QUERIES, CANDIDATES, LENGTH, MASKS = 4, 8, 192, 10
 QUERY_WORDPIECES = 40
 DIM = 128
-ROUNDS = 3
+ROUNDS = 2
 """Each takes more than a minute, and CPU seconds differ little."""
 SCRIPTS = {
     "ours, whole": ("step_ours.py", "whole"),

@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 
 from realm.checkpoint.checkpoints import list_checkpoints, load_model
-from realm.checkpoint.run_records import METRICS, read_held_out
+from realm.checkpoint.run_records import (
+    METRICS,
+    newest_metrics,
+    read_held_out,
+    read_metrics,
+)
 from realm.corpus.articles import read_articles
 from realm.corpus.store import PassageStore
 from realm.errors import CorpusError, RealmError, UnreadableError
@@ -20,6 +25,7 @@ from realm.index.snapshot import Snapshot
 from realm.library.library import Library
 from realm.masking.store import ExampleStore
 from realm.refresh.housekeeping import remove_unusable
+from realm.reporting.about import snapshots_of
 from realm.storage import MANIFEST, Request, publish, scratch_folder
 from realm.training.runlog import RunLog
 from tests.faults.forks import run_with
@@ -194,6 +200,25 @@ def test_a_snapshot_that_cannot_be_read_is_not_removed_as_left_over(
     assert Snapshot.open(folder, verify=True)
     assert run(world, remove, UnreadableError).code == 0
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("looked_at", [snapshots_of, read_metrics, newest_metrics])
+def test_what_a_report_cannot_read_is_not_left_out(
+    looked_at: Callable[[Path], object], made: World
+) -> None:
+    """A report had no snapshots and no curves, and the exit code 0."""
+    calls = run(made, lambda: looked_at(made / "pretrain"), RealmError).out.splitlines()
+    assert calls
+    for number, call in enumerate(calls):
+        ended = run(
+            made,
+            lambda: looked_at(made / "pretrain"),
+            UnreadableError,
+            fail_at=number,
+            code="EIO",
+        )
+        assert ended.code == 2, call
+        assert str(made / call.split(" ")[-1]) in ended.err
 
 
 def test_a_log_that_cannot_be_read_is_told_and_stays(made: World, tmp_path: Path) -> None:
