@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from realm.errors import ArtifactError
+from realm.errors import ArtifactError, UnreadableError
 from realm.storage import (
     Request,
     VerifiedFile,
@@ -131,6 +131,23 @@ def test_a_file_that_may_not_be_read_is_told_as_such(place: Path) -> None:
     assert [(one.path.name, one.state) for one in verify(place).bad] == [
         ("rows.f32", "unreadable"),
     ]
+
+
+def test_a_folder_that_may_be_listed_and_not_entered_is_told(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with permissions r--: names are given, nothing is told of what they name."""
+    stat = Path.stat
+
+    def refuse(path: Path, **options: bool) -> os.stat_result:
+        if path.parent == place / "index":
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    monkeypatch.setattr(Path, "is_symlink", lambda path: refuse(path) is None)
+    with pytest.raises(UnreadableError, match=r"cannot read .*index.*Permission denied; mend"):
+        verify(place)
 
 
 def test_a_disk_that_fails_is_not_called_damage(

@@ -1,5 +1,6 @@
 """Articles from Parquet files."""
 
+import errno
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,7 +9,7 @@ from pyarrow import parquet
 
 from realm.corpus.articles import read_articles
 from realm.corpus.reading import BAD_UTF8, NO_TEXT
-from realm.errors import CorpusError
+from realm.errors import CorpusError, WithheldError
 from realm.records import Article, Skipped
 
 TEXTS = ["April is a month.", None, "May is a month."]
@@ -48,6 +49,19 @@ def test_text_that_is_not_utf8_is_counted(tmp_path: Path) -> None:
     skipped = Skipped()
     assert len(list(read_articles([path], skipped=skipped))) == 1
     assert skipped.examples == {BAD_UTF8: ["a.parquet:2"]}
+
+
+def test_a_file_that_the_system_withholds_is_none_to_fetch_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "a.parquet", text=TEXTS)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("realm.corpus.parquet.ParquetFile", refuse)
+    with pytest.raises(WithheldError, match=r"cannot read .*Permission denied; mend its perm"):
+        list(read_articles([path]))
 
 
 @pytest.mark.parametrize("columns", [{"body": ["a"]}, {"text": [1]}])

@@ -1,6 +1,7 @@
 """Blocks and lines of compressed files."""
 
 import bz2
+import errno
 import gzip
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from realm.corpus import streams
 from realm.corpus.streams import read_blocks, read_lines
-from realm.errors import CorpusError
+from realm.errors import CorpusError, WithheldError
 
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     ".gz": gzip.compress,
@@ -45,6 +46,22 @@ def test_a_truncated_file_is_refused_by_name(tmp_path: Path, suffix: str, missin
     path.write_bytes(COMPRESS[suffix](DATA)[:-missing])
     with pytest.raises(CorpusError, match=f"a.jsonl{suffix} is truncated"):
         list(read_blocks(path))
+
+
+@pytest.mark.parametrize("suffix", ["", *COMPRESS])
+def test_a_file_that_the_system_withholds_is_none_to_fetch_again(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / f"a.jsonl{suffix}"
+    path.write_bytes(b"some text")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("pyarrow.input_stream", refuse)
+    with pytest.raises(WithheldError, match="Input/output error; mend its permissions") as raised:
+        list(read_blocks(path))
+    assert "etch it again" not in str(raised.value)
 
 
 @pytest.mark.parametrize("suffix", COMPRESS)

@@ -35,7 +35,7 @@ def test_a_worker_that_dies_is_reported_and_the_run_goes_on_later(
     articles = write_jsonl("articles.jsonl", [{"text": "One two."}, {"text": "Two one."}])
     out = tmp_path / "passages"
     with monkeypatch.context() as patch:
-        patch.setattr(workers, "_work", _die)
+        patch.setattr(workers, "_cut", _die)
         with pytest.raises(ArtifactError, match="a worker process of split died"):
             split([articles], out, config=CONFIG, tokenizer=tokenizer, num_processes=2)
     assert not out.exists()

@@ -137,7 +137,7 @@ def test_a_damaged_packed_file_is_told(tmp_path: Path, name: str, damage: str) -
     path = tmp_path / name
     packed = PACKERS[name](json.dumps(LINE).encode() * 50)
     path.write_bytes(packed[:-5] if damage == "cut" else b"no packed file at all")
-    with pytest.raises(CorpusError, match="truncated, damaged or unreadable"):
+    with pytest.raises(CorpusError, match="truncated or damaged"):
         read_questions(path)
 
 
@@ -146,7 +146,7 @@ def test_a_file_whose_packed_bytes_are_broken_inside_is_told(tmp_path: Path) -> 
     packed = bytearray(gzip.compress(json.dumps(LINE).encode() * 50))
     packed[12] ^= 0xFF
     path.write_bytes(packed)
-    with pytest.raises(CorpusError, match="truncated, damaged or unreadable"):
+    with pytest.raises(CorpusError, match="truncated or damaged"):
         read_questions(path)
 
 

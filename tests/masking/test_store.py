@@ -9,7 +9,7 @@ import pytest
 
 from realm.errors import ArtifactError
 from realm.masking import store
-from realm.masking.store import ExampleStore, ExampleWriter, examples_schema
+from realm.masking.store import ExampleStore, ExampleWriter, examples_schema, to_batch
 from realm.records import MaskedExample
 from realm.storage import Request, publish
 from realm.tokenizer import WordpieceTokenizer
@@ -40,8 +40,8 @@ EXAMPLES = [example(row, origin) for row, origin in enumerate(ORIGINS)]
 def write(folder: Path, examples: Sequence[MaskedExample], tokenizer: WordpieceTokenizer) -> None:
     request = Request(kind="examples", settings={"scheme": "salient"}, inputs={"passages": "abc"})
     with publish(folder, request) as partial, ExampleWriter(partial, tokenizer) as writer:
-        for item in examples:
-            writer.add(item)
+        for start in range(0, len(examples), 3):
+            writer.add(to_batch(examples[start : start + 3], tokenizer.vocab_size))
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_a_writer_that_fails_publishes_nothing(
 def test_an_error_while_writing_is_passed_on(tmp_path: Path, tokenizer: WordpieceTokenizer) -> None:
     def write_and_fail() -> None:
         with ExampleWriter(tmp_path, tokenizer) as writer:
-            writer.add(EXAMPLES[0])
+            writer.add(to_batch(EXAMPLES[:1], tokenizer.vocab_size))
             raise RuntimeError("the tagger fell over")
 
     with pytest.raises(RuntimeError, match="the tagger fell over"):

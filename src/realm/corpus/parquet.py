@@ -21,7 +21,8 @@ from realm.corpus.reading import (
     to_record,
 )
 from realm.corpus.streams import MAX_EXPANSION, UNCOUNTED_BYTES
-from realm.errors import CorpusError
+from realm.errors import CorpusError, WithheldError
+from realm.storage import unreadable
 
 BATCH_ROWS = 256
 COLUMNS = ("id", "title", "text")
@@ -52,6 +53,8 @@ def read_parquet(path: Path, stem: str, reading: Reading) -> Iterator[Found]:
                     if found := _to_found(row, place, f"{stem}-{number}", reading):
                         yield found
     except (OSError, pa.ArrowException) as error:
+        if isinstance(error, OSError) and error.errno:  # a damaged file's has no number
+            raise WithheldError(str(unreadable(path, error))) from None
         raise CorpusError(
             f"{path} is truncated or damaged ({error}); expected a whole Parquet file. "
             "Fetch it again: nothing of it is used half-read"

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from realm.config import SplitConfig
 from realm.corpus.articles import check_input, find_articles, no_articles
+from realm.corpus.passages import keep_whole
 from realm.corpus.reading import NUM_PLACES, Found, OnError, Place
 from realm.corpus.shards import SKIPPED, TOKENIZER, open_shard, read_manifest, shard_path
-from realm.corpus.workers import Task, cut_groups, split_here, split_in_processes
+from realm.corpus.workers import Cutter, Task, cut_groups, split_here, split_in_processes
 from realm.errors import CorpusError
 from realm.records import Article, Progress, Skipped
 from realm.storage import Request, fingerprint, is_done, publish, write_json
@@ -94,11 +95,8 @@ def split(
         found = find_articles(
             paths, drop_titles=config.drop_titles, on_error=on_error, skipped=skipped
         )
-        tasks = (
-            Task(folder=scratch, number=number, articles=articles, config=config)
-            for number, articles in enumerate(_group(found))
-        )
-        num_shards = _write_shards(tasks, tokenizer, num_processes, progress)
+        cutter = Cutter(tokenizer=tokenizer, config=config)
+        num_shards = _write_shards(scratch, found, cutter, num_processes, progress)
         report = _finish(scratch, num_shards, skipped)
         if not report.num_passages:
             shutil.rmtree(scratch)  # nothing in it to go on from
@@ -146,11 +144,8 @@ def store_whole(
     with publish(out, request, resume=True) as scratch:
         tokenizer.save(scratch / TOKENIZER)
         found = (Found(article, Place(source, row)) for row, article in enumerate(articles, 1))
-        tasks = (
-            Task(folder=scratch, number=number, articles=some, config=config, whole=True)
-            for number, some in enumerate(_group(found))
-        )
-        num_shards = _write_shards(tasks, tokenizer, num_processes, progress)
+        cutter = Cutter(tokenizer=tokenizer, config=config, rule=keep_whole)
+        num_shards = _write_shards(scratch, found, cutter, num_processes, progress)
         return _finish(scratch, num_shards, Skipped())
 
 
@@ -189,11 +184,8 @@ def store_found(
     )
     with publish(out, request, resume=True) as scratch:
         tokenizer.save(scratch / TOKENIZER)
-        tasks = (
-            Task(folder=scratch, number=number, articles=some, config=config)
-            for number, some in enumerate(_group(found))
-        )
-        num_shards = split_here(tasks, tokenizer, progress)
+        cutter = Cutter(tokenizer=tokenizer, config=config)
+        num_shards = _write_shards(scratch, found, cutter, 1, progress)
         report = _finish(scratch, num_shards, skipped)
         try:
             finish(scratch, report)
@@ -204,19 +196,19 @@ def store_found(
 
 
 def _write_shards(
-    tasks: Iterable[Task],
-    tokenizer: WordpieceTokenizer,
+    scratch: Path,
+    found: Iterable[Found],
+    cutter: Cutter,
     num_processes: int,
     progress: Progress | None,
 ) -> int:
+    tasks = (
+        Task(folder=scratch, number=number, articles=articles)
+        for number, articles in enumerate(cut_groups(found, SHARD_ARTICLES, SHARD_CHARACTERS))
+    )
     if num_processes == 1:
-        return split_here(tasks, tokenizer, progress)
-    return split_in_processes(tasks, num_processes, progress)
-
-
-def _group(found: Iterable[Found]) -> Iterator[list[Found]]:
-    """Yield the articles of each shard."""
-    return cut_groups(found, SHARD_ARTICLES, SHARD_CHARACTERS)
+        return split_here(tasks, cutter, progress)
+    return split_in_processes(tasks, cutter, num_processes, progress, tokenizer=scratch / TOKENIZER)
 
 
 def _finish(scratch: Path, num_shards: int, skipped: Skipped) -> SplitReport:
@@ -227,7 +219,7 @@ def _finish(scratch: Path, num_shards: int, skipped: Skipped) -> SplitReport:
         num_articles += counts.num_articles
         num_passages += counts.num_passages
         num_wordpieces += counts.num_wordpieces
-        _merge(skipped, counts.skipped)
+        skipped.join(counts.skipped)
     places = [
         {"file": file, "line": int(line), "reason": reason}
         for reason in sorted(skipped.examples)
@@ -243,13 +235,6 @@ def _finish(scratch: Path, num_shards: int, skipped: Skipped) -> SplitReport:
     extra = {**counted, "num_shards": num_shards, "skipped": dict(sorted(skipped.counts.items()))}
     write_json(scratch / "extra.json", extra)
     return SplitReport(**counted, skipped=skipped, already_done=False)
-
-
-def _merge(skipped: Skipped, more: Skipped) -> None:
-    for reason, number in more.counts.items():
-        skipped.counts[reason] = skipped.counts.get(reason, 0) + number
-        places = skipped.examples.setdefault(reason, [])
-        places += more.examples.get(reason, [])[: skipped.keep - len(places)]
 
 
 def _read_report(out: Path) -> SplitReport:

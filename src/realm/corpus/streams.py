@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from realm.errors import CorpusError, WithheldError
+from realm.storage import unreadable
 
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 BLOCK_BYTES = 1 << 20
@@ -41,10 +42,10 @@ def read_blocks(path: Path) -> Iterator[bytes]:
         if compression and not path.stat().st_size:
             raise CorpusError(f"{path} is empty, expected a {compression} file; fetch it again")
     except OSError as error:
-        expected = f"a whole {compression} file" if compression else "a readable file"
-        raised = WithheldError if error.errno else CorpusError  # a decompressor's has no number
-        raise raised(
-            f"{path} is truncated, damaged or unreadable ({error}); expected {expected}. "
+        if error.errno:  # a decompressor's has no number
+            raise WithheldError(str(unreadable(path, error))) from None
+        raise CorpusError(
+            f"{path} is truncated or damaged ({error}); expected a whole {compression} file. "
             "Fetch it again: nothing of it is used half-read"
         ) from None
 

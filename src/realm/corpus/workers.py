@@ -1,21 +1,24 @@
-"""Shards of articles -> shards of passages: in this process, or spread over workers."""
+"""Shards of articles -> shards of passages: in this process, or spread over workers.
+
+What a worker gets is a batch, not a shard, so that a corpus of one shard keeps all of them busy.
+"""
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 
 import pyarrow as pa
 
 from realm.config import SplitConfig
 from realm.corpus.articles import to_article
-from realm.corpus.passages import keep_whole, split_articles
+from realm.corpus.passages import ArticlePassages, split_articles
 from realm.corpus.reading import NUM_PLACES, TOO_SHORT, Found
 from realm.corpus.shards import (
-    TOKENIZER,
     ShardCounts,
     open_shard,
     schema,
@@ -24,13 +27,15 @@ from realm.corpus.shards import (
     write_shard,
 )
 from realm.errors import ArtifactError
-from realm.records import Progress, Skipped
+from realm.records import Article, Progress, Skipped
 from realm.tokenizer import WordpieceTokenizer
-from realm.workers import worker_pool
+from realm.workers import in_order, worker_pool
 
 BATCH_ARTICLES = 500
-"""Articles tokenised at once."""
+"""Articles that are cut, and tokenised, at once."""
 BATCH_CHARACTERS = 1 << 20
+Rule = Callable[[Sequence[Article], WordpieceTokenizer, SplitConfig], list[ArticlePassages]]
+"""`split_articles`, or `keep_whole` for texts that come ready cut."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,9 +45,6 @@ class Task:
     folder: Path
     number: int
     articles: list[Found]
-    config: SplitConfig
-    whole: bool = False
-    """Keep each article as one passage."""
 
     @property
     def path(self) -> Path:
@@ -50,54 +52,121 @@ class Task:
         return shard_path(self.folder, self.number)
 
 
-class _Counter:
-    """Adds up articles for a progress callback."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cutter:
+    """What is done to every batch of articles."""
 
-    def __init__(self, progress: Progress | None) -> None:
-        self._progress, self._done = progress, 0
+    tokenizer: WordpieceTokenizer
+    config: SplitConfig
+    rule: Rule = split_articles
+    """Where articles are cut."""
 
-    def __call__(self, num_articles: int) -> None:
-        self._done += num_articles
-        if self._progress is not None:
-            self._progress(self._done, 0)
+    def __call__(self, found: list[Found]) -> "Cut":
+        """Return the articles' passages, and what was left out."""
+        skipped = Skipped(keep=NUM_PLACES)
+        readable = [(one.place, article) for one in found if (article := to_article(one, skipped))]
+        cut = self.rule([article for _, article in readable], self.tokenizer, self.config)
+        for (place, _), pieces in zip(readable, cut, strict=True):
+            for _ in range(pieces.num_too_short):
+                skipped.add(TOO_SHORT, str(place))
+        passages = [passage for pieces in cut for passage in pieces.passages]
+        return Cut(
+            batch=to_batch(passages, schema(self.tokenizer.vocab_size)),
+            num_read=len(found),
+            counts=ShardCounts(
+                num_articles=sum(bool(pieces.passages) for pieces in cut),
+                num_passages=len(passages),
+                num_wordpieces=sum(len(passage.wordpieces) for passage in passages),
+                skipped=skipped,
+            ),
+        )
 
 
-def split_here(
-    tasks: Iterable[Task], tokenizer: WordpieceTokenizer, progress: Progress | None
-) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """What became of a batch of articles."""
+
+    batch: pa.RecordBatch
+    num_read: int
+    """Articles of the batch, the unreadable ones too."""
+    counts: ShardCounts
+
+
+def split_here(tasks: Iterable[Task], cutter: Cutter, progress: Progress | None) -> int:
     """Write the shards that are not there yet, and return how many there are now."""
-    advance = _Counter(progress)
-    num_shards = 0
-    for task in tasks:
-        num_shards += 1
-        if _is_finished(task.path):
-            advance(len(task.articles))
-        else:
-            _split_shard(task, tokenizer, advance)
-    return num_shards
+    return _split(tasks, partial(map, cutter), cutter, progress)
 
 
-def split_in_processes(tasks: Iterable[Task], num_processes: int, progress: Progress | None) -> int:
-    """Do the same with worker processes; no more shards wait than keep them busy.
+def split_in_processes(
+    tasks: Iterable[Task],
+    cutter: Cutter,
+    num_processes: int,
+    progress: Progress | None,
+    *,
+    tokenizer: Path,
+) -> int:
+    """Do the same with worker processes, which read the tokenizer's file.
 
     Raises:
         ArtifactError: a worker died.
     """
-    advance = _Counter(progress)
-    num_shards = 0
-    running: dict[Future[int], int] = {}
-    with worker_pool("split", num_processes) as pool:
+    shared = (tokenizer, cutter.config, cutter.rule)
+    with worker_pool("split", num_processes, start=_remember, with_arguments=shared) as pool:
+        return _split(tasks, partial(in_order, pool, num_processes, _cut), cutter, progress)
+
+
+def _split(
+    tasks: Iterable[Task],
+    cut_each: Callable[[Iterable[list[Found]]], Iterator[Cut]],
+    cutter: Cutter,
+    progress: Progress | None,
+) -> int:
+    """Write each shard when its last batch is cut; `cut_each` keeps the order of the batches."""
+    num_shards = num_read = 0
+    begun: deque[tuple[Path, int]] = deque()
+    """Shards some of whose batches have been given out, and how many each has."""
+
+    def advance(num_articles: int) -> None:
+        nonlocal num_read
+        num_read += num_articles
+        if progress is not None:
+            progress(num_read, 0)
+
+    def batches() -> Iterator[list[Found]]:
+        nonlocal num_shards
         for task in tasks:
             num_shards += 1
             if _is_finished(task.path):
                 advance(len(task.articles))
                 continue
-            running[pool.submit(_work, task)] = task.number
-            if len(running) > num_processes:
-                _collect(running, advance)
-        while running:
-            _collect(running, advance)
+            groups = list(cut_groups(task.articles, BATCH_ARTICLES, BATCH_CHARACTERS))
+            begun.append((task.path, len(groups)))
+            yield from groups
+
+    columns = schema(cutter.tokenizer.vocab_size)
+    all_cut = cut_each(batches())
+    for first in all_cut:
+        path, num_batches = begun.popleft()
+        parts: list[Cut] = []
+        for part in chain([first], islice(all_cut, num_batches - 1)):
+            parts.append(part)
+            advance(part.num_read)
+        write_shard(
+            path, [part.batch for part in parts], columns, _added([part.counts for part in parts])
+        )
     return num_shards
+
+
+def _added(parts: Sequence[ShardCounts]) -> ShardCounts:
+    skipped = Skipped(keep=NUM_PLACES)
+    for part in parts:
+        skipped.join(part.skipped)
+    return ShardCounts(
+        num_articles=sum(part.num_articles for part in parts),
+        num_passages=sum(part.num_passages for part in parts),
+        num_wordpieces=sum(part.num_wordpieces for part in parts),
+        skipped=skipped,
+    )
 
 
 def _is_finished(path: Path) -> bool:
@@ -112,55 +181,17 @@ def _is_finished(path: Path) -> bool:
     return True
 
 
-def _collect(running: dict[Future[int], int], advance: _Counter) -> None:
-    done, _ = wait(running, return_when=FIRST_COMPLETED)
-    for future in done:
-        del running[future]
-        advance(future.result())
+_remembered: list[Cutter] = []
+"""In a worker: what it does to each batch."""
 
 
-def _work(task: Task) -> int:
-    _split_shard(task, _load_tokenizer(task.folder / TOKENIZER), lambda _: None)
-    return len(task.articles)
+def _remember(tokenizer: Path, config: SplitConfig, rule: Rule) -> None:
+    loaded = WordpieceTokenizer.load(tokenizer)
+    _remembered[:] = [Cutter(tokenizer=loaded, config=config, rule=rule)]
 
 
-@lru_cache(maxsize=1)
-def _load_tokenizer(path: Path) -> WordpieceTokenizer:
-    return WordpieceTokenizer.load(path)
-
-
-def _split_shard(task: Task, tokenizer: WordpieceTokenizer, advance: Callable[[int], None]) -> None:
-    columns = schema(tokenizer.vocab_size)
-    skipped = Skipped(keep=NUM_PLACES)
-    num_articles = num_passages = num_wordpieces = 0
-    batches: list[pa.RecordBatch] = []
-    cutter = keep_whole if task.whole else split_articles
-    for some in _batch(task.articles):
-        readable = [
-            (found.place, article) for found in some if (article := to_article(found, skipped))
-        ]
-        cut = cutter([article for _, article in readable], tokenizer, task.config)
-        for (place, _), pieces in zip(readable, cut, strict=True):
-            for _ in range(pieces.num_too_short):
-                skipped.add(TOO_SHORT, str(place))
-        passages = [passage for pieces in cut for passage in pieces.passages]
-        batches.append(to_batch(passages, columns))
-        num_articles += sum(bool(pieces.passages) for pieces in cut)
-        num_passages += len(passages)
-        num_wordpieces += sum(len(passage.wordpieces) for passage in passages)
-        advance(len(some))
-    counts = ShardCounts(
-        num_articles=num_articles,
-        num_passages=num_passages,
-        num_wordpieces=num_wordpieces,
-        skipped=skipped,
-    )
-    write_shard(task.path, batches, columns, counts)
-
-
-def _batch(found: Iterable[Found]) -> Iterator[list[Found]]:
-    """Yield the articles of each batch of a shard."""
-    return cut_groups(found, BATCH_ARTICLES, BATCH_CHARACTERS)
+def _cut(found: list[Found]) -> Cut:
+    return _remembered[0](found)
 
 
 def cut_groups(

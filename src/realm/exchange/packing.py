@@ -15,11 +15,11 @@ from realm.checkpoint.packed import PACKED, write_packed
 from realm.checkpoint.parts import Model, flat_state, model_settings
 from realm.checkpoint.sources import passages_of, run_of
 from realm.corpus.shards import read_manifest
-from realm.errors import ArtifactError, UnreadableError
 from realm.storage import (
     MANIFEST,
     Request,
     is_done,
+    passing_over_damage,
     publish,
     read_json,
 )
@@ -90,15 +90,12 @@ def _write(model: Model, scratch: Path) -> None:
 
 
 def _settings(settings: dict[str, Any], run: Path) -> dict[str, Any]:
-    try:
+    told = {**settings, "weights": "int8"}
+    with passing_over_damage():  # passages that were left behind: other texts are cut by default
         cut = read_manifest(passages_of(run_of(run))).config
-    except UnreadableError:
-        raise
-    except ArtifactError:  # the passages were left behind: other texts are cut by default
-        return {**settings, "weights": "int8"}
-    split = {"max_wordpieces": cut.max_wordpieces, "language": cut.language}
-    defaults = {**settings.get("defaults", {}), "split": split}
-    return {**settings, "weights": "int8", "defaults": defaults}
+        split = {"max_wordpieces": cut.max_wordpieces, "language": cut.language}
+        told["defaults"] = {**settings.get("defaults", {}), "split": split}
+    return told
 
 
 def _size(folder: Path, pattern: str = "*") -> int:

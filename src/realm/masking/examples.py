@@ -9,9 +9,9 @@ from typing import Any, Protocol, runtime_checkable
 from realm.config import MaskConfig
 from realm.errors import MaskingError
 from realm.masking.masker import Masker
-from realm.masking.store import KIND, ExampleStore, ExampleWriter
+from realm.masking.store import KIND, ExampleStore, ExampleWriter, to_batch
 from realm.masking.taggers import Tagger, make_tagger
-from realm.records import MaskedExample, Passage, Progress, Skipped
+from realm.records import Passage, Progress, Skipped
 from realm.storage import Request, is_done, open_folder, publish, write_json
 from realm.tokenizer import WordpieceTokenizer
 from realm.workers import check_processes, in_order, worker_pool
@@ -98,12 +98,10 @@ def mask(
     with publish(out, request, replace=rebuild) as partial:
         with ExampleWriter(partial, source.tokenizer) as writer:
             for batch in _masked_batches(source, config, tagger, num_processes, progress):
+                writer.add(batch.examples)
                 skipped.join(batch.skipped)
-                for examples in batch.examples:
-                    num_passages += bool(examples)
-                    for example in examples:
-                        writer.add(example)
-                        labels[example.label] += 1
+                labels.update(batch.labels)
+                num_passages += batch.num_masked
         if not writer.num_rows:
             raise MaskingError(_why_nothing(len(source), skipped))
         content: dict[str, Any] = {
@@ -140,7 +138,11 @@ class _Batch:
     """What came out of some passages."""
 
     num_passages: int
-    examples: list[list[MaskedExample]]
+    num_masked: int
+    """Passages with an example."""
+    examples: Any
+    """As columns, see `to_batch`."""
+    labels: Counter[str]
     skipped: Skipped
 
 
@@ -186,12 +188,19 @@ def _mask_batch(
     skipped = Skipped()
     masker = Masker(source.tokenizer, config, skipped)
     passages = [source[row] for row in rows]
-    found = (
+    found = list(
         masker.random(passages)
         if tagger is None
         else masker.salient(passages, list(tagger.tag(passages, skipped)))
     )
-    return _Batch(len(rows), list(found), skipped)
+    examples = [example for mine in found for example in mine]
+    return _Batch(
+        num_passages=len(rows),
+        num_masked=sum(map(bool, found)),
+        examples=to_batch(examples, source.tokenizer.vocab_size),
+        labels=Counter(example.label for example in examples),
+        skipped=skipped,
+    )
 
 
 _remembered: list[tuple[PassageSource, MaskConfig, Tagger | None]] = []

@@ -41,24 +41,35 @@ def examples_schema(vocab_size: int) -> Any:  # noqa: ANN401 - pyarrow has no ty
     )
 
 
+def to_batch(examples: Sequence[MaskedExample], vocab_size: int) -> Any:  # noqa: ANN401
+    """Return examples as columns."""
+    pa = _arrow()
+    columns = {
+        name: [getattr(example, name) for example in examples]
+        for name in examples_schema(vocab_size).names
+    }
+    columns["origin_sha256"] = [bytes.fromhex(text) for text in columns["origin_sha256"]]
+    return pa.record_batch(columns, schema=examples_schema(vocab_size))
+
+
 class ExampleWriter:
-    """Writes examples one after another, a batch of rows at a time."""
+    """Writes batches of examples one after another, so many rows together as reading likes."""
 
     def __init__(self, folder: Path, tokenizer: WordpieceTokenizer) -> None:
         tokenizer.save(folder / TOKENIZER_FILE)
-        self._schema: Any = examples_schema(tokenizer.vocab_size)
-        self._names: list[str] = list(self._schema.names)
-        self._columns: list[list[Any]] = [[] for _ in self._names]
-        self._writer: Any = _arrow().ipc.new_file(str(folder / EXAMPLES_FILE), self._schema)
+        schema = examples_schema(tokenizer.vocab_size)
+        self._waiting: Any = schema.empty_table()
+        self._writer: Any = _arrow().ipc.new_file(str(folder / EXAMPLES_FILE), schema)
         self.num_rows = 0
 
-    def add(self, example: MaskedExample) -> None:
-        """Append one example; its `row` must be the next one."""
-        for name, column in zip(self._names, self._columns, strict=True):
-            column.append(getattr(example, name))
-        self.num_rows += 1
-        if len(self._columns[0]) >= ROWS_PER_BATCH:
-            self._flush()
+    def add(self, batch: Any) -> None:  # noqa: ANN401 - pyarrow has no types
+        """Append what `to_batch` returned; the first row must be the next one."""
+        pa = _arrow()
+        self.num_rows += batch.num_rows
+        self._waiting = pa.concat_tables([self._waiting, pa.Table.from_batches([batch])])
+        while self._waiting.num_rows >= ROWS_PER_BATCH:
+            self._write(self._waiting.slice(0, ROWS_PER_BATCH))
+            self._waiting = self._waiting.slice(ROWS_PER_BATCH)
 
     def __enter__(self) -> "ExampleWriter":
         return self
@@ -70,24 +81,14 @@ class ExampleWriter:
         trace: TracebackType | None,
     ) -> None:
         try:
-            if kind is None:
-                self._flush()
+            if kind is None and self._waiting.num_rows:
+                self._write(self._waiting)
         finally:
             self._writer.close()
 
-    def _flush(self) -> None:
-        if not self._columns[0]:
-            return
-        hashes = self._columns[self._names.index("origin_sha256")]
-        hashes[:] = [bytes.fromhex(text) for text in hashes]
-        pa = _arrow()
-        arrays = [
-            pa.array(column, field.type)
-            for column, field in zip(self._columns, self._schema, strict=True)
-        ]
-        self._writer.write_batch(pa.record_batch(arrays, schema=self._schema))
-        for column in self._columns:
-            column.clear()
+    def _write(self, rows: Any) -> None:  # noqa: ANN401 - pyarrow has no types
+        for batch in rows.combine_chunks().to_batches():
+            self._writer.write_batch(batch)
 
 
 class ExampleStore:

@@ -2,15 +2,15 @@
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from realm import config
 from realm.checkpoint.run_records import RunRecord
-from realm.errors import ArtifactError, UnreadableError
 from realm.readable import duration, size
-from realm.storage import MANIFEST, children, read_json
+from realm.storage import MANIFEST, children, passing_over_damage, read_json
 
 _CONFIGS: dict[str, type[config.TrainConfig]] = {
     "ict": config.IctConfig,
@@ -107,13 +107,9 @@ def model_fingerprints(record: RunRecord) -> set[str]:
     """Return the fingerprints under which evaluations may know a run's parameters."""
     found = {record.fingerprint} if record.fingerprint else set[str]()
     for step in checkpoint_steps(record.folder):
-        try:
+        with passing_over_damage():  # removed a moment ago
             manifest = read_json(record.folder / "checkpoints" / f"step-{step}" / MANIFEST)
-        except UnreadableError:
-            raise
-        except ArtifactError:
-            continue  # removed a moment ago
-        found.add(str(manifest.get("fingerprint")))
+            found.add(str(manifest.get("fingerprint")))
     return found
 
 
@@ -126,22 +122,18 @@ def snapshots_of(run: Path) -> list[SnapshotFact]:
     facts: list[SnapshotFact] = []
     for step in _steps(run / "index"):
         folder = run / "index" / f"step-{step}"
-        try:
+        with passing_over_damage(), suppress(OSError, KeyError):  # being written, or just removed
             content = read_json(folder / MANIFEST)["content"]
             num_bytes = sum(file.stat().st_size for file in children(folder))
-        except UnreadableError:
-            raise
-        except (ArtifactError, OSError, KeyError):
-            continue  # being written, or removed a moment ago
-        facts.append(
-            SnapshotFact(
-                step=step,
-                num_passages=int(content["num_passages"]),
-                dim=int(content["dim"]),
-                size=size(float(num_bytes)),
-                embedder=str(content["model_hash"])[:_SHORT],
+            facts.append(
+                SnapshotFact(
+                    step=step,
+                    num_passages=int(content["num_passages"]),
+                    dim=int(content["dim"]),
+                    size=size(float(num_bytes)),
+                    embedder=str(content["model_hash"])[:_SHORT],
+                )
             )
-        )
     return facts
 
 
@@ -156,22 +148,16 @@ def _fingerprint(name: str, value: str) -> Fact:
 
 def _sources(run: Path) -> dict[str, Any]:
     """Return where the passages lie, relative to the run."""
-    try:
+    with passing_over_damage():
         return {f"folder of {name}": path for name, path in read_json(run / "sources.json").items()}
-    except UnreadableError:
-        raise
-    except ArtifactError:
-        return {}
+    return {}
 
 
 def _seconds_so_far(run: Path) -> object:
     """Return how long an unfinished run had worked at its newest checkpoint, None: not known."""
-    try:
+    with passing_over_damage():
         return read_json(run / "seconds.json").get("seconds")
-    except UnreadableError:
-        raise
-    except ArtifactError:
-        return None
+    return None
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from realm.errors import ArtifactError, UnreadableError
 from realm.evaluation.comparing import ReportFile
-from realm.storage import children, read_json, unreadable
+from realm.storage import children, passing_over_damage, read_json, unreadable
 
 KINDS = ("report", "claim-report")
 LOOK_BYTES = 256
@@ -163,14 +162,10 @@ def find_evaluations(run: Path, fingerprints: Collection[str]) -> list[Evaluatio
         for path in children(folder):
             if path.suffix != ".json" or not _may_be_evaluation(path):
                 continue
-            try:
+            with passing_over_damage():
                 evaluation = read_evaluation(path)
-            except UnreadableError:
-                raise
-            except ArtifactError:
-                continue  # half written, or of an older release
-            if evaluation.is_of(fingerprints):
-                found.append(evaluation)
+                if evaluation.is_of(fingerprints):
+                    found.append(evaluation)
     return sorted(found, key=lambda one: one.retriever not in OWN_RETRIEVERS)
 
 

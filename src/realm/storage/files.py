@@ -7,8 +7,8 @@ on the disk is told from a value that somebody meant.
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -83,6 +83,21 @@ def children(folder: Path) -> list[Path]:
         return []
     except OSError as error:
         raise unreadable(folder, error) from None
+
+
+@contextmanager
+def passing_over_damage() -> Generator[None]:
+    """Go on after a file that is half written, damaged, of another release or just removed.
+
+    Raises:
+        UnreadableError: the system does not hand one out; it may be whole.
+    """
+    try:
+        yield
+    except UnreadableError:
+        raise
+    except ArtifactError:
+        return
 
 
 def fingerprint_of(value: object) -> str:

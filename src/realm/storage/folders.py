@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from realm.errors import ArtifactError, UnreadableError
+from realm.errors import ArtifactError
 from realm.storage.files import (
     MANIFEST,
     REQUEST,
     files_below,
     fingerprint,
+    passing_over_damage,
     read_json,
     sync,
     write_json,
@@ -269,12 +270,9 @@ def _short(value: object) -> str:
 
 
 def _continues(partial: Path, request: Request) -> bool:
-    try:
+    with passing_over_damage():
         return read_json(partial / REQUEST) == json.loads(json.dumps(request.as_json()))
-    except UnreadableError:
-        raise  # what was done so far may be whole
-    except ArtifactError:
-        return False
+    return False
 
 
 def _finish(partial: Path, request: Request) -> None:

@@ -11,9 +11,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from realm.errors import ArtifactError, UnreadableError
+from realm.errors import ArtifactError
 from realm.storage.checking import check_file
-from realm.storage.files import fingerprint, hidden, not_read, read_json, sync, write_json
+from realm.storage.files import (
+    fingerprint,
+    hidden,
+    not_read,
+    passing_over_damage,
+    read_json,
+    sync,
+    write_json,
+)
 from realm.storage.folders import Request, differences, writing
 from realm.storage.locking import locked
 
@@ -129,12 +137,9 @@ def writing_lines(path: Path, request: Request, *, in_groups_of: int = 1) -> Gen
 
 
 def _is_ours(path: Path, request: Request) -> bool:
-    try:
+    with passing_over_damage():
         return not differences(read_json(hidden(path, "request")), request.as_json())
-    except UnreadableError:
-        raise  # the lines so far may be whole
-    except ArtifactError:
-        return False
+    return False
 
 
 def _keep_whole(partial: Path, in_groups_of: int) -> int:

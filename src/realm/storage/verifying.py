@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 
 from realm.errors import ArtifactError, DamagedError
 from realm.storage.checking import check_file, checksums
-from realm.storage.files import MANIFEST, SEAL, children, is_plain_name, read_json
+from realm.storage.files import MANIFEST, SEAL, children, is_plain_name, read_json, unreadable
 
 State = Literal["whole", "damaged", "unreadable", "unknown", "gone"]
 REMEDY = "make it again, or take it from a copy"
@@ -89,7 +89,7 @@ def verify(place: Path, *, progress: Callable[[int, int], None] | None = None) -
 
     Raises:
         ArtifactError: there is no such folder, or nothing in it says what was written.
-        UnreadableError: a folder cannot be listed.
+        UnreadableError: a folder cannot be listed or entered.
     """
     if not place.is_dir():
         raise ArtifactError(f"found no folder {place}; expected one that realm wrote")
@@ -116,11 +116,15 @@ def verify(place: Path, *, progress: Callable[[int, int], None] | None = None) -
 def _visible(folder: Path) -> Iterator[Path]:
     """Yield the files below a folder, without hidden ones; links are not followed."""
     for path in children(folder):
-        if path.name.startswith(".") or path.is_symlink():
+        if path.name.startswith("."):
             continue
-        if path.is_dir():
+        try:
+            is_link, is_folder, is_file = path.is_symlink(), path.is_dir(), path.is_file()
+        except OSError as error:  # its folder may be listed, and not be entered
+            raise unreadable(path, error) from None
+        if is_folder and not is_link:
             yield from _visible(path)
-        elif path.is_file():
+        elif is_file and not is_link:
             yield path
 
 
