@@ -178,11 +178,6 @@ def read_by(world: World, folder: Path) -> dict[str, Reading]:
         source=world / CACHE,
     )
     add("ask-run", "ask", QUESTION, *qa, *passages, "--json", look=printed)
-    add(
-        "calibrate",
-        *("calibrate", questions, "--model", folder / "calibrate", *passages, *config),
-        source=world / "qa",
-    )
     add("report", "report", world / "pretrain", "--out", folder / "report" / "r.html")
     add("status", "status", world / "pretrain", "--once", "--json", look=printed)
     return found

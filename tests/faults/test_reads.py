@@ -51,7 +51,7 @@ SAMPLE = {
     "ask-run": 3,
 }
 """How many of a command's reads CI fails; -m slow fails all, of more commands."""
-ALL = ("ict", "mlm", "evaluate", "calibrate", "export", "align", "report", "status")
+ALL = ("ict", "mlm", "evaluate", "export", "align", "report", "status")
 """The rest."""
 SEED = 8
 OPENERS: dict[str, tuple[Callable[[Path], object], type[RealmError]]] = {
