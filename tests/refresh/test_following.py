@@ -161,6 +161,19 @@ def test_waits_end_with_a_sentence(tmp_path: Path, started: Callable[..., Path])
         follow(started(), config=config)
 
 
+def test_who_waits_for_a_run_that_is_not_there_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "TELL_SECONDS", 0.05)
+    told: list[str] = []
+    config = FollowConfig(patience_seconds=0.2, poll_seconds=0.01)
+    with pytest.raises(ConfigError, match="no sign of a trainer"):
+        follow(tmp_path / "typo", config=config, tell=told.append)
+    assert 2 <= len(told) <= 5
+    assert "waiting for a trainer: no run in" in told[0]
+    assert "typo yet, for 0 of at most 0 s (--patience)" in told[0]
+
+
 def test_what_no_waiting_mends_is_refused_at_once(
     started: Callable[..., Path], make_store: Callable[..., PassageStore], articles: list[Any]
 ) -> None:

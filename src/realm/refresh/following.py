@@ -34,6 +34,8 @@ from realm.storage import MANIFEST, REQUEST, read_json
 
 MAX_BUILDERS = 64
 RETRY_SECONDS = 5.0
+TELL_SECONDS = 60.0
+"""Between two lines about a run that is not there yet."""
 PARENT_GONE = "the trainer that started this builder is gone"
 FINISHED = "the run is finished"
 Tell = Callable[[str], None]
@@ -132,10 +134,17 @@ class Follower:
             ConfigError: it is not within the limit.
         """
         self._signed = time.monotonic()
+        told = -TELL_SECONDS
         while not self._has_started():
             if not self.is_parent_alive():
                 return False
-            self._check_patience()
+            silent = self._check_patience()
+            if silent - told >= TELL_SECONDS:
+                told = silent
+                self.tell(
+                    f"waiting for a trainer: no run in {self.run} yet, for {silent:.0f} of at "
+                    f"most {self.config.patience_seconds:.0f} s (--patience)"
+                )
             time.sleep(self.config.poll_seconds)
         return True
 
