@@ -141,7 +141,8 @@ def cli_page() -> str:
         for inner, part in getattr(verb, "commands", {}).items():
             within = part.make_context(inner, [], parent=told, resilient_parsing=True)
             parts += [f"### {name} {inner}", _fenced(_help(part, within))]
-    return "\n\n".join(parts) + "\n"
+    page = "\n\n".join(parts) + "\n"
+    return page.replace("(they stand below)", "(see configuration.md)")
 
 
 def stage_config(section: str) -> type[Config]:

@@ -103,7 +103,8 @@ def _scratch(config: EncoderConfig, tokenizer: WordpieceTokenizer) -> Pretrained
 def _num_layers(config: EncoderConfig, available: int) -> int:
     if config.num_layers is not None and config.num_layers > available:
         raise ConfigError(
-            f"num_layers={config.num_layers}, but {config.init} has {available} layers"
+            f"found num_layers={config.num_layers}, but {config.init} has {available} layers; "
+            "ask for as many at most, or for all of them: --set encoder.num_layers=none"
         )
     return config.num_layers or available
 

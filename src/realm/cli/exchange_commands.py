@@ -113,7 +113,12 @@ def export(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
-    passages: options.Passages = None,
+    passages: Annotated[
+        Path | None,
+        typer.Option(
+            help="Passages that go along with an open-QA model of hf-realm, instead of the run's."
+        ),
+    ] = None,
     rebuild: options.Rebuild = False,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
