@@ -159,6 +159,7 @@ def test_a_file_of_claims(tmp_path: Path) -> None:
     lines = [
         {"id": 75397, "claim": " Emma is a novel. ", "label": "SUPPORTS", "evidence": []},
         {"question": "is Emma a novel", "label": "yes"},
+        {"id": None, "claim": "Emma is a ship.", "label": "no"},
     ]
     path = tmp_path / "claims.jsonl.gz"
     with gzip.open(path, "wt", encoding="utf-8") as stream:
@@ -166,6 +167,7 @@ def test_a_file_of_claims(tmp_path: Path) -> None:
     assert read_claims(path) == [
         Claim(id="75397", claim="Emma is a novel.", label="SUPPORTS"),
         Claim(id="line-2", claim="is Emma a novel", label="yes"),
+        Claim(id="line-3", claim="Emma is a ship.", label="no"),
     ]
 
 

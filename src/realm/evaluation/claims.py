@@ -53,8 +53,8 @@ class Classifies(Protocol):
 def read_claims(path: Path) -> list[Claim]:
     """Return the claims of a JSON-lines file, in file order.
 
-    Keys of a line: `claim` (FEVER) or `question`; `label`, a string; optional `id` (default:
-    `line-N`). Other keys are ignored, blank lines too.
+    Keys of a line: `claim` (FEVER) or `question`; `label`, a string; optional `id` (default or
+    null: `line-N`). Other keys are ignored, blank lines too.
 
     Args:
         path: a file named *.jsonl, or *.jsonl.gz, .bz2 or .zst.
@@ -219,8 +219,9 @@ def _parse(line: Mapping[str, Any], place: str, *, default_id: str) -> Claim:
             f"{place}: found {label!r} as label among keys {sorted(line)}, expected a string that "
             f"is not empty, like {_EXAMPLE}"
         )
+    given = line.get("id")
     return Claim(
-        id=whole(str(line.get("id", default_id)), place),
+        id=default_id if given is None else whole(str(given), place),
         claim=whole(text.strip(), place),
         label=whole(label.strip(), place),
     )
