@@ -11,7 +11,7 @@ from realm.config import EvaluateConfig
 from realm.errors import AnsweringError, CorpusError, RealmError
 from realm.evaluation.claim_report import ClaimEvidence, ClaimRecord, ClaimReport, LabelNumbers
 from realm.evaluation.json_lines import read_objects, whole
-from realm.evaluation.metrics import bootstrap_interval
+from realm.evaluation.metrics import wilson_interval
 from realm.evaluation.report import Metric
 from realm.records import Claim, ClassifiedClaim, Progress, Skipped
 from realm.storage import fingerprint_of
@@ -111,11 +111,7 @@ def evaluate_claims(
             f"none of {len(records):,} claims could be classified; the first: "
             f"{records[0].claim[:80]!r}, {records[0].error}"
         )
-    interval = bootstrap_interval(
-        [float(one.prediction == one.label) for one in records],
-        samples=config.bootstrap_samples,
-        seed=config.seed,
-    )
+    num_right = sum(one.prediction == one.label for one in records)
     confusion = _confusion(records, classifier.labels)
     having = Counter(one.label for one in records)
     return ClaimReport(
@@ -126,13 +122,8 @@ def evaluate_claims(
         split=split_name,
         split_fingerprint=fingerprint_of([[one.claim, one.label] for one in claims]),
         num_split_claims=len(claims),
-        settings={
-            name: getattr(config, name)
-            for name in ("num_passages", "bootstrap_samples", "seed", "limit")
-        },
-        accuracy=Metric(
-            mean=interval.mean, low=interval.low, high=interval.high, num_questions=len(records)
-        ),
+        settings={name: getattr(config, name) for name in ("num_passages", "seed", "limit")},
+        accuracy=Metric.of(wilson_interval(num_right, len(records)), num_questions=len(records)),
         majority=max(having.values()) / len(records),
         labels={name: _numbers(name, confusion, having[name]) for name in classifier.labels},
         confusion=confusion,

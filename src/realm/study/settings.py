@@ -21,6 +21,7 @@ from realm.config import (
     parse_override,
     read_toml,
 )
+from realm.config.base import MAX_SEED
 from realm.device import AUTO, choose_device
 from realm.errors import ConfigError
 from realm.storage import is_plain_name
@@ -64,7 +65,7 @@ class RowConfig(Config):
 
     label: str
     """What the table calls it."""
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, le=MAX_SEED)], ...] = Field(default=(0,), min_length=1)
     """Seeds that it is run with, unless the command names others."""
     retriever: Part = "trained"
     """trained: the embedder after joint pre-training; start: after its warm start."""
