@@ -1,7 +1,7 @@
 """Labels of claims add up to one, and each comes with the passage that speaks most for it."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -9,11 +9,13 @@ import torch
 
 from realm.checkpoint.parts import Model
 from realm.classifying import ClaimClassifier, classified_as_json
-from realm.config import ClassifyConfig
+from realm.config import ClassifyConfig, EvaluateConfig
 from realm.corpus.store import PassageStore
 from realm.errors import AnsweringError, ConfigError
+from realm.evaluation.claims import evaluate_claims
 from realm.model.bert import build_bert
 from realm.model.classifier import Classifier, label_logits
+from realm.records import Claim
 from realm.retrieval.reading import joint_inputs
 from realm.tokenizer import WordpieceTokenizer
 
@@ -92,6 +94,27 @@ def test_no_claims_no_labels(classifier: ClaimClassifier) -> None:
 def test_a_claim_that_cannot_be_read(classifier: ClaimClassifier, claim: str, told: str) -> None:
     with pytest.raises(AnsweringError, match=told):
         classifier.classify([claim])
+
+
+class LexicalOnly:
+    """Finds passages for claims about Fermat, as BM25 finds those that share a word."""
+
+    name, score_weight = "bm25", 0.0
+
+    def retrieve(self, questions: Sequence[str], k: int) -> list[tuple[list[int], list[float]]]:
+        return [([0, 1][:k], [2.0, 1.0][:k]) if "fermat" in q else ([], []) for q in questions]
+
+
+def test_a_claim_that_shares_no_word_with_any_passage_fails_alone(
+    classifier: ClaimClassifier,
+) -> None:
+    classifier.retriever = LexicalOnly()
+    with pytest.raises(AnsweringError, match="shares a word with the claim 'euler changed"):
+        classifier.classify(CLAIMS)
+    asked = [Claim(id=str(n), claim=claim, label="yes") for n, claim in enumerate(CLAIMS)]
+    report = evaluate_claims(classifier, asked, config=EvaluateConfig(), split_name="dev")
+    assert report.failures == {"AnsweringError": 1}
+    assert [one.error is None for one in report.records] == [True, False]
 
 
 def test_a_retriever_of_another_scale_weighs_all_passages_alike(

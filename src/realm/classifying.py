@@ -13,7 +13,7 @@ from realm.checkpoint.sources import check_vocabulary, passages_of, run_of
 from realm.config import ClassifyConfig
 from realm.corpus.store import PassageStore
 from realm.device import AUTO, choose_device
-from realm.errors import ConfigError
+from realm.errors import AnsweringError, ConfigError
 from realm.index.opening import open_snapshot
 from realm.index.snapshot import Snapshot
 from realm.model.classifier import label_logits
@@ -113,7 +113,8 @@ class ClaimClassifier:
             num_passages: passages to read for each; None: as many as in training.
 
         Raises:
-            AnsweringError: an empty claim, or one longer than the model reads.
+            AnsweringError: an empty claim, one longer than the model reads, or one for which the
+                retriever finds no passage.
             ConfigError: no passages are to be read.
         """
         longest = self.config.question_wordpieces
@@ -124,6 +125,12 @@ class ClaimClassifier:
         if num_read < 1:
             raise ConfigError(f"found {num_read} passages to read, expected at least one")
         retrieved = self.retriever.retrieve(claims, num_read)
+        for claim, (rows, _) in zip(claims, retrieved, strict=True):
+            if not rows:  # as BM25, which knows words alone
+                raise AnsweringError(
+                    f"found no passage that shares a word with the claim {claim[:80]!r}; expected "
+                    "words of the passages, or another retriever"
+                )
         inputs = [
             sequence
             for ids, (rows, _) in zip(pieces, retrieved, strict=True)

@@ -68,15 +68,60 @@ def test_it_is_whole_or_as_it_was_whenever_the_writer_dies(
     raise AssertionError("it never came to its end")
 
 
-def test_it_is_carried_along_to_the_same_model_in_another_form(tmp_path: Path) -> None:
-    source, target = tmp_path / "run", tmp_path / "packed"
-    source.mkdir()
-    target.mkdir()
-    assert not carry_calibration(source, target, model_fingerprint="feed")
-    assert load_calibration(target) is None
-    save_calibration(source, MADE)
-    assert carry_calibration(source, target, model_fingerprint="feed")
-    assert load_calibration(target) == replace(MADE, model_fingerprint="feed")
+@pytest.fixture
+def carry(tmp_path: Path) -> Callable[[], str | None]:
+    """Carry the calibration of `run`, whose model is MADE's, to `packed`."""
+    for name in ("run", "packed"):
+        (tmp_path / name).mkdir()
+    return lambda: carry_calibration(
+        tmp_path / "run",
+        tmp_path / "packed",
+        source_fingerprint=MADE.model_fingerprint,
+        model_fingerprint="feed",
+    )
+
+
+CARRIED = replace(MADE, model_fingerprint="feed", inputs={"carried_from": MADE.model_fingerprint})
+
+
+def test_it_is_carried_along_to_the_same_model_in_another_form(
+    tmp_path: Path, carry: Callable[[], str | None]
+) -> None:
+    assert carry() is None
+    assert load_calibration(tmp_path / "packed") is None
+    save_calibration(tmp_path / "run", MADE)
+    assert carry() is None
+    assert load_calibration(tmp_path / "packed") == CARRIED
+
+
+def test_one_of_another_model_is_left_behind(
+    tmp_path: Path, carry: Callable[[], str | None]
+) -> None:
+    save_calibration(tmp_path / "run", replace(MADE, model_fingerprint="cafe"))
+    assert "belongs to another model (cafe, this is 0123456789ab)" in (carry() or "")
+    assert load_calibration(tmp_path / "packed") is None
+
+
+def test_one_that_was_carried_gives_way_to_a_newer_one(
+    tmp_path: Path, carry: Callable[[], str | None]
+) -> None:
+    older = replace(MADE, model_fingerprint="feed")  # as releases before 0.8.2 carried it
+    save_calibration(tmp_path / "packed", older)
+    save_calibration(tmp_path / "run", MADE)
+    assert carry() is None
+    save_calibration(tmp_path / "run", replace(MADE, min_probability=0.9))
+    assert carry() is None
+    assert load_calibration(tmp_path / "packed") == replace(CARRIED, min_probability=0.9)
+
+
+def test_one_that_was_fitted_to_the_model_itself_stays(
+    tmp_path: Path, carry: Callable[[], str | None]
+) -> None:
+    own = replace(MADE, model_fingerprint="feed", min_probability=0.7)
+    save_calibration(tmp_path / "packed", own)
+    save_calibration(tmp_path / "run", MADE)
+    assert "keeps a calibration.json of its own" in (carry() or "")
+    assert load_calibration(tmp_path / "packed") == own
 
 
 def _without(key: str) -> dict[str, Any]:

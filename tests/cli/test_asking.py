@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 
 from realm import mini
+from realm.checkpoint.calibration import Calibration, save_calibration
+from realm.model.confidence import Calibrator
 
 Run = Callable[..., Any]
 QUESTION = "Who was born in the old house?"
@@ -140,3 +143,23 @@ def test_a_run_is_packed_and_asked(call: Run, model: Path, docs: Path, tmp_path:
     assert again.out.startswith("already done: ")
     assert again.err == ""
     assert call("ask", QUESTION, "--docs", docs, "--model", tmp_path / "small").code == 0
+
+
+def test_pack_says_that_it_left_another_models_calibration_behind(
+    call: Run, model: Path, tmp_path: Path
+) -> None:
+    whole = shutil.copytree(model.with_name("packed-whole"), tmp_path / "whole")
+    nothing = Calibrator(names=(), means=(), scales=(), weights=(), bias=0.0)
+    other = Calibration(
+        model_fingerprint="cafe" * 16,
+        retriever="dense",
+        num_passages=5,
+        calibrator=nothing,
+        min_probability=0.5,
+    )
+    save_calibration(whole, other)
+    packed = call("pack", whole, "--out", tmp_path / "small", "--quiet")
+    assert packed.code == 0
+    assert "belongs to another model (cafecafecafe, this is" in packed.err
+    assert len(packed.err.splitlines()) == 1
+    assert not (tmp_path / "small" / "calibration.json").exists()

@@ -239,6 +239,14 @@ def test_a_setting_that_is_wrong(
     refuses(*world.command("ict", tmp_path / "out"), "--set", setting, told=told)
 
 
+def test_a_negative_seed(world: World, refuses: Run, tmp_path: Path) -> None:
+    command = ("align", world / "examples", "--model", world / "pretrain", "--seed", "-1")
+    refuses(*command, "--out", tmp_path / "out", told=("greater than or equal to 0",))
+    told = ("[evaluate] seed: found -1", "greater than or equal to 0")
+    command = ("evaluate", world / "questions.jsonl", "--model", world / "qa")
+    refuses(*command, "--set", "seed=-1", told=told)
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from realm.planning import calibrate as measuring
+from realm.planning.asking import parse_count
 from realm.planning.machine import Calibration, MachineRates
 
 Run = Callable[..., Any]
@@ -129,8 +130,13 @@ def test_settings_reach_their_stage(call: Run, tmp_path: Path) -> None:
 def test_what_is_impossible_is_told(call: Run) -> None:
     result = call("plan", "--passages", "1e9", "--encoder", "bert-base", "--gpus", 2)
     assert result.code == 0
-    assert "impossible as it stands: pretrain: the index takes" in result.out
+    assert "as it stands: pretrain: the index takes" in result.out
     assert "IVF-PQ with 40 bytes a passage (40 GB in all)" in result.out
+
+
+@pytest.mark.parametrize("number", ["13,353,718", "13_353_718", "13353.718k", "13.353718M"])
+def test_a_number_is_read_as_people_write_it(number: str) -> None:
+    assert parse_count(number, name="--passages") == 13_353_718
 
 
 @pytest.mark.parametrize(
@@ -140,6 +146,9 @@ def test_what_is_impossible_is_told(call: Run) -> None:
         (("--passages", "many"), "found 'many'"),
         (("--passages", "1"), "from 2 to 1e12"),
         (("--passages", "1e99999"), "from 2 to 1e12"),
+        (("--passages", "1,5M"), "found '1,5M'"),
+        (("--passages", "13,35M"), "found '13,35M'"),
+        (("--passages", "1234,567"), "found '1234,567'"),
         (("--passages", "1M", "--encoder", "big"), "found encoder 'big'"),
         (("--passages", "1M", "--gpu", "abacus"), "found 'abacus'"),
         (("--passages", "1M", "--gpus", "0"), "expected 1 to"),

@@ -38,7 +38,9 @@ def refused(call: Run, tmp_path: Path) -> Callable[..., str]:
     ("options", "told"),
     [
         (("--rows", "a,x"), "found rows ['x'], the study has ['a', 'd']"),
-        (("--seeds", "0,one"), "expected whole numbers, as in 0,1,2"),
+        (("--seeds", "0,one"), "expected whole numbers from 0 to 4294967295, as in 0,1,2"),
+        (("--seeds", "0,-1"), "--seeds '0,-1': expected whole numbers from 0"),
+        (("--seeds", "4294967296"), "expected whole numbers from 0 to 4294967295"),
         (("--set", "steps=3"), "expected SECTION.KEY=VALUE"),
         (("--set", "pretrain.stepps=3"), "there is no setting 'stepps'"),
         (("--table",), "has no result yet; run the study without --table"),

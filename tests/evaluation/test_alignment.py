@@ -69,6 +69,7 @@ def write(z: PassageStore, x: PassageStore, tmp_path: Path) -> Callable[..., Pat
             {
                 "text": x[origin].text,
                 "origin": origin,
+                "article_id": x[origin].article_id,
                 "spans": [{"start": 0, "end": x[origin].text.index(" ")}],
                 "passages": [{"row": row} for row in rows],
                 "nearest": nearest,
@@ -112,7 +113,7 @@ def test_the_first_passage_counts_when_its_title_is_that_of_the_sentence(
     assert lexical.asked[:2] == [X_ARTICLES[0][1], X_ARTICLES[0][1].removeprefix("Fermat ")]
     lines = found.markdown().splitlines()
     assert lines[0] == "| first passage by | all 2 sentences | the 1 that a passage helps |"
-    assert lines[2].startswith("| utility | 50.0 (0.0 to 100.0) | 100.0 (100.0 to 100.0) |")
+    assert lines[2].startswith("| utility | 50.0 (9.5 to 90.5) | 100.0 (20.7 to 100.0) |")
     assert lines[-1] == "| chance | 37.5 | |"
 
 
@@ -132,6 +133,18 @@ def test_bm25_may_not_choose_the_sentences_own_passage(
     assert found.aligned_sentences == {}
 
 
+def test_other_passages_x_than_those_aligned_are_refused(
+    write: Callable[..., Path], z: PassageStore, x: PassageStore, make_store: Make
+) -> None:
+    pairs = write(([0], ""), ([1], ""), ([], ""))
+    fewer = stored(make_store, X_ARTICLES[:2])
+    with pytest.raises(ArtifactError, match=r"passage 2 to be of article 'a2', found 'no such"):
+        title_agreement(pairs, fewer, z, Lexical(0))
+    pairs.write_text(pairs.read_text().replace('"article_id": "a1"', '"article_id": "b"'))
+    with pytest.raises(ArtifactError, match=r"passage 1 to be of article 'b', found 'a1'"):
+        title_agreement(pairs, x, z, Lexical(0))
+
+
 def test_masked_words_are_cut_out() -> None:
     line = {"text": "In 1607 Fermat was born.", "spans": [{"start": 3, "end": 7}]}
     assert without_spans(line) == "In Fermat was born."
@@ -146,8 +159,8 @@ def test_what_does_not_fit_is_told(
     with pytest.raises(ArtifactError, match="made from other passages"):
         title_agreement(pairs, x, x, Lexical())
     with pytest.raises(CorpusError, match="under the same title"):
-        lines_only = pairs.read_text().replace('"origin": 0', '"origin": 2')
-        pairs.write_text(lines_only)
+        noether = pairs.read_text().replace('"origin": 0', '"origin": 2')
+        pairs.write_text(noether.replace('"article_id": "a0"', '"article_id": "a2"'))
         title_agreement(pairs, x, z, Lexical())
     lines_manifest(pairs).unlink()
     with pytest.raises(ArtifactError, match="missing"):

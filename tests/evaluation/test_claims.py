@@ -100,6 +100,12 @@ def test_numbers_by_hand() -> None:
     ]
 
 
+def test_twenty_right_claims_of_twenty_do_not_make_it_sure() -> None:
+    accuracy = measured(*[("yes", "yes")] * 20).accuracy
+    assert (accuracy.mean, accuracy.high) == (1.0, pytest.approx(1.0))
+    assert accuracy.low == pytest.approx(0.839, abs=1e-3)
+
+
 def test_a_claim_that_fails_counts_as_wrong_and_spoils_no_other() -> None:
     asked = [*claims(("yes", "yes"), ("no", "no")), Claim(id="x", claim="unreadable", label="no")]
     parrot = Parrot()
@@ -135,7 +141,7 @@ def test_a_limit_draws_claims_and_the_settings_are_reported() -> None:
     assert len(report.records) == 4
     assert report.num_split_claims == len(PAIRS)
     assert parrot.num_passages == 7
-    assert report.settings == {"num_passages": 7, "bootstrap_samples": 100, "seed": 1, "limit": 4}
+    assert report.settings == {"num_passages": 7, "seed": 1, "limit": 4}
 
 
 def test_the_table_and_the_json_say_the_same(tmp_path: Path) -> None:
@@ -159,6 +165,7 @@ def test_a_file_of_claims(tmp_path: Path) -> None:
     lines = [
         {"id": 75397, "claim": " Emma is a novel. ", "label": "SUPPORTS", "evidence": []},
         {"question": "is Emma a novel", "label": "yes"},
+        {"id": None, "claim": "Emma is a ship.", "label": "no"},
     ]
     path = tmp_path / "claims.jsonl.gz"
     with gzip.open(path, "wt", encoding="utf-8") as stream:
@@ -166,6 +173,7 @@ def test_a_file_of_claims(tmp_path: Path) -> None:
     assert read_claims(path) == [
         Claim(id="75397", claim="Emma is a novel.", label="SUPPORTS"),
         Claim(id="line-2", claim="is Emma a novel", label="yes"),
+        Claim(id="line-3", claim="Emma is a ship.", label="no"),
     ]
 
 

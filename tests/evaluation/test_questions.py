@@ -66,9 +66,11 @@ def test_answers_come_under_any_of_the_known_keys(
     assert (question.answers, question.answer_patterns) == (answers, patterns)
 
 
-def test_an_id_may_be_missing_or_a_number(tmp_path: Path) -> None:
-    lines = [{"question": "q?", "answer": "a"}, {"question": "q?", "answer": "a", "id": 5}]
-    assert [q.id for q in read_questions(write(tmp_path, *lines))] == ["line-1", "5"]
+def test_an_id_may_be_missing_or_null_or_a_number(tmp_path: Path) -> None:
+    ids: list[dict[str, object]] = [{}, {"id": 5}, {"id": None}, {"id": 0}]
+    lines = [{"question": "q?", "answer": "a", **one} for one in ids]
+    found = [question.id for question in read_questions(write(tmp_path, *lines))]
+    assert found == ["line-1", "5", "line-3", "0"]
 
 
 def test_a_gold_passage_is_kept(tmp_path: Path) -> None:

@@ -315,6 +315,21 @@ def test_mean_pooling_is_refused_by_name(
         assert "`--to sentence-transformers` can express it" in told
 
 
+def test_a_run_with_hybrid_retrieval_is_refused(
+    runs: Callable[[str], Path],
+    saved: Callable[..., Path],
+    refused: Callable[..., str],
+    tmp_path: Path,
+) -> None:
+    model = load_model(runs("openqa"))
+    parts = {"towers": model.need_towers(), "reader": model.need_reader()}
+    run = saved(model.tokenizer, settings={"retriever": "hybrid"}, **parts)
+    told = refused(run, passages=runs("openqa") / "passages")
+    assert "retriever='hybrid'" in told
+    assert "--to safetensors" in told
+    export_run(run, tmp_path / "kept", to="safetensors")
+
+
 def test_embedder_and_reader_of_different_berts_are_refused(
     runs: Callable[[str], Path], saved: Callable[..., Path], refused: Callable[..., str]
 ) -> None:

@@ -1,6 +1,7 @@
 """A packed run answers as the run does, in a quarter of the bytes, and every verb can load it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,12 @@ import pytest
 from safetensors.torch import load_file
 
 from realm.answering import Answerer
-from realm.checkpoint.calibration import CALIBRATION, Calibration, save_calibration
+from realm.checkpoint.calibration import (
+    CALIBRATION,
+    Calibration,
+    load_calibration,
+    save_calibration,
+)
 from realm.checkpoint.checkpoints import (
     checkpoint_folder,
     find_checkpoint,
@@ -116,6 +122,27 @@ def test_a_calibration_comes_along_and_speaks_for_the_packed_model(
     answerer = Answerer.load(pack_run(run, tmp_path / "small").folder, passages=store.folder)
     assert answerer.why_uncalibrated is None
     assert answerer.answer(["where was fermat born"])[0].is_refused
+
+
+def test_packing_again_brings_a_calibration_made_since_then(run: Path, tmp_path: Path) -> None:
+    save_calibration(run, _calibration(run))
+    pack_run(run, tmp_path / "small")
+    save_calibration(run, replace(_calibration(run), min_probability=0.9))
+    report = pack_run(run, tmp_path / "small")
+    assert (report.already_done, report.calibration_left) == (True, None)
+    found = load_calibration(report.folder)
+    assert found is not None
+    assert found.min_probability == 0.9
+
+
+def test_the_calibration_of_another_checkpoint_does_not_come_along(
+    run: Path, store: PassageStore, tmp_path: Path
+) -> None:
+    save_calibration(run, replace(_calibration(run), model_fingerprint="cafe" * 16))
+    report = pack_run(run, tmp_path / "small")
+    assert "belongs to another model (cafecafecafe, this is" in (report.calibration_left or "")
+    answerer = Answerer.load(report.folder, passages=store.folder)
+    assert not answerer.answer(["where was fermat born"])[0].is_calibrated
 
 
 def test_without_the_passages_at_hand_it_is_packed_too(model: Model, tmp_path: Path) -> None:

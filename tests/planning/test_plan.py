@@ -112,7 +112,11 @@ def test_a_model_that_does_not_fit_is_told(wikipedia: Workload, rates: MachineRa
 def test_builders_that_cannot_keep_pace_are_told(paper: Workload, tpu: MachineRates) -> None:
     made = make_plan(replace(paper, builders=2), tpu)
     assert any(line.startswith("2 builders cannot rebuild") for line in made.warnings)
-    assert any("training would stop" in line for line in made.warnings)
+    assert any(line.endswith("the trainer would wait for it") for line in made.warnings)
+    refresh = paper.refresh.model_copy(update={"when_stale": "stop"})
+    stops = paper.pretrain.model_copy(update={"refresh": refresh})
+    made = make_plan(replace(paper, builders=2, pretrain=stops), tpu)
+    assert any(line.endswith("training would stop") for line in made.warnings)
     slow = make_plan(paper, replace(tpu, disk_write_bytes=1e5))
     assert slow.builders_needed is None
     assert any("faster storage" in line for line in slow.warnings)

@@ -76,7 +76,9 @@ def test_what_is_no_evaluation_is_refused(tmp_path: Path) -> None:
         read_evaluation(tmp_path / "a.json")
 
 
-def test_evaluations_of_older_checkpoints_are_found_too(evaluation: Make, tmp_path: Path) -> None:
+def test_evaluations_are_found_by_any_fingerprint_of_the_model(
+    evaluation: Make, tmp_path: Path
+) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "e.json").write_text(json.dumps(evaluation(), indent=2))
     assert len(find_evaluations(tmp_path / "run", {"ab" * 32, "cd" * 32})) == 1

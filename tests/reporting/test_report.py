@@ -236,6 +236,54 @@ def test_several_evaluations_stand_side_by_side_the_own_retriever_first(
     assert shown.index("b.json: retriever dense") < shown.index("a.json: retriever bm25")
 
 
+def test_an_older_checkpoint_is_another_model(
+    make_run: MakeRun, evaluation: Make, tmp_path: Path
+) -> None:
+    made = make_run("qa", settings=STAGES["finetune"])
+    for step, name in ((400, "cd" * 32), (900, "ef" * 32)):
+        checkpoint = made / "checkpoints" / f"step-{step}"
+        checkpoint.mkdir(parents=True)
+        (checkpoint / "manifest.json").write_text(json.dumps({"fingerprint": name}))
+        told = evaluation(model={"name": "qa", "fingerprint": name})
+        (tmp_path / f"qa-{step}.json").write_text(json.dumps(told, indent=2))
+    shown = Page(render_run_report(made)).shown
+    assert "qa-900.json: retriever realm" in shown
+    assert "qa-400.json" not in shown
+    named = Page(render_run_report(made, evaluations=[tmp_path / "qa-400.json"])).shown
+    assert "Of another model: qa (cdcdcdcdcdcd)" in named
+
+
+def test_the_number_at_the_top_is_of_the_retriever_that_the_run_was_trained_with(
+    make_run: MakeRun, evaluation: Make, tmp_path: Path
+) -> None:
+    made = make_run("qa", settings={**STAGES["finetune"], "retriever": "hybrid"})
+    files: list[Path] = []
+    for retriever in ("bm25", "dense", "hybrid"):
+        files.append(tmp_path / f"{retriever}.json")
+        files[-1].write_text(json.dumps(evaluation(retriever=retriever), indent=2))
+    tile = "exact match 50.0 % 40.0 to 60.0, 20 of dev.jsonl, retriever"
+    assert f"{tile} hybrid" in Page(render_run_report(made, evaluations=files)).shown
+    assert f"{tile} dense" in Page(render_run_report(made, evaluations=files[:2])).shown
+    assert f"{tile} bm25" in Page(render_run_report(made, evaluations=files[:1])).shown
+
+
+def test_examples_are_the_run_s_own_or_name_their_model(
+    make_run: MakeRun, evaluation: Make, question: Make, tmp_path: Path
+) -> None:
+    made = make_run("qa", settings=STAGES["finetune"])
+    own, other = tmp_path / "own.json", tmp_path / "other.json"
+    own.write_text(json.dumps(evaluation(), indent=2))
+    asked = [question(0, right=False, question="Who asked the other model?")]
+    told = evaluation(model={"name": "other", "fingerprint": "cd" * 32}, questions=asked)
+    other.write_text(json.dumps(told, indent=2))
+    both = Page(render_run_report(made, evaluations=[other, own])).shown
+    assert "Who was born in town 1?" in both
+    assert "Who asked the other model?" not in both
+    alone = Page(render_run_report(made, evaluations=[other])).shown
+    assert "Who asked the other model?" in alone
+    assert "Answered by another model: other (cdcdcdcdcdcd)." in alone
+
+
 def test_examples_are_right_and_wrong_with_their_evidence(
     make_run: MakeRun, evaluation: Make, tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """A study runs each stage once, shares it, goes on where it was stopped, and makes its table."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +10,12 @@ import pytest
 
 from realm.checkpoint.checkpoints import find_checkpoint, load_model
 from realm.checkpoint.parts import tower_hash
-from realm.errors import ConfigError
+from realm.config import EvaluateConfig
+from realm.errors import ConfigError, CorpusError
 from realm.masking.store import ExampleStore
 from realm.storage import MANIFEST, fingerprint_of, read_json
 from realm.study import run as study_run
+from realm.study.measures import measure_exact_match
 from realm.study.results import collect, write_table
 from realm.study.run import StudyInputs, StudyRun, Watch
 from realm.study.settings import StudySettings
@@ -151,3 +154,121 @@ def test_rows_run_with_their_own_seeds_one_seed_before_the_next(
     study.run(["a", "d"])
     study.run(["d"], [4])
     assert ran == [("a", 0), ("d", 0), ("a", 1), ("d", 4)]
+
+
+# What the measurements say
+
+
+def changed(study_file: Path, out: Path, inputs: StudyInputs, *overrides: str) -> StudyRun:
+    return StudyRun(StudySettings.load(study_file, overrides=overrides), inputs, out)
+
+
+def write_measured(study: StudyRun, ranks: dict[str, int | None], **more: object) -> None:
+    """Write a zero-shot measurement of row d, as a run of the study leaves it."""
+    file = study.folder(0, "zero-shot-start.json")
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({"key": "0", "step": 2, "ranks": ranks, **more}), "utf-8")
+
+
+def test_recall_at_5_is_looked_for_whatever_k_is_asked_for(
+    study: StudyRun, study_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    depths: list[int] = []
+    monkeypatch.setattr(
+        study_run, "measure_zero_shot", lambda *_, depth, **__: depths.append(depth) or ""
+    )
+    for told in ("[1]", "[1, 20]"):
+        made = changed(study_file, study.out, study.inputs, f"study.recall_at={told}")
+        made.run(["d"], [0], zero_shot_only=True)
+    assert set(depths) == {5, 20}
+
+
+def test_the_table_leaves_out_what_was_not_looked_for_so_deep(
+    study_file: Path, inputs: StudyInputs, tmp_path: Path
+) -> None:
+    made = changed(study_file, tmp_path, inputs, "study.recall_at=[1, 5, 20]")
+    write_measured(made, {"q1": 4, "q2": None}, depth=5)
+    table = collect(made)
+    assert table.recall_at["d"] == {"0": {"1": 0.0, "5": 0.5}}
+    assert table.growth["start"] == {"0": [(2, 0.5)]}
+
+
+def test_of_an_older_measurement_the_deepest_rank_says_how_deep_it_was(
+    study_file: Path, inputs: StudyInputs, tmp_path: Path
+) -> None:
+    made = changed(study_file, tmp_path / "deep", inputs, "study.recall_at=[1, 5, 20]")
+    write_measured(made, {"q1": 7, "q2": None})
+    assert collect(made).recall_at == {row: {"0": {"1": 0.0, "5": 0.0}} for row in "cd"}
+    made = changed(study_file, tmp_path / "shallow", inputs, "study.recall_at=[1]")
+    write_measured(made, {"q1": 1, "q2": None})
+    assert not collect(made).rows, "rank 1 is no recall@5"
+
+
+def test_a_measurement_of_an_older_release_is_told_its_depth_and_not_made_again(
+    study: StudyRun,
+) -> None:
+    file = study.folder(0, "zero-shot-start.json")
+    kept = read_json(file)
+    file.write_text(json.dumps({n: v for n, v in kept.items() if n != "depth"}), "utf-8")
+    study.run(["d"], [0], zero_shot_only=True)
+    assert read_json(file) == kept
+    assert kept["depth"] == 5
+
+
+def test_questions_that_share_an_id_are_refused_before_anything_is_made(
+    study_file: Path, inputs: StudyInputs, tmp_path: Path
+) -> None:
+    line = {"id": "q", "question": "who wrote Emma", "answers": ["Jane Austen"]}
+    dev = tmp_path / "dev.jsonl"
+    dev.write_text(f"{json.dumps(line)}\n" * 2, "utf-8")
+    made = changed(study_file, tmp_path / "out", replace(inputs, dev=dev))
+    with pytest.raises(CorpusError, match="found 2 questions with the id 'q', expected a diff"):
+        made.run()
+    assert not made.out.exists()
+
+
+def _record(name: str, **judged: bool | None) -> dict[str, object]:
+    return {"id": name, "exact_match": None, "regex_match": None, **judged}
+
+
+@pytest.mark.parametrize(
+    ("records", "metric", "share"),
+    [
+        ([_record("a", exact_match=True), _record("b", exact_match=False)], "exact match", 0.5),
+        ([_record("a", regex_match=True), _record("b", regex_match=True)], "regex match", 1.0),
+        ([_record("a", exact_match=True), _record("b", regex_match=False)], "right", 0.5),
+    ],
+)
+def test_the_table_says_what_the_answers_were_judged_by(
+    study_file: Path,
+    inputs: StudyInputs,
+    tmp_path: Path,
+    records: list[dict[str, object]],
+    metric: str,
+    share: float,
+) -> None:
+    made = changed(study_file, tmp_path, inputs)
+    write_measured(made, {"a": 1, "b": 2}, depth=5)
+    made.folder(0, "report-d.json").write_text(json.dumps({"questions": records}), "utf-8")
+    table = collect(made)
+    assert table.metric == metric
+    assert table.rows["d"].exact_match is not None
+    assert table.rows["d"].exact_match.mean == share
+    assert table.markdown().startswith(f"| row | | seeds | recall@5 | {metric} |")
+
+
+def test_questions_with_patterns_alone_are_measured_to_the_end(
+    study: StudyRun, tmp_path: Path
+) -> None:
+    asked = [
+        replace(question, answers=(), answer_patterns=question.answers) for question in study.dev
+    ]
+    told = measure_exact_match(
+        study.folder(0, "finetune-d"),
+        asked,
+        tmp_path / "report.json",
+        config=study.settings.stage("evaluate", EvaluateConfig),
+        split_name="patterns",
+        device="cpu",
+    )
+    assert re.fullmatch(r"regex match \d+\.\d%", told)

@@ -54,6 +54,9 @@ def test_overrides_name_a_section_and_win(study_file: Path) -> None:
         ('mode = "off"', 'mood = "off"', r"pretrain of row h.*no setting 'refresh\.mood'"),
         ('scheme = "token"', 'scheme = "words"', "mask of row e"),
         ('label = "whole"', 'label = "whole"\nretriever = "mine"', r"\[a\] retriever"),
+        ("seeds = [0, 1]", "seeds = [0, -1]", r"\[a\] seeds"),
+        ("recall_at = [1, 5]", "recall_at = []", r"\[study\] recall_at"),
+        ("recall_at = [1, 5]", "recall_at = [0, 5]", r"\[study\] recall_at"),
         (
             'encoder = "start"\npretrained_as = "a"',
             'pretrained_as = "a"\npretrain = { steps = 3 }',

@@ -13,6 +13,8 @@ from realm.storage import FORMAT_VERSION, read_json, write_json
 CALIBRATION = "calibration.json"
 """In the run's folder, or in that of a model that was handed on."""
 _KIND = "calibration"
+_CARRIED = "carried_from"
+"""Among the inputs of a calibration that was fitted to the same model in another folder or form."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +34,8 @@ class Calibration:
     """What was measured on questions that it was not fitted to."""
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
     inputs: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Fingerprints of the questions and the passages."""
+    """Fingerprints of the questions and the passages; `carried_from`: of the model that it was
+    fitted to, where that lies in another folder or form."""
 
     def mismatch(self, *, model_fingerprint: str, retriever: str) -> str | None:
         """Return why it does not speak for a model under a retriever; None: it does."""
@@ -94,21 +97,49 @@ def load_calibration(folder: Path) -> Calibration | None:
     return None if found is None else _parse(read_json(found), found)
 
 
-def carry_calibration(source: Path, target: Path, *, model_fingerprint: str) -> bool:
-    """Copy a calibration to the same model in another folder or form; return whether there is one.
+def carry_calibration(
+    source: Path, target: Path, *, source_fingerprint: str, model_fingerprint: str
+) -> str | None:
+    """Copy a calibration to the same model in another folder or form; return why it was not.
+
+    One that was carried before gives way to the source's of today; one that `realm calibrate`
+    wrote for the target stays.
 
     Args:
         source: run or checkpoint.
         target: existing folder that gets the file.
+        source_fingerprint: of the model as it lies in `source`; the calibration of another one is
+            left behind.
         model_fingerprint: of the model as it lies in `target`.
 
+    Returns:
+        None: the source's speaks for the target now, or there is none.
+
     Raises:
-        ArtifactError: it is damaged, or cannot be written.
+        ArtifactError: one of the two is damaged, or cannot be written.
     """
-    calibration = load_calibration(source)
-    if calibration is not None:
-        save_calibration(target, replace(calibration, model_fingerprint=model_fingerprint))
-    return calibration is not None
+    theirs = load_calibration(source)
+    if theirs is None:
+        return None
+    if theirs.model_fingerprint != source_fingerprint:
+        return (
+            f"the run's {CALIBRATION} belongs to another model "
+            f"({theirs.model_fingerprint[:12]}, this is {source_fingerprint[:12]}) and was left "
+            "behind; run `realm calibrate` again"
+        )
+    carried = replace(
+        theirs,
+        model_fingerprint=model_fingerprint,
+        inputs={**theirs.inputs, _CARRIED: source_fingerprint},
+    )
+    ours = load_calibration(target)
+    if ours is None or _CARRIED in ours.inputs or ours == replace(carried, inputs=theirs.inputs):
+        save_calibration(target, carried)
+        return None
+    return (
+        f"{target} keeps a {CALIBRATION} of its own, which is another than the run's; remove that "
+        "file and do this again to have the run's"
+    )
 
 
 def _parse(value: dict[str, Any], path: Path) -> Calibration:

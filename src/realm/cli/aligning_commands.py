@@ -34,7 +34,7 @@ def align(
     limit: Annotated[
         int | None, typer.Option(min=1, help="So many sentences, drawn at random (default: all).")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Decides which sentences --limit draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Decides which sentences --limit draws.")] = 0,
     batch: Annotated[int, typer.Option(min=1, help="Sentences read together.")] = 8,
     batch_tokens: Annotated[
         int, typer.Option(min=64, help="Wordpieces, padding included, in one forward pass.")

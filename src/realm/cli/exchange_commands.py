@@ -164,6 +164,8 @@ def pack(
         f"{done}{report.size_bytes / 1e6:.1f} MB in {report.folder} "
         f"(the run's weights: {report.source_bytes / 1e6:.1f} MB)"
     )
+    if report.calibration_left is not None:
+        display.err.print(report.calibration_left, markup=False)
     if not quiet:
         display.show_next(f'realm ask "..." --docs FOLDER --model {shlex.quote(str(out))}')
 

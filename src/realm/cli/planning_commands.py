@@ -269,4 +269,4 @@ def _show(made: "Plan") -> None:
     )
     display.out.print(f"rates: {made.rates.source}", markup=False)
     for warning in made.warnings:
-        display.out.print(f"impossible as it stands: {warning}", markup=False)
+        display.out.print(f"as it stands: {warning}", markup=False)

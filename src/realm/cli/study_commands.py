@@ -1,5 +1,6 @@
 """realm study: a table of rows that differ in one ingredient each."""
 
+import re
 import time
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +8,7 @@ from typing import Annotated
 import typer
 
 from realm.cli import options
+from realm.config.base import MAX_SEED
 from realm.errors import ConfigError
 
 PANEL = "Reproductions"
@@ -108,7 +110,9 @@ def study(  # noqa: PLR0917
 
 
 def _numbers(seeds: str) -> list[int]:
-    try:
-        return [int(part) for part in seeds.split(",")]
-    except ValueError:
-        raise ConfigError(f"--seeds {seeds!r}: expected whole numbers, as in 0,1,2") from None
+    parts = [part.strip() for part in seeds.split(",")]
+    if not all(re.fullmatch(r"[0-9]{1,10}", part) and int(part) <= MAX_SEED for part in parts):
+        raise ConfigError(
+            f"--seeds {seeds!r}: expected whole numbers from 0 to {MAX_SEED}, as in 0,1,2"
+        )
+    return [int(part) for part in parts]

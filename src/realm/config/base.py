@@ -34,6 +34,8 @@ class Config(BaseModel):
 
 
 C = TypeVar("C", bound=Config)
+MAX_SEED = (1 << 32) - 1
+"""Of training, which multiplies its seed by a million: torch takes 64 bits."""
 MAX_SHOWN = 200
 """Characters of what was found, in a message."""
 

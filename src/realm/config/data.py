@@ -39,5 +39,5 @@ class MaskConfig(Config):
     """Mean length of a random span in words (SpanBERT: 3.8, geometric, at most 10)."""
     examples_per_passage: int = Field(default=4, ge=1)
     """Random draws per passage for the token and span schemes."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Decides the random draws of the token and span schemes."""

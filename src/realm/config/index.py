@@ -123,5 +123,5 @@ class ApproximateConfig(Config):
     """k of the recall@k that the manifest records."""
     recall_queries: int = Field(default=256, ge=1)
     """Queries that the recall is measured with, each searched exactly as well."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, le=(1 << 31) - 2)
     """Decides the samples and where the fit starts."""

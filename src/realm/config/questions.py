@@ -151,7 +151,7 @@ class EvaluateConfig(Config):
     questions have Wilson's)."""
     batch_size: int = Field(default=16, ge=1)
     """Questions answered together."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Decides the random sample of `limit` and the resamplings."""
     limit: int | None = Field(default=None, ge=1)
     """Only a random sample of so many questions (None: all)."""
@@ -179,7 +179,7 @@ class CalibrateConfig(Config):
     """Share of those that the default threshold must refuse."""
     l2: float = Field(default=1.0, gt=0)
     """Penalty on the squared weights of the standardised evidence."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Decides the sample of `limit`, and which questions are answered twice."""
     limit: int | None = Field(default=None, ge=1)
     """Only a random sample of so many questions (None: all)."""

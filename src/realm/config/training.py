@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from realm.config.base import Config
+from realm.config.base import MAX_SEED, Config
 
 
 class EncoderConfig(Config):
@@ -37,7 +37,7 @@ class TrainConfig(Config):
     """Optimizer steps."""
     batch_size: int = Field(default=32, ge=1)
     """Examples (queries, questions) per step."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
     """Decides everything random: start parameters, order of examples, masks, dropout."""
     autocast: Literal["bfloat16", "none"] = "bfloat16"
     """bfloat16: matrix products in 16 bits, everything else in 32."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from realm.corpus.store import PassageStore
 from realm.errors import ArtifactError, CorpusError
-from realm.evaluation.metrics import Interval, bootstrap_interval
+from realm.evaluation.metrics import Interval, wilson_interval
 from realm.evaluation.recall import Finds
 from realm.records import Progress
 from realm.retrieval.retriever import overlaps
@@ -87,12 +87,13 @@ def title_agreement(
         progress: called with (sentences done, sentences).
 
     Raises:
-        ArtifactError: the file is missing, unfinished, or was made from other passages.
+        ArtifactError: the file is missing, unfinished, or was made from other passages, of Z or X.
         CorpusError: no title of X is one of Z.
     """
     manifest, lines = read_alignment(pairs)
     if manifest["inputs"]["passages"] != store.fingerprint:
         raise ArtifactError(f"{pairs} was made from other passages than {store.folder}")
+    _check_articles(lines, articles, pairs)
     rows_of: dict[str, int] = {}
     for row in range(len(store)):
         rows_of[store.title(row)] = rows_of.get(store.title(row), 0) + 1
@@ -131,6 +132,19 @@ def title_agreement(
     )
 
 
+def _check_articles(lines: Sequence[Line], articles: PassageStore, pairs: Path) -> None:
+    """Refuse other passages X than those whose sentences were aligned."""
+    for line in lines:
+        row, wanted = line["origin"], line["article_id"]
+        found = articles.article_id(row) if row < len(articles) else "no such passage"
+        if found != wanted:
+            raise ArtifactError(
+                f"{pairs} was made from other sentences than those of {articles.folder}: expected "
+                f"its passage {row:,} to be of article {wanted!r}, found {found!r}; give the "
+                "passages X that were masked"
+            )
+
+
 def without_spans(line: Line) -> str:
     """Return a sentence without the words that were masked in it."""
     text = list(line["text"])
@@ -161,10 +175,7 @@ def _first(lexical: Finds, text: str, is_own: Callable[[int], bool]) -> int | No
 def _intervals(hits: Sequence[dict[str, bool]]) -> dict[str, Interval]:
     if not hits:
         return {}
-    return {
-        name: bootstrap_interval([float(hit[name]) for hit in hits], samples=1_000, seed=0)
-        for name in hits[0]
-    }
+    return {name: wilson_interval(sum(hit[name] for hit in hits), len(hits)) for name in hits[0]}
 
 
 def _told(found: Interval) -> str:

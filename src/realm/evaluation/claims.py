@@ -11,7 +11,7 @@ from realm.config import EvaluateConfig
 from realm.errors import AnsweringError, CorpusError, RealmError
 from realm.evaluation.claim_report import ClaimEvidence, ClaimRecord, ClaimReport, LabelNumbers
 from realm.evaluation.json_lines import read_objects, whole
-from realm.evaluation.metrics import bootstrap_interval
+from realm.evaluation.metrics import wilson_interval
 from realm.evaluation.report import Metric
 from realm.records import Claim, ClassifiedClaim, Progress, Skipped
 from realm.storage import fingerprint_of
@@ -53,8 +53,8 @@ class Classifies(Protocol):
 def read_claims(path: Path) -> list[Claim]:
     """Return the claims of a JSON-lines file, in file order.
 
-    Keys of a line: `claim` (FEVER) or `question`; `label`, a string; optional `id` (default:
-    `line-N`). Other keys are ignored, blank lines too.
+    Keys of a line: `claim` (FEVER) or `question`; `label`, a string; optional `id` (default or
+    null: `line-N`). Other keys are ignored, blank lines too.
 
     Args:
         path: a file named *.jsonl, or *.jsonl.gz, .bz2 or .zst.
@@ -111,11 +111,7 @@ def evaluate_claims(
             f"none of {len(records):,} claims could be classified; the first: "
             f"{records[0].claim[:80]!r}, {records[0].error}"
         )
-    interval = bootstrap_interval(
-        [float(one.prediction == one.label) for one in records],
-        samples=config.bootstrap_samples,
-        seed=config.seed,
-    )
+    num_right = sum(one.prediction == one.label for one in records)
     confusion = _confusion(records, classifier.labels)
     having = Counter(one.label for one in records)
     return ClaimReport(
@@ -126,13 +122,8 @@ def evaluate_claims(
         split=split_name,
         split_fingerprint=fingerprint_of([[one.claim, one.label] for one in claims]),
         num_split_claims=len(claims),
-        settings={
-            name: getattr(config, name)
-            for name in ("num_passages", "bootstrap_samples", "seed", "limit")
-        },
-        accuracy=Metric(
-            mean=interval.mean, low=interval.low, high=interval.high, num_questions=len(records)
-        ),
+        settings={name: getattr(config, name) for name in ("num_passages", "seed", "limit")},
+        accuracy=Metric.of(wilson_interval(num_right, len(records)), num_questions=len(records)),
         majority=max(having.values()) / len(records),
         labels={name: _numbers(name, confusion, having[name]) for name in classifier.labels},
         confusion=confusion,
@@ -219,8 +210,9 @@ def _parse(line: Mapping[str, Any], place: str, *, default_id: str) -> Claim:
             f"{place}: found {label!r} as label among keys {sorted(line)}, expected a string that "
             f"is not empty, like {_EXAMPLE}"
         )
+    given = line.get("id")
     return Claim(
-        id=whole(str(line.get("id", default_id)), place),
+        id=default_id if given is None else whole(str(given), place),
         claim=whole(text.strip(), place),
         label=whole(label.strip(), place),
     )

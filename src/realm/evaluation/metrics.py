@@ -27,7 +27,7 @@ _DRAWS_AT_ONCE = 4_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """A mean over questions and its bootstrap interval."""
+    """A mean over questions and its interval."""
 
     mean: float
     low: float

@@ -18,8 +18,9 @@ def read_questions(path: Path) -> list[Question]:
     """Return the questions of a JSON-lines file, in file order.
 
     Keys of a line: `question`; `answers` or `answer` (a string or a list of strings), or
-    `answer_patterns` (regexes, CuratedTREC); optional `id` (default: `line-N`) and `passage_id`.
-    Other keys are ignored, blank lines too, repeated answers collapse, repeated questions stay.
+    `answer_patterns` (regexes, CuratedTREC); optional `id` (default or null: `line-N`) and
+    `passage_id`. Other keys are ignored, blank lines too, repeated answers collapse, repeated
+    questions stay.
 
     Args:
         path: a file named *.jsonl, or *.jsonl.gz, .bz2 or .zst.
@@ -81,9 +82,9 @@ def _parse(line: Mapping[str, Any], place: str, *, default_id: str) -> Question:
             raise CorpusError(
                 f"{place}: found answer pattern {pattern!r}, expected a regex that Python compiles"
             )
-    passage_id = line.get("passage_id")
+    given, passage_id = line.get("id"), line.get("passage_id")
     return Question(
-        id=whole(str(line.get("id", default_id)), place),
+        id=default_id if given is None else whole(str(given), place),
         question=whole(question.strip(), place),
         answers=answers,
         answer_patterns=patterns,

@@ -8,6 +8,7 @@ from realm.checkpoint.checkpoints import find_checkpoint, load_model, save_check
 from realm.checkpoint.parts import Model
 from realm.checkpoint.sources import check_vocabulary, passages_of, run_of
 from realm.corpus.store import PassageStore
+from realm.errors import ConfigError
 from realm.exchange.hf_realm import OldSettings, Searched, write_hf_realm
 from realm.exchange.sentence_transformers import write_sentence_transformers
 from realm.index.opening import open_snapshot
@@ -63,6 +64,7 @@ def export_run(
         return _export_model(checkpoint, out, settings, inputs, rebuild=rebuild)
     store = None
     if to == "hf-realm" and {"embedder", "reader"} <= read_json(checkpoint / "model.json").keys():
+        _check_retriever(settings)
         store = PassageStore.open(passages or passages_of(run_of(run)))
         inputs["passages"] = store.fingerprint
     request = Request(kind="export", settings={"to": to}, inputs=inputs)
@@ -79,6 +81,16 @@ def export_run(
         holds = _write(model, scratch, to, settings, searched)
         write_json(scratch / EXTRA, {"holds": holds})
     return ExportReport(folder=out, holds=tuple(holds), already_done=False)
+
+
+def _check_retriever(settings: dict[str, Any]) -> None:
+    """Refuse an open-QA model that answers from passages which the old classes do not find."""
+    if settings.get("retriever") == "hybrid":
+        raise ConfigError(
+            "this run finds its passages by the dense score and BM25's (retriever='hybrid'), and "
+            "the old classes know only the dense one: they would read other passages; expected a "
+            "run fine-tuned with `--set retriever=dense`. `--to safetensors` keeps it as it is"
+        )
 
 
 def _export_model(

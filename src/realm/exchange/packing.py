@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from realm.checkpoint.calibration import CALIBRATION, carry_calibration
+from realm.checkpoint.calibration import carry_calibration
 from realm.checkpoint.checkpoints import TOKENIZER_FILE, find_checkpoint, load_model
 from realm.checkpoint.packed import PACKED, write_packed
 from realm.checkpoint.parts import Model, flat_state, model_settings
@@ -35,14 +35,17 @@ class PackReport:
     source_bytes: int
     """Of the weights that were packed, as the run has them."""
     already_done: bool
+    calibration_left: str | None
+    """Why the run's calibration did not come along; None: it did, or there is none."""
 
 
 def pack_run(run: Path, out: Path, *, rebuild: bool = False) -> PackReport:
     """Write the towers and the reader of a fine-tuned run in 8 bits, for `--model`.
 
     No optimiser, no encoder, no index, no passages. The run's settings are told along, and how its
-    passages were cut, so that other texts are cut alike (`realm ask --docs`). A
-    calibration comes along.
+    passages were cut, so that other texts are cut alike (`realm ask --docs`). The run's
+    calibration comes along if it was fitted to this checkpoint, also to a model packed before,
+    unless that has been calibrated itself.
 
     Args:
         run: from `realm finetune`; or one of its checkpoints.
@@ -71,14 +74,18 @@ def pack_run(run: Path, out: Path, *, rebuild: bool = False) -> PackReport:
         )
         with publish(out, request, replace=rebuild) as scratch:
             _write(model, scratch)
-    if not (out / CALIBRATION).is_file():  # also one that was killed before it came to this
-        packed = str(read_json(out / MANIFEST)["fingerprint"])
-        carry_calibration(checkpoint, out, model_fingerprint=packed)
+    left = carry_calibration(  # also where it was done: one killed before, or calibrated since
+        checkpoint,
+        out,
+        source_fingerprint=str(manifest["fingerprint"]),
+        model_fingerprint=str(read_json(out / MANIFEST)["fingerprint"]),
+    )
     return PackReport(
         folder=out,
         size_bytes=_size(out),
         source_bytes=_size(checkpoint, "*model.safetensors"),
         already_done=done,
+        calibration_left=left,
     )
 
 

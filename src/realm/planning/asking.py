@@ -50,12 +50,16 @@ class Processes:
 
 
 def parse_count(text: str, *, name: str) -> int:
-    """Return a number as people write it: 13.35e6, 13.35M, 100k, 13_353_718.
+    """Return a number as people write it: 13.35e6, 13.35M, 100k, 13_353_718, 13,353,718.
+
+    A comma parts thousands and nothing else: 13,35M is refused.
 
     Raises:
         ConfigError: no such number, or none from 2 to 1e12.
     """
-    match = re.fullmatch(r"([\d_,]*\.?\d*(?:e[+]?\d+)?)([kmbg]?)", text.strip().lower())
+    match = re.fullmatch(
+        r"((?:\d{1,3}(?:,\d{3})+|[\d_]*)\.?\d*(?:e[+]?\d+)?)([kmbg]?)", text.strip().lower()
+    )
     try:
         number = float(re.sub("[_,]", "", match[1])) * SCALES[match[2]] if match else None
     except (ValueError, OverflowError):

@@ -182,9 +182,10 @@ def _warnings(work: Workload, rates: MachineRates, stages: Sequence[StageCost]) 
     _, oldest = staleness(work, rates)
     limit = work.refresh.max_staleness_steps
     if work.refresh.mode != "off" and oldest > limit:
+        waits = work.builders and work.refresh.when_stale == "wait"
         told.append(
             f"the index would be {oldest:,.0f} steps stale, refresh.max_staleness_steps is "
-            f"{limit:,}: training would stop"
+            f"{limit:,}: {'the trainer would wait for it' if waits else 'training would stop'}"
         )
     return told
 

@@ -104,12 +104,16 @@ def checkpoint_steps(run: Path) -> list[int]:
 
 
 def model_fingerprints(record: RunRecord) -> set[str]:
-    """Return the fingerprints under which evaluations may know a run's parameters."""
+    """Return the fingerprints under which evaluations may know a run's model as it is now.
+
+    The run's own, once it is finished, and its newest checkpoint's, which is what evaluations open;
+    those of older checkpoints are other models'.
+    """
     found = {record.fingerprint} if record.fingerprint else set[str]()
-    for step in checkpoint_steps(record.folder):
+    for step in reversed(checkpoint_steps(record.folder)):
         with passing_over_damage():  # removed a moment ago
             manifest = read_json(record.folder / "checkpoints" / f"step-{step}" / MANIFEST)
-            found.add(str(manifest.get("fingerprint")))
+            return found | {str(manifest.get("fingerprint"))}
     return found
 
 

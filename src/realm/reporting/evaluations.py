@@ -169,6 +169,26 @@ def find_evaluations(run: Path, fingerprints: Collection[str]) -> list[Evaluatio
     return sorted(found, key=lambda one: one.retriever not in OWN_RETRIEVERS)
 
 
+def own_first(
+    evaluations: Sequence[Evaluation], fingerprints: Collection[str], *, retriever: str
+) -> list[Evaluation]:
+    """Return them with those first that say most about a run: of its model, with its retriever.
+
+    Args:
+        evaluations: in any order, which stays among equals.
+        fingerprints: of the run's model.
+        retriever: that the run was trained with; then come the others of its own.
+    """
+    return sorted(
+        evaluations,
+        key=lambda one: (
+            not one.is_of(fingerprints),
+            one.retriever != retriever,
+            one.retriever not in OWN_RETRIEVERS,
+        ),
+    )
+
+
 def failures_of(evaluation: Evaluation) -> Failures | None:
     """Return where the wrong answers went wrong; None where no passages were searched."""
     records = evaluation.records

@@ -18,7 +18,12 @@ from realm.reporting.about import (
 )
 from realm.reporting.charts import missing_plot
 from realm.reporting.curves import Curves, curves_of
-from realm.reporting.evaluations import Evaluation, find_evaluations, read_evaluation
+from realm.reporting.evaluations import (
+    Evaluation,
+    find_evaluations,
+    own_first,
+    read_evaluation,
+)
 from realm.reporting.numbers import MINUS
 from realm.reporting.results import examples_view, results_of, side_by_side
 from realm.reporting.views import charts_of, held_out_of, index_of, passages_of, tiles_of
@@ -49,7 +54,7 @@ def write_run_report(
         run: the run's folder.
         out: the HTML file.
         evaluations: what `realm evaluate --out` wrote; without, what lies in the run's folder or
-            beside it and is of its parameters.
+            beside it and is of its model as it is now.
         num_examples: example questions to show, right and wrong ones together.
 
     Raises:
@@ -95,13 +100,16 @@ def _told(
     """Return all that the template shows."""
     steps, rows = held_out_of(curves)
     settings = settings_of(record)
+    used = str(record.settings.get("retriever", "dense"))
+    ranked = own_first(evaluations, fingerprints, retriever=used)
+    own = next((one for one in ranked if one.is_of(fingerprints)), None)
     sections = {
         "evaluations": results_of(evaluations, fingerprints),
         "held_out": rows,
         "charts": charts_of(curves),
         "index": index_of(record, curves),
         "passages": passages_of(record),
-        "examples": examples_view(evaluations, num_examples),
+        "examples": examples_view(ranked, fingerprints, num_examples),
     }
     contents = [
         (anchor, title)
@@ -122,7 +130,7 @@ def _told(
         "stage_name": STAGE_NAMES[curves.stage],
         "state": curves.state,
         "lead": _lead(record, curves),
-        "tiles": tiles_of(curves, next((e for e in evaluations if e.is_of(fingerprints)), None)),
+        "tiles": tiles_of(curves, own),
         "held_out_steps": steps,
         "settings": _settings(settings),
         "provenance": provenance_of(record),

@@ -48,8 +48,16 @@ def side_by_side(evaluations: Sequence[Evaluation]) -> dict[str, Any] | None:
     }
 
 
-def examples_view(evaluations: Sequence[Evaluation], num_examples: int) -> dict[str, Any] | None:
-    """Return right and wrong examples of the first evaluation that has any."""
+def examples_view(
+    evaluations: Sequence[Evaluation], fingerprints: Collection[str], num_examples: int
+) -> dict[str, Any] | None:
+    """Return right and wrong examples of the first evaluation that has any.
+
+    Args:
+        evaluations: the preferred one first.
+        fingerprints: of this run's parameters; that the examples are another model's is said.
+        num_examples: right and wrong ones together.
+    """
     chosen = next((one for one in evaluations if one.records), None)
     if chosen is None or num_examples < 1:
         return None
@@ -61,6 +69,8 @@ def examples_view(evaluations: Sequence[Evaluation], num_examples: int) -> dict[
         f"{len(examples):,} of {len(chosen.records):,} {kind} of {chosen.split}, drawn "
         " by a hash of their id, not picked; the most probable answer first."
     )
+    if other := _is_other(chosen, fingerprints):
+        about += f" Answered by another model: {other}."
     if not any(e.evidence for e in examples):
         about += (
             " Their evidence is not in this evaluation, which an older release wrote: "
@@ -87,7 +97,6 @@ def _result(one: Evaluation, place: int, fingerprints: Collection[str]) -> dict[
     told.append(f"{content['settings']['num_passages']} read for each")
     if "median_seconds_per_question" in content:
         told.append(f"{content['median_seconds_per_question']:.2g} s a question (median)")
-    model = content["model"]
     failures = failures_of(one)
     breakdowns = one.breakdowns()
     metrics = {b["metric"] for b in content.get("breakdowns", {}).values()}
@@ -95,7 +104,7 @@ def _result(one: Evaluation, place: int, fingerprints: Collection[str]) -> dict[
         "split": split["name"],
         "asked": f"{asked:,} {kind}" if asked == total else f"{asked:,} of {total:,} {kind}",
         "about": ", ".join(told) + ".",
-        "is_other": "" if one.is_of(fingerprints) else f"{model['name']} ({one.fingerprint[:12]})",
+        "is_other": _is_other(one, fingerprints),
         "metrics": one.metrics(),
         "failures": _parts(failures) if failures else [],
         "confusion": _confusion(content) if one.is_of_claims else None,
@@ -104,6 +113,13 @@ def _result(one: Evaluation, place: int, fingerprints: Collection[str]) -> dict[
         "breakdowns": breakdowns,
         "breakdown_metric": ", ".join(sorted(name.replace("_", " ") for name in metrics)),
     }
+
+
+def _is_other(one: Evaluation, fingerprints: Collection[str]) -> str:
+    """Return which other model was evaluated; empty where it was this run's."""
+    if one.is_of(fingerprints):
+        return ""
+    return f"{one.content['model']['name']} ({one.fingerprint[:12]})"
 
 
 def _parts(failures: Failures) -> list[dict[str, Any]]:

@@ -79,7 +79,10 @@ def tiles_of(curves: Curves, own: Evaluation | None = None) -> list[Tile]:
     tiles: list[Tile] = []
     if own is not None:
         row = own.metrics().rows[0]
-        note = f"{100 * row.low:.1f} to {100 * row.high:.1f}, {row.count:,} of {own.split}"
+        note = (
+            f"{100 * row.low:.1f} to {100 * row.high:.1f}, {row.count:,} of {own.split}, "
+            f"retriever {own.retriever}"
+        )
         tiles.append(Tile(label=row.label, value=number(row.mean, "share"), note=note))
     for name in HEADLINES[curves.stage]:
         points = curves.series.get(name)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from realm.answering import Answerer
@@ -24,6 +25,8 @@ from realm.retrieval.dense import DenseRetriever
 from realm.storage import MANIFEST, fingerprint_of, read_json, write_json
 
 QUESTION_WORDPIECES = 64
+RECALL_AT = 5
+"""What the table and the log show of zero-shot recall (the paper's Table 2)."""
 
 
 def measure_zero_shot(
@@ -43,8 +46,9 @@ def measure_zero_shot(
         checkpoint: with an embedder, of its warm start or of joint pre-training.
         store: the passages Z.
         questions: what is asked.
-        file: what is written: `ranks`, by the questions' ids, and the checkpoint's `step`.
-        depth: passages looked at.
+        file: what is written: `ranks`, by the questions' ids, the checkpoint's `step`, and
+            `depth`.
+        depth: passages looked at, at least `RECALL_AT`.
         index: how passages are embedded, where its run has no fitting snapshot.
         device: where the embedder runs.
         progress: called while passages are embedded.
@@ -56,7 +60,11 @@ def measure_zero_shot(
     model = read_json(checkpoint / MANIFEST)["fingerprint"]
     asked = questions_fingerprint(questions)
     key = fingerprint_of([model, store.fingerprint, asked, depth])
-    if not (file.is_file() and read_json(file)["key"] == key):
+    kept: dict[str, Any] = read_json(file) if file.is_file() else {}
+    if kept.get("key") == key and kept["ranks"].keys() == {q.id for q in questions}:
+        if "depth" not in kept:  # of an earlier release, which had it in the key alone
+            write_json(file, {**kept, "depth": depth})
+    else:
         towers = load_model(checkpoint).to(choose_device(device)).need_towers()
         snapshot = find_snapshot(run, towers.passage, store) or build_index(
             towers.passage,
@@ -73,9 +81,9 @@ def measure_zero_shot(
             retriever, store, questions, deepest=min(depth, len(store)), progress=progress
         )
         ranks = {q.id: rank for q, rank in zip(questions, found, strict=True)}
-        write_json(file, {"key": key, "step": step, "ranks": ranks})
-    ranks = read_json(file)["ranks"]
-    return f"zero-shot answer recall@5 at step {step:,}: {recall_at_k(list(ranks.values()), 5):.1%}"
+        write_json(file, {"key": key, "step": step, "depth": depth, "ranks": ranks})
+    recall = recall_at_k(list(read_json(file)["ranks"].values()), RECALL_AT)
+    return f"zero-shot answer recall@{RECALL_AT} at step {step:,}: {recall:.1%}"
 
 
 def measure_exact_match(
@@ -90,6 +98,8 @@ def measure_exact_match(
 ) -> str:
     """Write the report on a fine-tuned run's answers; return a line on it.
 
+    Questions with patterns alone (CuratedTREC) are judged by regex match.
+
     Args:
         run: from fine-tuning.
         questions: the whole split; `config.limit` draws from it.
@@ -103,7 +113,7 @@ def measure_exact_match(
         ArtifactError: the run has no checkpoint, or a damaged one.
     """
     model = read_json(find_checkpoint(run) / MANIFEST)["fingerprint"]
-    if not _is_reported(file, model, questions_fingerprint(questions), config):
+    if not _is_reported(file, model, questions, config):
         answerer = Answerer.load(run, device=device)
         report = evaluate(
             answerer,
@@ -114,15 +124,36 @@ def measure_exact_match(
             progress=progress,
         )
         write_report(report, file)
-    return f"exact match {read_json(file)['metrics']['exact_match']['mean']:.1%}"
+    metric, right = read_right(file)
+    return f"{metric} {fmean(right.values()):.1%}"
 
 
-def _is_reported(file: Path, model: str, questions: str, config: EvaluateConfig) -> bool:
+def read_right(file: Path) -> tuple[str, dict[str, float]]:
+    """Return what a report's answers were judged by, and 1 for each question that was right.
+
+    Args:
+        file: what `measure_exact_match` wrote.
+
+    Returns:
+        "exact match"; "regex match" where all questions have patterns alone; "right" (either of
+        the two) where some have strings and some patterns. Id of a question -> 1 or 0.
+    """
+    records: list[dict[str, Any]] = read_json(file)["questions"]
+    ways = ("exact_match", "regex_match")
+    used = [way for way in ways if any(one[way] is not None for one in records)]
+    metric = used[0].replace("_", " ") if len(used) == 1 else "right"
+    return metric, {str(one["id"]): float(any(one[way] for way in ways)) for one in records}
+
+
+def _is_reported(
+    file: Path, model: str, questions: Sequence[Question], config: EvaluateConfig
+) -> bool:
     if not file.is_file():
         return False
     found: dict[str, Any] = read_json(file)
     return (
         found["model"]["fingerprint"] == model
-        and found["split"]["fingerprint"] == questions
+        and found["split"]["fingerprint"] == questions_fingerprint(questions)
+        and {one["id"] for one in found["questions"]} <= {q.id for q in questions}
         and config.as_dict().items() <= found["settings"].items()
     )

@@ -9,10 +9,9 @@ from realm.checkpoint.run_records import read_metrics
 from realm.evaluation.metrics import Interval, recall_at_k
 from realm.storage import FORMAT_VERSION, read_json, write_json
 from realm.study.intervals import Results, difference, interval
+from realm.study.measures import RECALL_AT, read_right
 from realm.study.run import StudyRun
 
-RECALL_AT = 5
-"""The paper's Table 2."""
 UTILITY = "eval/utility/marginal_minus_null"
 CURVES = (UTILITY, "eval/loss", "eval/candidates_hold_span", "eval/p_null", "eval/span_accuracy")
 """What is kept of a run's held-out measurements, step by step."""
@@ -29,7 +28,7 @@ class RowResult:
     recall: Interval | None
     """Zero-shot answer recall@5, over questions and seeds."""
     exact_match: Interval | None
-    """After fine-tuning."""
+    """After fine-tuning; of what `StudyTable.metric` says."""
     exact_match_seeds: tuple[int, ...]
     paper_recall: float | None
     paper_exact_match: float | None
@@ -49,10 +48,12 @@ class Comparison:
 class StudyTable:
     """All that a study has measured so far."""
 
+    metric: str
+    """What makes an answer right: exact match; regex match where the questions have patterns."""
     rows: Mapping[str, RowResult]
     comparisons: Sequence[Comparison]
     recall_at: Mapping[str, Mapping[str, Mapping[str, float]]]
-    """Row -> seed -> k -> zero-shot answer recall@k."""
+    """Row -> seed -> k -> zero-shot answer recall@k; a k deeper than was looked is left out."""
     curves: Mapping[str, Mapping[str, Mapping[str, list[tuple[int, float]]]]]
     """Row with a pre-training of its own -> seed -> measure -> (step, value) on held-out text."""
     growth: Mapping[str, Mapping[str, list[tuple[int, float]]]]
@@ -61,19 +62,19 @@ class StudyTable:
     def markdown(self) -> str:
         """Return the table and the differences, in percent and percent points."""
         lines = [
-            "| row | | seeds | recall@5 | exact match | paper: recall@5 | paper: exact match |",
+            f"| row | | seeds | recall@5 | {self.metric} | paper: recall@5 | paper: exact match |",
             "|---|---|---|---|---|---|---|",
         ]
         for name, row in self.rows.items():
             seeds = f"{len(row.seeds)}"
             if row.exact_match and row.exact_match_seeds != row.seeds:
-                seeds += f" (exact match {len(row.exact_match_seeds)})"
+                seeds += f" ({self.metric} {len(row.exact_match_seeds)})"
             cells = [name, row.label, seeds, _percent(row.recall), _percent(row.exact_match)]
             papers = [row.paper_recall, row.paper_exact_match]
             cells += ["" if value is None else f"{value:.1f}" for value in papers]
             lines.append(f"| {' | '.join(cells)} |")
         if self.comparisons:
-            lines += ["", "| difference | recall@5 | exact match |", "|---|---|---|"]
+            lines += ["", f"| difference | recall@5 | {self.metric} |", "|---|---|---|"]
         lines += [
             f"| {c.first} - {c.second} | {_percent(c.recall, signed=True)} "
             f"| {_percent(c.exact_match, signed=True)} |"
@@ -90,7 +91,9 @@ def collect(study: StudyRun) -> StudyTable:
     """Return the table of what a study has measured so far; rows without results are left out."""
     settings, samples = study.settings, study.settings.study.bootstrap_samples
     recalls = {name: _recalls(study, name, RECALL_AT) for name in settings.rows}
-    matches = {name: _exact_matches(study, name) for name in settings.rows}
+    judged = {name: _exact_matches(study, name) for name in settings.rows}
+    matches = {name: right for name, (_, right) in judged.items()}
+    metrics = {metric for names, _ in judged.values() for metric in names}
     rows = {
         name: RowResult(
             label=row.label,
@@ -115,16 +118,11 @@ def collect(study: StudyRun) -> StudyTable:
         if first in rows and second in rows
     ]
     at = settings.study.recall_at
-    by_depth = {name: {k: _recalls(study, name, k) for k in at} for name in rows}
     return StudyTable(
+        metric=metrics.pop() if len(metrics) == 1 else "exact match" if not metrics else "right",
         rows=rows,
         comparisons=comparisons,
-        recall_at={
-            name: {
-                str(seed): {str(k): _mean(found[k][seed]) for k in at} for seed in rows[name].seeds
-            }
-            for name, found in by_depth.items()
-        },
+        recall_at={name: _recalls_at(study, name, at) for name in rows},
         curves={name: curves for name in rows if (curves := _curves(study, name))},
         growth={name: _growth(study, name) for name in sorted(map(study.retriever_name, rows))},
     )
@@ -137,26 +135,47 @@ def write_table(table: StudyTable, out: Path) -> None:
 
 
 def _recalls(study: StudyRun, row: str, k: int) -> Results:
-    """Return seed -> question -> whether one of its first k passages has an answer."""
+    """Return seed -> question -> whether one of its first k passages has an answer.
+
+    What was not looked for as deep as k is left out.
+    """
     pattern = f"seed-*/zero-shot-{study.retriever_name(row)}.json"
+    kept = {_seed(file): read_json(file) for file in sorted(study.out.glob(pattern))}
     return {
-        _seed(file): {
+        seed: {
             question: float(rank is not None and rank <= k)
-            for question, rank in read_json(file)["ranks"].items()
+            for question, rank in one["ranks"].items()
         }
-        for file in sorted(study.out.glob(pattern))
+        for seed, one in kept.items()
+        if k <= _depth(one)
     }
 
 
-def _exact_matches(study: StudyRun, row: str) -> Results:
-    """Return seed -> question -> whether the answer was exactly right."""
-    return {
-        _seed(file): {
-            record["id"]: float(record["exact_match"])
-            for record in read_json(file)["questions"]
-            if record["exact_match"] is not None
-        }
-        for file in sorted(study.out.glob(f"seed-*/report-{row}.json"))
+def _recalls_at(study: StudyRun, row: str, at: Sequence[int]) -> dict[str, dict[str, float]]:
+    """Return seed -> k -> recall@k."""
+    found: dict[str, dict[str, float]] = {}
+    for k in at:
+        for seed, hits in sorted(_recalls(study, row, k).items()):
+            found.setdefault(str(seed), {})[str(k)] = _mean(hits)
+    return found
+
+
+def _depth(kept: Mapping[str, Any]) -> int:
+    """Return how many passages were looked at.
+
+    Earlier releases did not write it: at least as many as the deepest rank; the study's next run
+    fills it in.
+    """
+    ranks = [rank for rank in kept["ranks"].values() if rank is not None]
+    return int(kept.get("depth", max(ranks, default=0)))
+
+
+def _exact_matches(study: StudyRun, row: str) -> tuple[set[str], Results]:
+    """Return how answers were judged, and seed -> question -> whether the answer was right."""
+    files = sorted(study.out.glob(f"seed-*/report-{row}.json"))
+    judged = {_seed(file): read_right(file) for file in files}
+    return {metric for metric, _ in judged.values()}, {
+        seed: right for seed, (_, right) in judged.items()
     }
 
 
@@ -178,6 +197,8 @@ def _growth(study: StudyRun, name: str) -> dict[str, list[tuple[int, float]]]:
     for pattern in (f"zero-shot-{name}.json", f"zero-shot-{name}-step-*.json"):
         for file in study.out.glob(f"seed-*/{pattern}"):
             kept = read_json(file)
+            if _depth(kept) < RECALL_AT:
+                continue
             recall = recall_at_k(list(kept["ranks"].values()), RECALL_AT)
             found.setdefault(str(_seed(file)), []).append((int(kept["step"]), recall))
     return {seed: sorted(points) for seed, points in sorted(found.items())}

@@ -11,6 +11,7 @@ out/
     seed-N/report-ROW.json      exact match, question by question
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,12 +31,12 @@ from realm.config import (
 )
 from realm.corpus.split import split
 from realm.corpus.store import PassageStore
-from realm.errors import ConfigError
+from realm.errors import ConfigError, CorpusError
 from realm.evaluation.questions import read_questions
 from realm.masking.examples import mask
 from realm.masking.store import ExampleStore
 from realm.records import Progress, Question
-from realm.study.measures import measure_exact_match, measure_zero_shot
+from realm.study.measures import RECALL_AT, measure_exact_match, measure_zero_shot
 from realm.study.settings import StudySettings
 from realm.study.text import choose_articles
 from realm.training.finetune import finetune
@@ -107,10 +108,11 @@ class StudyRun:
 
         Raises:
             ConfigError: no such row, or settings that do not fit the text.
-            CorpusError: text or questions cannot be read.
+            CorpusError: text or questions cannot be read, or two questions have one id.
             ArtifactError: a folder was made from something else.
         """
         self.settings.check_rows(rows)
+        check_ids(self.dev, self.inputs.dev)
         chosen = list(rows) or list(self.settings.rows)
         own = {name: self.settings.rows[name].seeds if seeds is None else seeds for name in chosen}
         for seed in sorted({number for numbers in own.values() for number in numbers}):
@@ -255,7 +257,7 @@ class StudyRun:
                 self.store,
                 self.dev,
                 self.folder(seed, file),
-                depth=max(self.settings.study.recall_at),
+                depth=max(RECALL_AT, *self.settings.study.recall_at),
                 index=self.settings.stage("index", IndexConfig),
                 device=self.settings.device,
                 progress=self.watch.progress,
@@ -286,3 +288,17 @@ class StudyRun:
             progress=self.watch.progress,
         )
         self.watch.tell(told)
+
+
+def check_ids(questions: Sequence[Question], file: Path) -> None:
+    """Refuse questions that share an id, by which a study keeps what it measures.
+
+    Raises:
+        CorpusError: two of them do.
+    """
+    counted = Counter(question.id for question in questions)
+    if shared := [name for name, count in counted.items() if count > 1]:
+        raise CorpusError(
+            f"{file}: found {counted[shared[0]]:,} questions with the id {shared[0][:80]!r}, "
+            "expected a different one for each; mend the ids or leave them out"
+        )

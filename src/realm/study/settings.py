@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 from pydantic import Field
 
@@ -21,6 +21,7 @@ from realm.config import (
     parse_override,
     read_toml,
 )
+from realm.config.base import MAX_SEED
 from realm.device import AUTO, choose_device
 from realm.errors import ConfigError
 from realm.storage import is_plain_name
@@ -53,8 +54,8 @@ class StudyConfig(Config):
     """What is masked in joint pre-training: all of X, or only the text that is not Z's own."""
     ict_text: Literal["passages", "sentences"] = "passages"
     """What the embedder's warm start reads: the passages Z, or all that X is made of."""
-    recall_at: tuple[int, ...] = (1, 5, 20)
-    """Values of k in the zero-shot answer recall@k; the table shows recall@5."""
+    recall_at: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1, 5, 20), min_length=1)
+    """Values of k in the zero-shot answer recall@k; the table shows recall@5, whatever they are."""
     bootstrap_samples: int = Field(default=2_000, ge=100)
     """Resamplings of questions and seeds behind each 95 % interval."""
 
@@ -64,7 +65,7 @@ class RowConfig(Config):
 
     label: str
     """What the table calls it."""
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, le=MAX_SEED)], ...] = Field(default=(0,), min_length=1)
     """Seeds that it is run with, unless the command names others."""
     retriever: Part = "trained"
     """trained: the embedder after joint pre-training; start: after its warm start."""
