@@ -22,6 +22,7 @@ from realm.errors import (
     CorpusError,
     NoEncoderError,
     ReadOnlyError,
+    RealmError,
     UnknownDocumentError,
 )
 from realm.records import Document
@@ -258,6 +259,20 @@ def test_a_run_answers_from_its_own_passages_which_do_not_change(model: Path, do
         ):
             with pytest.raises(ReadOnlyError, match="docs=FOLDER or library=FOLDER"):
                 change()
+
+
+def test_who_watches_a_folder_hears_what_could_not_be_done(opened: "Realm", docs: Path) -> None:
+    errors: list[RealmError] = []
+    heard = threading.Event()
+
+    def hear(error: RealmError) -> None:
+        errors.append(error)
+        heard.set()
+
+    with opened.watch(docs, every_seconds=0.01, on_error=hear):
+        docs.rename(docs.with_name("away"))
+        assert heard.wait(20.0)
+    assert "found no" in str(errors[0])
 
 
 def test_blanks_are_filled_from_documents_where_there_is_an_encoder(
