@@ -152,7 +152,9 @@ def watch(
         on_error=lambda error: display.err.print(f"not now: {error}", markup=False),
     )
     with display.progress("embedding", "passages", quiet=quiet) as advance:
-        watcher.start(progress=advance)
+        changes = watcher.start(progress=advance)
+    if not changes:  # otherwise it is shown with them
+        display.show_skipped(changes.skipped)
     try:
         watcher.wait()
     finally:

@@ -229,12 +229,22 @@ class Library:
         tally.added += [document_id for document_id in ids if document_id not in set(old)]
 
     @contextmanager
-    def _writing(self) -> Generator[Edition]:
-        """Keep other writers out; yield the library as it is."""
+    def alone(self) -> Generator[None]:
+        """Keep other writers out, of this process and of every other.
+
+        Raises:
+            LockedError: one does not come to its end.
+        """
         with (
             self._writing_thread,
             locked(self.folder / "library", wait_seconds=PATIENCE_SECONDS, make_parent=False),
         ):
+            yield
+
+    @contextmanager
+    def _writing(self) -> Generator[Edition]:
+        """Keep other writers out; yield the library as it is."""
+        with self.alone():
             edition = self._refresh()
             try:
                 yield edition
