@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -144,9 +144,12 @@ def test_an_unknown_id_is_told_and_nothing_is_removed(
 @pytest.mark.parametrize(
     ("document", "told"),
     [
-        (Document(id="", text="x"), "expected 1 to 1,000 printable characters"),
-        (Document(id="a\nb", text="x"), "expected 1 to 1,000 printable characters"),
-        (Document(id="a" * 1_001, text="x"), "expected 1 to 1,000 printable characters"),
+        (Document(id="", text="x"), "expected 1 to 1,000 characters in one line"),
+        (Document(id="a\nb", text="x"), "expected 1 to 1,000 characters in one line"),
+        (Document(id="a\u2029b", text="x"), "expected 1 to 1,000 characters in one line"),
+        (Document(id="a\x1b[2J", text="x"), "expected 1 to 1,000 characters in one line"),
+        (Document(id="\udcff", text="x"), "expected 1 to 1,000 characters in one line"),
+        (Document(id="a" * 1_001, text="x"), "expected 1 to 1,000 characters in one line"),
         (Document(id="a", text="x \ud800"), "half a surrogate pair at character 3 of its text"),
         (Document(id="a", text="x", title="\ud800"), "of its title"),
     ],
@@ -157,6 +160,22 @@ def test_what_no_library_can_hold_is_refused_and_nothing_is_added(
     with pytest.raises(CorpusError, match=told):
         library.add([Document(id="good", text="Fermat lived."), document], indexer)
     assert not library.current().held
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Note 9\u202fAM.txt",
+        "caf\u00e9\u00a0!.md",
+        "\u0646\u200c\u0647.md",
+        "\U0001f468\u200d\U0001f33e.txt",
+    ],
+)
+def test_names_that_people_give_their_files_are_ids(
+    library: Library, indexer: Indexer, name: str
+) -> None:
+    assert library.add(Document(id=name, text="Fermat lived."), indexer).added == (name,)
+    assert library.remove(name).removed == (name,)
 
 
 def test_titles_and_lines_are_those_of_the_document(library: Library, indexer: Indexer) -> None:
@@ -471,7 +490,7 @@ def test_what_a_killed_writer_left_is_swept_by_the_next(
 
 
 @contextmanager
-def no_heads_written(patch: pytest.MonkeyPatch, *, first: int = 0) -> Iterator[None]:
+def no_heads_written(patch: pytest.MonkeyPatch, *, first: int = 0) -> Generator[None]:
     """Let heads fail to be written, as on a full disk, but for the first few."""
     left = first
 

@@ -206,7 +206,7 @@ def _find(paths: list[Path], skipped: Skipped) -> "list[TextFile]":
 
 
 def _read(files: "list[TextFile]", skipped: Skipped) -> Iterator[Document]:
-    from realm.corpus.documents import read_document
+    from realm.corpus.documents import can_be_held, read_document
 
     read_any = False
     for file in files:
@@ -214,7 +214,7 @@ def _read(files: "list[TextFile]", skipped: Skipped) -> Iterator[Document]:
             document = read_document(file, skipped)
         except WithheldError:
             continue
-        if document is not None:
+        if document is not None and can_be_held(document, skipped):
             read_any = True
             yield document
     if not read_any:

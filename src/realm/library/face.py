@@ -24,6 +24,7 @@ from realm.records import (
     DocumentInfo,
     Passage,
     Progress,
+    Skipped,
 )
 
 ExplainerOver = Callable[[Answerer], Explainer]
@@ -80,6 +81,7 @@ class Realm:
         library: Library | None = None,
         answerer: Answerer | None = None,
         explainer: ExplainerOver | None = None,
+        skipped: Skipped | None = None,
         finally_do: ExitStack | None = None,
     ) -> None:
         """Put a model and passages together.
@@ -89,6 +91,7 @@ class Realm:
             library: documents that may change.
             answerer: or passages that do not: those of a run.
             explainer: what fills blanks, where there is an encoder.
+            skipped: what was left out of the files that the documents were read from.
             finally_do: closed with this.
         """
         self._tuned = tuned
@@ -96,6 +99,8 @@ class Realm:
         self._indexer = Indexer(tuned) if library is not None else None
         self._explainer_over = explainer
         self._explainer: tuple[View, Explainer] | None = None
+        self.skipped = skipped or Skipped()
+        """What was left out of `docs` when they were read, by reason."""
         self._fixed = None if answerer is None else View(answerer, None)
         self._view: View | None = self._fixed
         self._making = threading.Lock()

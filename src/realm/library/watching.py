@@ -12,12 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from realm.corpus.documents import check_document, read_document
+from realm.corpus.documents import can_be_held, read_document
 from realm.corpus.folder import TextFile, find_files
-from realm.corpus.reading import NOT_READ, TAKEN, Place
+from realm.corpus.reading import TAKEN, Place
 from realm.errors import (
     ArtifactError,
-    CorpusError,
     DamagedError,
     RealmError,
     UnreadableError,
@@ -149,7 +148,7 @@ class WatchedFolder:
             except (OSError, WithheldError):
                 continue  # also gone since it was listed
             self._read[file.name] = before
-            if document is not None and _can_be_held(document, skipped):
+            if document is not None and can_be_held(document, skipped):
                 yield document
             else:
                 unusable.add(file.name)
@@ -327,12 +326,3 @@ def _noted(note: Path) -> tuple[Path, set[str]]:
 def _look(file: TextFile) -> Look:
     found = file.path.stat()
     return found.st_ino, found.st_mtime_ns, found.st_size
-
-
-def _can_be_held(document: Document, skipped: Skipped) -> bool:
-    try:
-        check_document(document)
-    except CorpusError:
-        skipped.add(NOT_READ, str(Place(document.id, 1)))
-        return False
-    return True
