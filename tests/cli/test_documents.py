@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,39 @@ def test_add_list_ask_remove(call: Run, notes: Path, library: Path) -> None:
     empty = call("ask", QUESTION, "--library", library)
     assert "No answer in these passages." in empty.out
     assert call("docs", "list", library).out == ""
+
+
+def test_a_name_that_is_no_id_is_counted(call: Run, notes: Path, library: Path) -> None:
+    (notes / "new\nline.txt").write_text("Gauss lived in Brunswick.")
+    added = call("docs", "add", library, notes, "--json")
+    assert len(json.loads(added.out)["added"]) == 2
+    assert json.loads(added.out)["skipped"]["cannot be read"] == 1
+
+
+def test_who_serves_or_watches_files_is_told_what_was_left_out(
+    call: Run,
+    notes: Path,
+    library: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = "not a .txt, .md or .jsonl file  photo.jpg:1"
+    monkeypatch.setenv("REALM_CACHE", str(tmp_path / "cache"))
+    call("docs", "add", library, notes)
+    with monkeypatch.context() as patch:
+        patch.setattr("realm.library.watching.FolderWatcher.wait", lambda _: None)
+        assert told in call("docs", "watch", library, notes).err
+    if find_spec("mcp"):
+
+        def serve(load: Run, **_: object) -> bool:
+            load(lambda *_: None).close()
+            return True
+
+        monkeypatch.setattr("realm.adapters.mcp.serve", serve)
+        assert told in call("mcp", "--docs", notes).err
+    if find_spec("fastapi"):
+        monkeypatch.setattr("realm.serving.server.serve", lambda _, bound: bound.close())
+        assert told in call("serve", "--docs", notes, "--port", "0").err
 
 
 def test_a_library_is_made_over_for_another_model(

@@ -4,12 +4,13 @@ import gzip
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from realm.corpus import reading
-from realm.corpus.articles import read_articles
+from realm.corpus.articles import heading_of, read_articles
 from realm.errors import CorpusError
 from realm.records import Article, Skipped
 
@@ -128,6 +129,31 @@ def test_a_folder_of_texts_is_read_in_order_of_names(tmp_path: Path) -> None:
         reading.OTHER_FILE: ["d.pdf:1"],
         reading.NO_TEXT: ["e.txt:1"],
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "heading"),
+    [
+        ("# a b", "a b"),
+        ("###### a ##  ", "a"),
+        ("# a#", "a#"),
+        ("# a # b #", "a # b"),
+        ("#\ta\t#\t", "a"),
+        ("####### a\n#a\nb", ""),
+        ("# ##\n#   \n## #\n# next", "next"),  # headings without words
+        ("# #a", "#a"),
+    ],
+)
+def test_the_first_heading_with_words_is_the_title(text: str, heading: str) -> None:
+    assert heading_of(text) == heading
+
+
+@pytest.mark.parametrize("run", [" ", "\t", "#", " #", "# "])
+def test_a_long_line_that_begins_as_a_heading_does_is_read_at_once(run: str) -> None:
+    started = time.monotonic()
+    line = "# a" + run * 200_000 + "b"
+    assert heading_of(line) == line.removeprefix("# ")
+    assert time.monotonic() - started < 10  # quadratic: minutes
 
 
 def test_a_single_text_file_is_an_article(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_a_page_that_would_take_minutes_is_unreadable(markup: str) -> None:
     assert plain_text(closed * 300 + "Text.") == "Text."
 
 
-@pytest.mark.parametrize("left", [", ", "(()) ", "\n", "(;"])
+@pytest.mark.parametrize("left", [", ", "(()) ", "\n", "(;", "\u3000" * 4])
 def test_long_runs_of_leftovers_take_linear_time(left: str) -> None:
     started = time.monotonic()
     assert plain_text(left * 15_000 + "Text.") is not None

@@ -3,6 +3,7 @@
 import gc
 import json
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -18,10 +19,12 @@ from realm import mini
 from realm.asking import FolderAnswerer, placed_as_json
 from realm.errors import (
     AnsweringError,
+    ArtifactError,
     ConfigError,
     CorpusError,
     NoEncoderError,
     ReadOnlyError,
+    RealmError,
     UnknownDocumentError,
 )
 from realm.records import Document
@@ -194,6 +197,46 @@ def test_the_docs_are_read_again_where_they_changed(docs: Path, model: Path) -> 
         realm.load(model, docs=docs / "none")
 
 
+@pytest.mark.parametrize("gone", ["segments/*", "head.json", "folder-*.json", "segments"])
+def test_a_cache_that_was_cleaned_in_part_is_made_again(docs: Path, model: Path, gone: str) -> None:
+    with realm.load(model, docs=docs):
+        pass
+    (library,) = (docs.parent / "cache" / "libraries").iterdir()
+    for path in library.glob(gone):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with realm.load(model, docs=docs) as opened:
+        assert len(opened.documents()) == 8
+        assert opened.answer(QUESTION).passages
+
+
+def test_a_full_disk_costs_no_kept_library(
+    docs: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with realm.load(model, docs=docs):
+        pass
+    (docs / "new.txt").write_text("Abel lived in Oslo.")
+    (library,) = (docs.parent / "cache" / "libraries").iterdir()
+    kept = set((library / "segments").iterdir())
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(ArtifactError, match="No space left"):
+        patch.setattr("realm.library.head.write_json", full)
+        realm.load(model, docs=docs)
+    assert set((library / "segments").iterdir()) == kept
+    with realm.load(model, docs=docs) as opened:
+        assert len(opened.documents()) == 9
+
+
+def test_what_is_left_out_of_the_docs_is_told(docs: Path, model: Path) -> None:
+    (docs / "bad.txt").write_bytes(b"\xff")
+    with realm.load(model, docs=docs) as opened:
+        assert opened.skipped.examples == {"invalid UTF-8": ["bad.txt:1"]}
+    with realm.load(model) as opened:
+        assert not opened.skipped.total
+
+
 def test_a_library_keeps_what_it_was_given(
     model: Path, tmp_path: Path, documents: list[Document]
 ) -> None:
@@ -258,6 +301,20 @@ def test_a_run_answers_from_its_own_passages_which_do_not_change(model: Path, do
         ):
             with pytest.raises(ReadOnlyError, match="docs=FOLDER or library=FOLDER"):
                 change()
+
+
+def test_who_watches_a_folder_hears_what_could_not_be_done(opened: "Realm", docs: Path) -> None:
+    errors: list[RealmError] = []
+    heard = threading.Event()
+
+    def hear(error: RealmError) -> None:
+        errors.append(error)
+        heard.set()
+
+    with opened.watch(docs, every_seconds=0.01, on_error=hear):
+        docs.rename(docs.with_name("away"))
+        assert heard.wait(20.0)
+    assert "found no" in str(errors[0])
 
 
 def test_blanks_are_filled_from_documents_where_there_is_an_encoder(

@@ -1,12 +1,15 @@
 """A library shows every change at once, keeps it, and does not remember how it came about."""
 
+import gc
 import json
 import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,11 +25,12 @@ import realm
 from realm.answering import Answerer
 from realm.errors import ArtifactError, ConfigError, CorpusError, UnknownDocumentError
 from realm.fine_tuned import FineTuned
-from realm.library import adding
+from realm.library import adding, compaction
 from realm.library.edition import Edition
-from realm.library.head import HEAD, read_head
+from realm.library.head import HEAD, Head, read_head, write_head
 from realm.library.indexing import Indexer
 from realm.library.library import SEGMENTS, Library
+from realm.library.segment import Segment
 from realm.records import Changes, Document
 from realm.retrieval.bm25 import Bm25Retriever
 from realm.storage import read_json, write_json
@@ -140,9 +144,12 @@ def test_an_unknown_id_is_told_and_nothing_is_removed(
 @pytest.mark.parametrize(
     ("document", "told"),
     [
-        (Document(id="", text="x"), "expected 1 to 1,000 printable characters"),
-        (Document(id="a\nb", text="x"), "expected 1 to 1,000 printable characters"),
-        (Document(id="a" * 1_001, text="x"), "expected 1 to 1,000 printable characters"),
+        (Document(id="", text="x"), "expected 1 to 1,000 characters in one line"),
+        (Document(id="a\nb", text="x"), "expected 1 to 1,000 characters in one line"),
+        (Document(id="a\u2029b", text="x"), "expected 1 to 1,000 characters in one line"),
+        (Document(id="a\x1b[2J", text="x"), "expected 1 to 1,000 characters in one line"),
+        (Document(id="\udcff", text="x"), "expected 1 to 1,000 characters in one line"),
+        (Document(id="a" * 1_001, text="x"), "expected 1 to 1,000 characters in one line"),
         (Document(id="a", text="x \ud800"), "half a surrogate pair at character 3 of its text"),
         (Document(id="a", text="x", title="\ud800"), "of its title"),
     ],
@@ -153,6 +160,22 @@ def test_what_no_library_can_hold_is_refused_and_nothing_is_added(
     with pytest.raises(CorpusError, match=told):
         library.add([Document(id="good", text="Fermat lived."), document], indexer)
     assert not library.current().held
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Note 9\u202fAM.txt",
+        "caf\u00e9\u00a0!.md",
+        "\u0646\u200c\u0647.md",
+        "\U0001f468\u200d\U0001f33e.txt",
+    ],
+)
+def test_names_that_people_give_their_files_are_ids(
+    library: Library, indexer: Indexer, name: str
+) -> None:
+    assert library.add(Document(id=name, text="Fermat lived."), indexer).added == (name,)
+    assert library.remove(name).removed == (name,)
 
 
 def test_titles_and_lines_are_those_of_the_document(library: Library, indexer: Indexer) -> None:
@@ -464,6 +487,89 @@ def test_what_a_killed_writer_left_is_swept_by_the_next(
     library.add(documents[1], indexer)
     assert folders(library) == {s.name for s in read_head(library.folder).segments}
     assert list(library.current().held) == ["p0", "p1"]
+
+
+@contextmanager
+def no_heads_written(patch: pytest.MonkeyPatch, *, first: int = 0) -> Generator[None]:
+    """Let heads fail to be written, as on a full disk, but for the first few."""
+    left = first
+
+    def write(folder: Path, head: Head) -> None:
+        nonlocal left
+        if not left:
+            raise ArtifactError("No space left on device")
+        left -= 1
+        write_head(folder, head)
+
+    with patch.context() as context:
+        context.setattr("realm.library.library.write_head", write)
+        yield
+
+
+def test_what_could_not_be_published_is_never_taken_for_what_another_process_has(
+    library: Library,
+    indexer: Indexer,
+    documents: list[Document],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    other = Library(library.folder)
+    with no_heads_written(monkeypatch), pytest.raises(ArtifactError, match="No space left"):
+        library.add(documents[0], indexer)
+    assert folders(library) == set()  # or a full disk would be filled by each try
+    other.add(documents[1], indexer)
+    assert list(library.current().held) == ["p1"]
+    assert library.current().document("p1").text == documents[1].text
+    monkeypatch.setattr(compaction, "FACTOR", 2)
+    with no_heads_written(monkeypatch, first=1):
+        library.add(documents[2], indexer)  # its joining fails
+    assert list(library.current().held) == ["p1", "p2"]
+    other.add(documents[3], indexer)
+    assert list(library.current().held) == ["p1", "p2", "p3"]
+    assert folders(library) == {s.name for s in read_head(library.folder).segments}
+
+
+def test_a_head_that_is_written_and_not_synced_keeps_its_segments(
+    library: Library,
+    indexer: Indexer,
+    documents: list[Document],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    library.add(documents[0], indexer)
+
+    def write(folder: Path, head: Head) -> None:
+        write_head(folder, head)
+        raise ArtifactError("Input/output error")
+
+    with monkeypatch.context() as patch, pytest.raises(ArtifactError, match="Input/output"):
+        patch.setattr("realm.library.library.write_head", write)
+        library.add(documents[1], indexer)
+    assert list(library.current().held) == ["p0", "p1"]
+    assert list(Library(library.folder).current().held) == ["p0", "p1"]
+
+
+def test_a_library_made_anew_in_the_same_place_is_seen(
+    library: Library, indexer: Indexer, documents: list[Document]
+) -> None:
+    library.add(documents[0], indexer)
+    shutil.rmtree(library.folder)
+    anew = Library.create(library.folder, indexer)
+    anew.add(documents[1], indexer)
+    assert anew.current().head.version == 1
+    assert list(library.current().held) == ["p1"]
+    assert library.current().document("p1").text == documents[1].text
+
+
+def test_who_only_reads_holds_no_segment_that_is_gone(
+    library: Library, indexer: Indexer, documents: list[Document]
+) -> None:
+    reader = Library(library.folder)
+    gone: list[weakref.ref[Segment]] = []
+    for document in documents:
+        library.add(replace(document, id="p0"), indexer)
+        gone += [weakref.ref(segment) for segment in reader.current().segments]
+    gc.collect()
+    assert [one() for one in gone[:-1]] == [None] * 7
+    assert reader.current().held.keys() == {"p0"}
 
 
 def test_heads_that_look_the_same_within_one_tick_are_told_apart(

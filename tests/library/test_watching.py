@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from realm.library.indexing import Indexer
 from realm.library.library import Library
 from realm.library.watching import FolderWatcher, WatchedFolder
 from realm.records import Changes, Document
+from realm.storage import is_locked
 
 
 @pytest.fixture
@@ -189,6 +191,134 @@ def test_what_could_not_be_done_is_done_later(
             watcher.look()
     settle(watcher)
     assert held(library)["a.md"] == "Fermat lived in Paris."
+
+
+def test_a_removal_that_could_not_be_done_is_done_later(
+    watcher: FolderWatcher, library: Library, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "a.md").unlink()
+    (folder / "deep" / "b.txt").write_bytes(b"a\0b")  # no text any more
+
+    def full(*_: object) -> Changes:
+        raise ArtifactError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(library, "remove", full)
+        for look in range(4):
+            with pytest.raises(ArtifactError) if look else nullcontext():
+                watcher.look()
+    assert list(held(library)) == ["a.md", "deep/b.txt"]
+    assert [c.removed for c in settle(watcher)] == [("a.md", "deep/b.txt")]
+    assert watcher.look() is None
+
+
+STATES: dict[str, tuple[str, ...]] = {"": ("a.md", "deep/b.txt"), "deep/b.txt": ("deep/b.txt",)}
+
+
+@pytest.mark.parametrize("place", STATES)
+def test_what_the_system_does_not_show_takes_nothing_along(
+    place: str,
+    watcher: FolderWatcher,
+    library: Library,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A disk in the network that is away, or a folder that may be listed and not entered."""
+    (folder / "a.md").unlink()
+    look = os.stat
+
+    def away(path: Path, **how: bool) -> os.stat_result:
+        if str(path) == str(folder / place):
+            raise OSError(errno.ENOTCONN, "Transport endpoint is not connected", str(path))
+        return look(path, **how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", away)
+        patch.setattr(Path, "stat", lambda path, **how: away(path, **how))
+        for _ in range(4):
+            with nullcontext() if place else pytest.raises(WithheldError, match="not connected"):
+                watcher.look()
+        assert tuple(held(library)) == STATES[place]
+    settle(watcher)
+    assert list(held(library)) == ["deep/b.txt"]
+    assert watcher.look() is None
+
+
+def test_a_watcher_outlives_what_the_system_says(
+    library: Library, indexer: Indexer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors: list[RealmError] = []
+    with FolderWatcher(
+        library, indexer, folder, every_seconds=0.01, on_error=errors.append
+    ) as watcher:
+
+        def fail(*_: object, **__: object) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(watching, "find_files", fail)
+            wait_for(lambda: bool(errors))
+        assert str(errors[0]).startswith(f"cannot read {folder}: Input/output error; mend")
+        wait_for(lambda: watcher.error is None)
+        (folder / "c.txt").write_text("Gauss lived.")
+        wait_for(lambda: "c.txt" in held(library))
+
+
+def test_a_name_of_two_folders_stays_with_the_first_until_its_file_is_gone(
+    watcher: FolderWatcher, library: Library, indexer: Indexer, folder: Path, tmp_path: Path
+) -> None:
+    second = tmp_path / "second"
+    second.mkdir()
+    (second / "a.md").write_text("Gauss lived in Brunswick.")
+    (second / "own.txt").write_text("Abel lived in Oslo.")
+    other = FolderWatcher(library, indexer, second)
+    changes = other.folder.sync()
+    assert changes.added == ("own.txt",)
+    assert changes.skipped.examples == {"name of a file in another watched folder": ["a.md:1"]}
+    assert held(library)["a.md"] == "# Town\n\nFermat lived in Toulouse."
+    folder.rename(tmp_path / "away")  # the library keeps what it has of it
+    assert not settle(other)
+    (tmp_path / "away").rename(folder)
+    (second / "a.md").unlink()
+    settle(other)
+    assert "a.md" in held(library)
+    (second / "a.md").write_text("Gauss lived in Brunswick.")
+    settle(other)
+    (folder / "a.md").unlink()
+    settle(watcher)
+    settle(other)
+    assert held(library)["a.md"] == "Gauss lived in Brunswick."
+    assert not settle(watcher)
+    (folder / "a.md").write_text("# Town\n\nFermat lived in Toulouse.")
+    settle(watcher)
+    assert held(library)["a.md"] == "Gauss lived in Brunswick."
+
+
+def test_two_programs_that_start_on_one_folder_note_what_both_have_read(
+    library: Library, indexer: Indexer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = WatchedFolder(library, indexer, folder)
+    other = WatchedFolder(Library(library.folder), indexer, folder)
+    write, find = watching.write_json, watching.find_files
+
+    def write_alone(path: Path, told: dict[str, object]) -> None:
+        assert is_locked(library.folder / "library")
+        write(path, told)
+
+    def find_meanwhile(*told: Any, **more: Any) -> list[watching.TextFile]:
+        found = find(*told, **more)
+        monkeypatch.setattr(watching, "find_files", find)
+        (folder / "c.txt").write_text("Gauss lived.")
+        other.sync()
+        return found
+
+    monkeypatch.setattr(watching, "write_json", write_alone)
+    monkeypatch.setattr(watching, "find_files", find_meanwhile)
+    one.sync()
+    assert list(held(library)) == ["a.md", "c.txt", "deep/b.txt"]
+    (folder / "c.txt").unlink()
+    one.sync()
+    assert list(held(library)) == ["a.md", "deep/b.txt"]
 
 
 def test_a_folder_that_is_away_takes_nothing_along(

@@ -152,7 +152,9 @@ def watch(
         on_error=lambda error: display.err.print(f"not now: {error}", markup=False),
     )
     with display.progress("embedding", "passages", quiet=quiet) as advance:
-        watcher.start(progress=advance)
+        changes = watcher.start(progress=advance)
+    if not changes:  # otherwise it is shown with them
+        display.show_skipped(changes.skipped)
     try:
         watcher.wait()
     finally:
@@ -204,7 +206,7 @@ def _find(paths: list[Path], skipped: Skipped) -> "list[TextFile]":
 
 
 def _read(files: "list[TextFile]", skipped: Skipped) -> Iterator[Document]:
-    from realm.corpus.documents import read_document
+    from realm.corpus.documents import can_be_held, read_document
 
     read_any = False
     for file in files:
@@ -212,7 +214,7 @@ def _read(files: "list[TextFile]", skipped: Skipped) -> Iterator[Document]:
             document = read_document(file, skipped)
         except WithheldError:
             continue
-        if document is not None:
+        if document is not None and can_be_held(document, skipped):
             read_any = True
             yield document
     if not read_any:

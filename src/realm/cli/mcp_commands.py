@@ -1,14 +1,17 @@
 """realm mcp."""
 
 import os
-from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from realm.cli import options
 from realm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from realm.library.face import Realm
+    from realm.records import Progress
 
 PANEL = "Answers"
 
@@ -54,9 +57,16 @@ def mcp(
             '`pip install "realm-lm[mcp]"`'
         ) from None
     from realm import load
+    from realm.cli import display
 
-    opened = partial(load, model or "realm-mini", docs=docs, library=library, device=device)
-    if not serve(lambda progress: opened(progress=progress), can_change=not read_only):
+    def opened(progress: "Progress") -> "Realm":
+        found = load(
+            model or "realm-mini", docs=docs, library=library, device=device, progress=progress
+        )
+        display.show_skipped(found.skipped)
+        return found
+
+    if not serve(opened, can_change=not read_only):
         os._exit(0)  # a thread amid torch cannot be asked to end; what it embedded is kept
 
 

@@ -233,7 +233,7 @@ def _open(
     from realm.cli import display
 
     with display.progress("embedding", "passages") as advance:
-        return realm.load(
+        opened = realm.load(
             model or "realm-mini",
             docs=docs,
             library=library,
@@ -242,3 +242,5 @@ def _open(
             device=device,
             progress=advance,
         )
+    display.show_skipped(opened.skipped)
+    return opened

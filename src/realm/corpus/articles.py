@@ -43,7 +43,9 @@ TEXT_FILES = {".txt", ".md"}
 DUMP = re.compile(r"\.xml(-p[^.]*)?(\.(bz2|gz|zst))?$")
 """Dumps of many parts are named pages-articles1.xml-p1p41242.bz2."""
 JSONL = re.compile(r"\.jsonl(\.(bz2|gz|zst))?$")
-HEADING = re.compile(r"^#{1,6}[ \t]+(.+?)(?:[ \t]+#+)?[ \t]*$")
+HEADING = re.compile(r"#{1,6}[ \t]+([^ \t].*)")
+"""Behind the heading may stand # again, see `_heading_in`; a pattern for both takes minutes for a
+line of many spaces."""
 
 
 def read_articles(
@@ -242,9 +244,20 @@ def heading_of(text: str) -> str:
     for line in text.splitlines():
         if line.lstrip().startswith(("```", "~~~")):
             is_code = not is_code
-        elif not is_code and (found := HEADING.match(line)):
-            return found[1]
+        elif not is_code and (heading := _heading_in(line)):
+            return heading
     return ""
+
+
+def _heading_in(line: str) -> str:
+    """Return the heading that a line of markdown is, without # at its end; '' for none."""
+    found = HEADING.match(line)
+    if not found:
+        return ""
+    text = found[1].rstrip()
+    before = text.rstrip("#")
+    is_closed = not before or before[-1] in " \t"
+    return (before if is_closed else text).strip()
 
 
 def _files(folder: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """A document that somebody added -> the articles in it, each with its line."""
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import cast
@@ -22,6 +23,9 @@ from realm.errors import CorpusError, WithheldError
 from realm.records import Article, Document, DocumentFormat, Skipped
 
 MAX_ID_CHARACTERS = 1_000
+NOT_IN_IDS = {"Cc", "Cs", "Zl", "Zp"}
+"""Unicode categories: controls, half surrogate pairs, ends of lines and paragraphs. Names of files
+hold other characters that print nothing: joiners in Persian and in emoji, narrow spaces."""
 FORMATS: tuple[DocumentFormat, ...] = ("text", "markdown", "jsonl")
 
 
@@ -31,10 +35,12 @@ def check_document(document: Document) -> None:
     Raises:
         CorpusError: its id, format or text cannot be used.
     """
-    if not 0 < len(document.id) <= MAX_ID_CHARACTERS or not document.id.isprintable():
+    if not 0 < len(document.id) <= MAX_ID_CHARACTERS or (
+        NOT_IN_IDS & set(map(unicodedata.category, document.id))
+    ):
         raise CorpusError(
             f"found the document id {document.id[:80]!r} ({len(document.id):,} characters), "
-            f"expected 1 to {MAX_ID_CHARACTERS:,} printable characters, such as notes/april.md"
+            f"expected 1 to {MAX_ID_CHARACTERS:,} characters in one line, such as notes/april.md"
         )
     if document.format not in FORMATS:
         raise CorpusError(
@@ -53,6 +59,16 @@ def check_document(document: Document) -> None:
                 f"{document.id}: found half a surrogate pair at character {error.start + 1} of "
                 f"its {told}, expected Unicode characters; decode it again"
             ) from None
+
+
+def can_be_held(document: Document, skipped: Skipped) -> bool:
+    """Return whether `check_document` lets a file's document pass; count one that it refuses."""
+    try:
+        check_document(document)
+    except CorpusError:
+        skipped.add(NOT_READ, str(Place(document.id, 1)))
+        return False
+    return True
 
 
 def title_of(document: Document) -> str:

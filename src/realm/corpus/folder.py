@@ -5,8 +5,10 @@ it is counted by reason. An article's id is the file's path in the folder, for a
 lines with its own id (or its line) behind it; a text file's characters are the article's.
 """
 
+import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +45,8 @@ READ = (
     "in UTF-8, in a folder at any depth, or one such file"
 )
 HASHED_BYTES = 1 << 20
+NOTHING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+"""What the system says of a path that leads to nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,13 +85,18 @@ def find_files(
     Args:
         docs: a folder, or one file.
         skipped: see `list_files`.
-        not_listed: gets the names of folders in it that cannot be opened, with slashes.
+        not_listed: gets the names of folders in it that cannot be opened, and of what the system
+            does not tell what it is, with slashes.
 
     Raises:
         CorpusError: there is nothing at `docs`, or one file that is not read.
-        WithheldError: it is a folder that cannot be listed.
+        WithheldError: it is a folder that cannot be listed, or the system does not tell what it is.
     """
-    if docs.is_file():
+    try:
+        mode = _mode(docs)
+    except OSError as error:
+        raise WithheldError(str(unreadable(docs, error))) from None
+    if stat.S_ISREG(mode):
         check_name(docs)
         if not _is_read(docs.name):
             raise CorpusError(
@@ -95,40 +104,76 @@ def find_files(
                 "and Wikipedia dumps; pass what it makes as --passages"
             )
         return [TextFile(name=docs.name, path=docs)]
-    if not docs.is_dir():
+    if not stat.S_ISDIR(mode):
         raise CorpusError(f"found no {docs}; expected {READ}")
     found: list[TextFile] = []
-    for folder, inner, names in os.walk(docs, onerror=_Unlisted(docs, skipped, not_listed)):
+    withheld = _Withheld(docs, skipped, not_listed)
+    for folder, inner, names in os.walk(docs, onerror=withheld.folder):
         inner[:] = sorted(name for name in inner if not name.startswith("."))
         for file in (Path(folder, name) for name in names if not name.startswith(".")):
             name = file.relative_to(docs).as_posix()
-            if (written := written_name(name)) != name:
-                skipped.add(BAD_NAME, str(Place(written, 1)))
-            elif leads_out(file, docs):
-                skipped.add(OUTSIDE, str(Place(name, 1)))
-            elif _is_read(name) and file.is_file():
-                found.append(TextFile(name=name, path=file))
+            try:
+                reason = _left_out_for(file, name, docs)
+            except OSError:
+                withheld.add(name)
+                continue
+            if reason:
+                skipped.add(reason, str(Place(written_name(name), 1)))
             else:
-                skipped.add(OTHER_IN_FOLDER, str(Place(name, 1)))
+                found.append(TextFile(name=name, path=file))
     return sorted(found, key=lambda file: file.name)
 
 
+def _left_out_for(file: Path, name: str, docs: Path) -> str:
+    """Return the reason why a file of a folder is not read, '' for one that is.
+
+    Raises:
+        OSError: the system does not tell what it is.
+    """
+    if written_name(name) != name:
+        return BAD_NAME
+    if leads_out(file, docs):
+        return OUTSIDE
+    return "" if stat.S_ISREG(_mode(file)) and _is_read(name) else OTHER_IN_FOLDER
+
+
+def _mode(path: Path) -> int:
+    """Return type and permissions of what is at a path, 0 for nothing.
+
+    Path.is_file does not tell nothing from what cannot be seen now, as on a network disk.
+
+    Raises:
+        OSError: the system does not tell.
+    """
+    try:
+        return path.stat().st_mode
+    except ValueError:  # no path: it holds a zero byte
+        return 0
+    except OSError as error:
+        if error.errno in NOTHING:
+            return 0
+        raise
+
+
 @dataclass(frozen=True, slots=True)
-class _Unlisted:
-    """What is done with a folder that cannot be listed."""
+class _Withheld:
+    """What is done with what the system does not show."""
 
     docs: Path
     skipped: Skipped
     names: list[str] | None
 
-    def __call__(self, error: OSError) -> None:
-        """Count it, or raise where it is the whole."""
+    def folder(self, error: OSError) -> None:
+        """Count a folder that cannot be listed, or raise where it is the whole."""
         if isinstance(error, FileNotFoundError):
             return  # gone since it was listed
         path = Path(str(error.filename))
         if path == self.docs:
             raise WithheldError(str(unreadable(path, error)))
-        name = path.relative_to(self.docs).as_posix()
+        self.add(path.relative_to(self.docs).as_posix())
+
+    def add(self, name: str) -> None:
+        """Count something in it, by its name."""
         self.skipped.add(NOT_READ, str(Place(written_name(name), 1)))
         if self.names is not None:
             self.names.append(name)

@@ -60,7 +60,7 @@ LANGUAGE_LINK = re.compile(r"(?:[a-z]{2,3}|simple|zh-[a-z-]+|be-[a-z-]+|roa-rup|
 MAGIC_WORD = re.compile(r"__[A-Z]+__")
 EMPTY_BRACKETS = re.compile(r"[(\[（][\s,;:.–—/-]*[)\]）]")  # noqa: RUF001 (CJK brackets)
 OPENING_LEFTOVER = re.compile(r"([(（])(?:\s*[,;:]){1,20}\s*")  # noqa: RUF001
-CLOSING_LEFTOVER = re.compile(r"(?:\s*[,;:]){1,20}\s*([)）])")  # noqa: RUF001
+CLOSING_LEFTOVER = re.compile(r"(?<!\s)(?:\s*[,;:]){1,20}\s*([)）])")  # noqa: RUF001
 BROKEN_MARKUP = re.compile(r"\[\[|\]\]|\{\{|\}\}|\{\||\|\}|'{2,}|</?[a-zA-Z][^<>\n]{0,200}>")
 UNCLOSED = re.compile(
     r"^[ \t]*(?:\||\{\||![^\n]*(?:\||!!)).*$"

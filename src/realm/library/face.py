@@ -16,7 +16,7 @@ from realm.library.edition import Edition
 from realm.library.indexing import Indexer
 from realm.library.library import Library
 from realm.library.results import Answered, PlacedAnswer, PlaceInDocument, SearchResult, found
-from realm.library.watching import FolderWatcher, OnChange
+from realm.library.watching import FolderWatcher, OnChange, OnError
 from realm.records import (
     AnsweredQuestion,
     Changes,
@@ -24,6 +24,7 @@ from realm.records import (
     DocumentInfo,
     Passage,
     Progress,
+    Skipped,
 )
 
 ExplainerOver = Callable[[Answerer], Explainer]
@@ -80,6 +81,7 @@ class Realm:
         library: Library | None = None,
         answerer: Answerer | None = None,
         explainer: ExplainerOver | None = None,
+        skipped: Skipped | None = None,
         finally_do: ExitStack | None = None,
     ) -> None:
         """Put a model and passages together.
@@ -89,6 +91,7 @@ class Realm:
             library: documents that may change.
             answerer: or passages that do not: those of a run.
             explainer: what fills blanks, where there is an encoder.
+            skipped: what was left out of the files that the documents were read from.
             finally_do: closed with this.
         """
         self._tuned = tuned
@@ -96,6 +99,8 @@ class Realm:
         self._indexer = Indexer(tuned) if library is not None else None
         self._explainer_over = explainer
         self._explainer: tuple[View, Explainer] | None = None
+        self.skipped = skipped or Skipped()
+        """What was left out of `docs` when they were read, by reason."""
         self._fixed = None if answerer is None else View(answerer, None)
         self._view: View | None = self._fixed
         self._making = threading.Lock()
@@ -325,7 +330,12 @@ class Realm:
         return self._writable()[0].current().document(id)
 
     def watch(
-        self, folder: str | Path, *, every_seconds: float = 1.0, on_change: OnChange | None = None
+        self,
+        folder: str | Path,
+        *,
+        every_seconds: float = 1.0,
+        on_change: OnChange | None = None,
+        on_error: OnError | None = None,
     ) -> FolderWatcher:
         """Keep the documents as the files of a folder are, until the watcher or this is closed.
 
@@ -335,6 +345,8 @@ class Realm:
             folder: with .txt, .md and .jsonl files at any depth.
             every_seconds: how often to look.
             on_change: called with each change, in the watcher's thread.
+            on_error: called there with what could not be done, once in a row of the same; it is
+                tried again at every look.
 
         Raises:
             CorpusError: there is no such folder.
@@ -342,7 +354,12 @@ class Realm:
         """
         library, indexer = self._writable()
         watcher = FolderWatcher(
-            library, indexer, Path(folder), every_seconds=every_seconds, on_change=on_change
+            library,
+            indexer,
+            Path(folder),
+            every_seconds=every_seconds,
+            on_change=on_change,
+            on_error=on_error,
         )
         self._closing.callback(watcher.close)
         watcher.start()

@@ -11,6 +11,7 @@ add up, so that there are never many.
 """
 
 import os
+import secrets
 import shutil
 import threading
 import time
@@ -32,6 +33,8 @@ from realm.records import Changes, Document, Progress
 from realm.storage import locked, sync
 
 SEGMENTS = "segments"
+RANDOM_DIGITS = 9
+"""Of a segment's name, behind its version."""
 PATIENCE_SECONDS = 600.0
 """How long to wait for another writer; its lock ends with it."""
 SETTLED_NANOSECONDS = 100_000_000
@@ -226,24 +229,40 @@ class Library:
         tally.added += [document_id for document_id in ids if document_id not in set(old)]
 
     @contextmanager
-    def _writing(self) -> Generator[Edition]:
-        """Keep other writers out; yield the library as it is."""
+    def alone(self) -> Generator[None]:
+        """Keep other writers out, of this process and of every other.
+
+        Raises:
+            LockedError: one does not come to its end.
+        """
         with (
             self._writing_thread,
             locked(self.folder / "library", wait_seconds=PATIENCE_SECONDS, make_parent=False),
         ):
-            yield self._refresh()
-            with suppress(ArtifactError, OSError):  # the change itself is done
-                self._join_small()
-                self._sweep()
+            yield
+
+    @contextmanager
+    def _writing(self) -> Generator[Edition]:
+        """Keep other writers out; yield the library as it is."""
+        with self.alone():
+            edition = self._refresh()
+            try:
+                yield edition
+                with suppress(ArtifactError, OSError):  # the change itself is done
+                    self._join_small()
+            finally:
+                with suppress(ArtifactError, OSError):
+                    self._sweep()
 
     def _write(self, version: int, content: SegmentContent) -> Segment:
-        """Write a segment that no head names yet."""
-        folder = self.folder / SEGMENTS / f"segment-{version:08d}"
-        if folder.exists():
-            shutil.rmtree(folder)  # a killed writer did not come to name it
-        segment = write_segment(folder, content)
-        self._opened[segment.name] = segment
+        """Write a segment that no head names yet, under a name that nobody uses again.
+
+        Who knows a segment by its name has what is in it, also where the head that was to name it
+        could not be written, or the library was made anew in the same place.
+        """
+        name = f"segment-{version:08d}{secrets.randbelow(10**RANDOM_DIGITS):0{RANDOM_DIGITS}d}"
+        segment = write_segment(self.folder / SEGMENTS / name, content)
+        self._opened[name] = segment
         return segment
 
     def _publish(self, head: Head) -> None:
@@ -262,10 +281,13 @@ class Library:
             self._publish(edition.head.changed([*kept, SegmentState(name=name)]))
 
     def _sweep(self) -> None:
-        """Remove what no head names: replaced segments, and what a killed writer left."""
-        named = {state.name for state in self._edition.head.segments}
-        for name in [name for name in self._opened if name not in named]:
-            del self._opened[name]
+        """Remove what no head names: replaced segments, and what a writer left that failed.
+
+        Where a head could not be synced, the one before it may be back after a power cut.
+        """
+        heads = self._edition.head, read_head(self.folder)
+        named = {state.name for head in heads for state in head.segments}
+        self._opened = {segment.name: segment for segment in self._edition.segments}
         for entry in (self.folder / SEGMENTS).iterdir():
             if entry.is_file():
                 entry.unlink()
@@ -281,6 +303,7 @@ class Library:
                 if not left or read_head(self.folder).version == head.version:
                     raise
                 continue  # a writer has just replaced it
+            self._opened = {segment.name: segment for segment in segments}
             return Edition(self.folder, head, segments)
         raise AssertionError  # the last turn returns or raises
 

@@ -15,7 +15,7 @@ from realm.checkpoint.parts import Model
 from realm.checkpoint.sources import SOURCES
 from realm.corpus.folder import list_files
 from realm.device import AUTO, choose_device
-from realm.errors import ConfigError, DamagedError
+from realm.errors import ArtifactError, ConfigError, DamagedError, LockedError, UnreadableError
 from realm.explaining import Explainer
 from realm.fine_tuned import FineTuned
 from realm.library.face import ExplainerOver, Realm
@@ -84,10 +84,13 @@ def load(
     closing = ExitStack()
     try:
         if docs:
-            opened = _read_folder(Path(docs), indexer, progress)
+            opened, skipped = _read_folder(Path(docs), indexer, progress)
         else:
+            skipped = None
             opened = Library.create(_folder_of(library, closing), indexer)
-        realm = Realm(tuned, library=opened, explainer=explainer, finally_do=closing)
+        realm = Realm(
+            tuned, library=opened, explainer=explainer, skipped=skipped, finally_do=closing
+        )
     except BaseException:
         closing.close()
         raise
@@ -112,18 +115,34 @@ def kept_library(docs: Path, indexer: Indexer) -> Path:
     return cache_folder() / "libraries" / f"{name or 'root'}-{key}"
 
 
-def _read_folder(docs: Path, indexer: Indexer, progress: Progress | None) -> Library:
-    """Return the library of a folder's files, brought up to date."""
+def _read_folder(
+    docs: Path, indexer: Indexer, progress: Progress | None
+) -> tuple[Library, Skipped]:
+    """Return the library of a folder's files, brought up to date, and what was left out of them."""
     list_files(docs, Skipped())
     folder = kept_library(docs, indexer)
+    library = _kept(folder, indexer)
     try:
-        library = Library.create(folder, indexer)
-        WatchedFolder(library, indexer, docs).sync(progress=progress)
+        changes = WatchedFolder(library, indexer, docs).sync(progress=progress)
     except DamagedError:  # it can be made again
         shutil.rmtree(folder, ignore_errors=True)
         library = Library.create(folder, indexer)
-        WatchedFolder(library, indexer, docs).sync(progress=progress)
-    return library
+        changes = WatchedFolder(library, indexer, docs).sync(progress=progress)
+    return library, changes.skipped
+
+
+def _kept(folder: Path, indexer: Indexer) -> Library:
+    """Return the library of a folder in the cache, made again where a part of it is gone.
+
+    Where it has its head, nothing is written here: no full disk takes a kept library for damaged.
+    """
+    try:
+        return Library.create(folder, indexer)
+    except (LockedError, UnreadableError):
+        raise
+    except ArtifactError:
+        shutil.rmtree(folder, ignore_errors=True)
+        return Library.create(folder, indexer)
 
 
 def _explainer(tuned: FineTuned, encoder: str | Path | None, device: str) -> ExplainerOver | None:

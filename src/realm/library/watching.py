@@ -2,21 +2,21 @@
 
 Beside a library's head, `folder-<16 hex digits>.json` notes which documents came from a folder:
 those go when their files go, others stay. It is written before the library changes, so that no
-document is ever left behind.
+document is ever left behind. A name belongs to the folder that noted it first.
 """
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Set
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from realm.corpus.documents import check_document, read_document
+from realm.corpus.documents import can_be_held, read_document
 from realm.corpus.folder import TextFile, find_files
-from realm.corpus.reading import NOT_READ, Place
+from realm.corpus.reading import TAKEN, Place
 from realm.errors import (
     ArtifactError,
-    CorpusError,
     DamagedError,
     RealmError,
     UnreadableError,
@@ -25,7 +25,7 @@ from realm.errors import (
 from realm.library.indexing import Indexer
 from realm.library.library import Library
 from realm.records import Changes, Document, Progress, Skipped
-from realm.storage import fingerprint_of, read_json, write_json
+from realm.storage import fingerprint_of, read_json, unreadable, write_json
 
 Look = tuple[int, int, int]
 """Of a file: number, time of its last change in nanoseconds, bytes."""
@@ -40,10 +40,12 @@ class WatchedFolder:
         self.library = library
         self.indexer = indexer
         self.folder = folder
-        key = fingerprint_of(str(folder.resolve()))[:16]
-        self._note = library.folder / f"folder-{key}.json"
+        self._resolved = folder.resolve()
+        self._note = library.folder / f"folder-{fingerprint_of(str(self._resolved))[:16]}.json"
         self._read: dict[str, Look] = {}
         """How each file looked when it was last read."""
+        self._is_behind = False
+        """The last `sync` did not come to its end."""
 
     def sync(
         self,
@@ -64,29 +66,32 @@ class WatchedFolder:
             WithheldError: it cannot be listed.
             ArtifactError: the library cannot be written.
         """
+        self._is_behind = True
         skipped = Skipped()
         not_listed: list[str] = []
-        files = find_files(self.folder, skipped, not_listed=not_listed)
+        ours = _noted(self._note)[1]
+        found = find_files(self.folder, skipped, not_listed=not_listed)
+        taken = self._claim({file.name for file in found}, ours)
+        for name in sorted(taken):
+            skipped.add(TAKEN, str(Place(name, 1)))
+        files = [file for file in found if file.name not in taken]
         names = {file.name for file in files} | keep
-        ours = self._ours()
         hidden = tuple(f"{name}/" for name in not_listed)
-        names |= {name for name in ours | self._read.keys() if name.startswith(hidden)}
+        names |= {name for name in ours | self._read.keys() if f"{name}/".startswith(hidden)}
         for name in self._read.keys() - names:
             del self._read[name]
-        if not names <= ours:
-            self._remember(ours | names)
         unusable: set[str] = set()
         documents = self._documents(files, only, skipped, unusable)
         try:
             changes = self.library.add(documents, self.indexer, progress=progress)
+            held = self.library.current().held
+            gone = ours - names - self._claimed(ours - names)
+            removed = self._remove(sorted(name for name in gone | unusable if name in held))
         except BaseException:
             self._read.clear()  # what was read may not have come into the library
             raise
-        held = self.library.current().held
-        gone = sorted(name for name in (ours - names) | unusable if name in held)
-        removed = self.library.remove(gone).removed if gone else ()
-        if ours - names:
-            self._remember(names)
+        self._forget(ours - names)
+        self._is_behind = False
         skipped.join(changes.skipped)
         return Changes(
             added=changes.added,
@@ -116,7 +121,7 @@ class WatchedFolder:
 
     def is_as_read(self, looks: dict[str, Look]) -> bool:
         """Return whether nothing has changed since `sync`."""
-        return looks == self._read
+        return not self._is_behind and looks == self._read
 
     def _documents(
         self,
@@ -143,21 +148,45 @@ class WatchedFolder:
             except (OSError, WithheldError):
                 continue  # also gone since it was listed
             self._read[file.name] = before
-            if document is not None and _can_be_held(document, skipped):
+            if document is not None and can_be_held(document, skipped):
                 yield document
             else:
                 unusable.add(file.name)
 
-    def _ours(self) -> set[str]:
-        try:
-            return set(map(str, read_json(self._note)["documents"]))
-        except (DamagedError, UnreadableError):
-            raise  # nobody could tell which documents are to go with their files
-        except (ArtifactError, KeyError, TypeError):
-            return set()
+    def _remove(self, names: list[str]) -> tuple[str, ...]:
+        return self.library.remove(names).removed if names else ()
+
+    def _claim(self, names: set[str], ours: set[str]) -> set[str]:
+        """Note which documents are to come from here; return the names that others have."""
+        taken = self._claimed(names - ours)
+        if names - ours - taken:
+            with self.library.alone():  # nobody else claims them meanwhile
+                taken = self._claimed(names - ours)
+                self._remember(_noted(self._note)[1] | (names - taken))
+        return taken
+
+    def _claimed(self, names: set[str]) -> set[str]:
+        """Return the names of documents that come from another folder's files.
+
+        A folder that is away has those that the library has of it.
+        """
+        claimed: set[str] = set()
+        if names:
+            held = self.library.current().held
+            for note in self.library.folder.glob("folder-*.json"):
+                folder, theirs = _noted(note) if note != self._note else (Path(), set[str]())
+                both = names & theirs
+                claimed |= {n for n in both if n in held or os.path.lexists(folder / n)}
+        return claimed
+
+    def _forget(self, names: set[str]) -> None:
+        """Note that no document comes from these files any more."""
+        if names:
+            with self.library.alone():
+                self._remember(_noted(self._note)[1] - names)
 
     def _remember(self, names: set[str]) -> None:
-        told = {"folder": str(self.folder.resolve()), "documents": sorted(names)}
+        told = {"folder": str(self._resolved), "documents": sorted(names)}
         try:
             write_json(self._note, told)
         except OSError as error:
@@ -261,7 +290,8 @@ class FolderWatcher:
         while not self._stopped.wait(self.every_seconds):
             try:
                 changes = self.look()
-            except RealmError as error:
+            except (RealmError, OSError) as caught:
+                error = caught if isinstance(caught, RealmError) else self._withheld(caught)
                 if self._on_error and str(error) != str(self.error):
                     self._on_error(error)
                 self.error = error
@@ -270,20 +300,29 @@ class FolderWatcher:
             if changes is not None:
                 self._tell(changes)
 
+    def _withheld(self, error: OSError) -> RealmError:
+        return unreadable(Path(str(error.filename or self.folder.folder)), error)
+
     def _tell(self, changes: Changes) -> None:
         if changes and self._on_change:
             self._on_change(changes)
 
 
+def _noted(note: Path) -> tuple[Path, set[str]]:
+    """Return a folder, and the documents that a note says came from it; none without a note.
+
+    Raises:
+        ArtifactError: the note cannot be read: nobody could tell which documents are to go.
+    """
+    try:
+        told = read_json(note)
+        return Path(str(told["folder"])), set(map(str, told["documents"]))
+    except (DamagedError, UnreadableError):
+        raise
+    except (ArtifactError, KeyError, TypeError):
+        return Path(), set()
+
+
 def _look(file: TextFile) -> Look:
     found = file.path.stat()
     return found.st_ino, found.st_mtime_ns, found.st_size
-
-
-def _can_be_held(document: Document, skipped: Skipped) -> bool:
-    try:
-        check_document(document)
-    except CorpusError:
-        skipped.add(NOT_READ, str(Place(document.id, 1)))
-        return False
-    return True
