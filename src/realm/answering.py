@@ -25,45 +25,52 @@ from realm.model.confidence import scale_factor
 from realm.reading import Found, PassageReader
 from realm.records import Answer, AnsweredQuestion, Progress
 from realm.retrieval.bm25 import Lexical, open_lexical
-from realm.retrieval.dense import DenseRetriever, Retriever
+from realm.retrieval.dense import Retriever, Retrieving, dense_over, no_index
 from realm.retrieval.hybrid import HybridRetriever
 from realm.retrieval.reading import question_ids
 
 OpenIndex = Callable[[Model, PassageStore], Snapshot]
 
 
-class Answerer:
+class Answerer(Retrieving):
     """Answers questions from a passage store with a fine-tuned run."""
 
     def __init__(
         self,
         model: Model,
         store: Passages,
-        snapshot: Snapshot,
+        snapshot: Snapshot | None,
         *,
         lengths: AnsweringLengths | None = None,
         name: str = "realm",
         fingerprint: str = "",
         calibration: Calibration | None = None,
     ) -> None:
-        snapshot.check_passages(store.fingerprint)
+        lengths = lengths or AnsweringLengths()
         check_vocabulary(model, store)
+        super().__init__(
+            dense_over(model, store, snapshot, lengths.question) if snapshot is not None else None
+        )
         self.store = store
-        self.snapshot = snapshot
-        self.lengths = lengths or AnsweringLengths()
+        self._snapshot = snapshot
+        self.lengths = lengths
         self.passage_reader = PassageReader(
             model.need_reader().eval(), store, max_length=self.lengths.joint
         )
         self.model_name = name
         self.model_fingerprint = fingerprint
         self.calibration = calibration
-        self.dense = DenseRetriever(
-            model.need_towers().query.eval(),
-            snapshot,
-            store.tokenizer,
-            question_wordpieces=self.lengths.question,
-        )
-        self.retriever: Retriever = self.dense
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The index of the passages.
+
+        Raises:
+            ConfigError: it was opened without one.
+        """
+        if self._snapshot is None:
+            raise no_index()
+        return self._snapshot
 
     @classmethod
     def load(
@@ -76,6 +83,7 @@ class Answerer:
         autocast: Autocast = "none",
         kept_in: Path | None = None,
         open_index: OpenIndex | None = None,
+        is_indexed: bool = True,
     ) -> "Answerer":
         """Open a fine-tuned run.
 
@@ -90,6 +98,8 @@ class Answerer:
                 little as packing does; auto: where that is quicker.
             kept_in: folder for what is made of other passages, instead of the run's own.
             open_index: returns the passages' index, where it is made in another way.
+            is_indexed: False: passages are not embedded, and no index is opened; a `retriever` is
+                to be put under it before it answers.
 
         Raises:
             ArtifactError: a folder or `calibration.json` is missing or damaged.
@@ -99,7 +109,12 @@ class Answerer:
             run, kept_in = default_model(), kept_in or cache_folder() / NAME
         tuned = FineTuned.load(run, device=device, autocast=autocast)
         return cls.of(
-            tuned, passages=passages, kept_in=kept_in, open_index=open_index, progress=progress
+            tuned,
+            passages=passages,
+            kept_in=kept_in,
+            open_index=open_index,
+            is_indexed=is_indexed,
+            progress=progress,
         )
 
     @classmethod
@@ -110,6 +125,7 @@ class Answerer:
         passages: Path | None = None,
         kept_in: Path | None = None,
         open_index: OpenIndex | None = None,
+        is_indexed: bool = True,
         progress: Progress | None = None,
     ) -> "Answerer":
         """Let an opened run answer from its own passages, or from others.
@@ -119,6 +135,7 @@ class Answerer:
             passages: see `load`.
             kept_in: see `load`.
             open_index: see `load`.
+            is_indexed: see `load`.
             progress: see `load`.
 
         Returns:
@@ -134,7 +151,7 @@ class Answerer:
         return cls.over(
             tuned,
             store,
-            open_index(tuned.model, store),
+            open_index(tuned.model, store) if is_indexed else None,
             lambda: open_lexical(kept_in or tuned.run, store, progress=progress),
         )
 
@@ -143,7 +160,7 @@ class Answerer:
         cls,
         tuned: FineTuned,
         store: Passages,
-        snapshot: Snapshot,
+        snapshot: Snapshot | None,
         open_words: Callable[[], Lexical],
     ) -> "Answerer":
         """Return what answers from these passages.
@@ -151,7 +168,7 @@ class Answerer:
         Args:
             tuned: the model.
             store: the passages.
-            snapshot: of them, under the model's Embed_doc.
+            snapshot: of them, under the model's Embed_doc; None: see `load`.
             open_words: returns BM25 over them; called where the model's retriever wants it.
 
         Raises:
@@ -167,7 +184,7 @@ class Answerer:
             calibration=tuned.calibration,
         )
         answerer.passage_reader.autocast = tuned.autocast
-        if tuned.lexical_weight is not None:
+        if snapshot is not None and tuned.lexical_weight is not None:
             answerer.use_hybrid(open_words(), lexical_weight=tuned.lexical_weight)
         return answerer
 

@@ -20,39 +20,37 @@ from realm.model.classifier import label_logits
 from realm.model.likelihood import label_log_likelihood
 from realm.model.realm import Budget
 from realm.records import ClassifiedClaim, LabelEvidence, Progress
-from realm.retrieval.dense import DenseRetriever, Retriever
+from realm.retrieval.dense import Retrieving, dense_over
 from realm.retrieval.reading import joint_inputs, question_ids
 from realm.storage import MANIFEST, read_json
 
 
-class ClaimClassifier:
+class ClaimClassifier(Retrieving):
     """Says of claims which label they have, with a run of `realm finetune --task classify`."""
 
     def __init__(
         self,
         model: Model,
         store: PassageStore,
-        snapshot: Snapshot,
+        snapshot: Snapshot | None,
         *,
         config: ClassifyConfig | None = None,
         name: str = "realm",
         fingerprint: str = "",
     ) -> None:
-        snapshot.check_passages(store.fingerprint)
+        config = config or ClassifyConfig()
         check_vocabulary(model, store)
+        super().__init__(
+            dense_over(model, store, snapshot, config.question_wordpieces)
+            if snapshot is not None
+            else None
+        )
         self.store = store
         self.classifier = model.need_classifier().eval()
-        self.config = config or ClassifyConfig()
+        self.config = config
         self.model_name = name
         self.model_fingerprint = fingerprint
         self.budget = Budget(pad_id=store.tokenizer.pad_id, batch_tokens=self.config.batch_tokens)
-        self.dense = DenseRetriever(
-            model.need_towers().query.eval(),
-            snapshot,
-            store.tokenizer,
-            question_wordpieces=self.config.question_wordpieces,
-        )
-        self.retriever: Retriever = self.dense
 
     @classmethod
     def load(
@@ -61,6 +59,7 @@ class ClaimClassifier:
         *,
         passages: Path | None = None,
         device: str = AUTO,
+        is_indexed: bool = True,
         progress: Progress | None = None,
     ) -> "ClaimClassifier":
         """Open a run that classifies claims.
@@ -70,6 +69,8 @@ class ClaimClassifier:
             passages: read these instead of the passages it was trained with; they are embedded on
                 first use and kept beside the run.
             device: where the model runs: auto, cpu, cuda, cuda:NUMBER.
+            is_indexed: False: passages are not embedded, and no index is opened; a `retriever` is
+                to be put under it before it classifies.
             progress: called while other passages are embedded.
 
         Raises:
@@ -86,7 +87,7 @@ class ClaimClassifier:
         return cls(
             model,
             store,
-            open_snapshot(run, model, store, progress=progress),
+            open_snapshot(run, model, store, progress=progress) if is_indexed else None,
             config=ClassifyConfig.model_validate(kept),
             name=run.name,
             fingerprint=str(manifest["fingerprint"]),

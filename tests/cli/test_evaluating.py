@@ -91,13 +91,19 @@ def test_without_a_model_the_shipped_one_answers_and_keeps_its_indexes_in_the_ca
     assert cut.code == 0, cut.err
     command = ("evaluate", world / "questions.jsonl", "--passages", passages, "--json")
     settings = ("--set", "limit=4", "--set", "bootstrap_samples=100")
-    calls = [call(*command, *settings, "--retriever", name) for name in ("own", "bm25")]
-    assert [one.code for one in calls] == [0, 0], calls
-    own, words = (json.loads(one.out) for one in calls)
+
+    def asked(retriever: str) -> tuple[dict[str, Any], set[str]]:
+        ended = call(*command, *settings, "--retriever", retriever)
+        assert ended.code == 0, ended.err
+        kept = (tmp_path / "cache" / "realm-mini").iterdir()
+        return json.loads(ended.out), {path.name for path in kept}
+
+    words, was_kept = asked("bm25")
+    assert was_kept == {"bm25"}, "passages are not embedded for a retriever that does not look"
+    own, is_kept = asked("own")
+    assert is_kept == {"bm25", "other-passages"}
     assert {report["model"]["name"] for report in (own, words)} == {"realm-mini"}
     assert [own["retriever"], words["retriever"]] == ["hybrid", "bm25"]
-    kept = {path.name for path in (tmp_path / "cache" / "realm-mini").iterdir()}
-    assert kept == {"bm25", "other-passages"}
 
 
 def test_closed_book_needs_no_reader_and_says_nothing_of_passages(

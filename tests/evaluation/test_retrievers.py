@@ -13,7 +13,7 @@ from realm.checkpoint.parts import Model
 from realm.corpus.store import PassageStore
 from realm.errors import ConfigError
 from realm.evaluation import retrievers
-from realm.evaluation.retrievers import RETRIEVERS, use_retriever
+from realm.evaluation.retrievers import RETRIEVERS, needs_index, use_retriever
 from realm.index.opening import find_snapshot
 from realm.retrieval.bm25 import Bm25Retriever, open_lexical
 from realm.retrieval.dense import DenseRetriever
@@ -62,6 +62,28 @@ def test_a_run_of_both_can_be_asked_for_either(answerer: Answerer, tmp_path: Pat
     assert use_retriever(answerer, "hybrid", run=tmp_path) == "hybrid"
     assert isinstance(answerer.retriever, HybridRetriever)
     assert answerer.retriever.lexical_weight == 1.0  # the default: this one was not trained so
+
+
+def test_without_an_index_only_another_retriever_finds_passages(
+    answerer: Answerer,
+    tmp_path: Path,
+    tokenizer: WordpieceTokenizer,
+    make_reader: Make,
+    make_towers: Make,
+) -> None:
+    model = Model(tokenizer=tokenizer, towers=make_towers(), reader=make_reader())
+    bare = Answerer(model, answerer.store, None, lengths=answerer.lengths)
+    for choice in RETRIEVERS:
+        if needs_index(choice):
+            with pytest.raises(ConfigError, match="found no index of the passages; open"):
+                use_retriever(bare, choice, run=tmp_path)
+    with pytest.raises(ConfigError, match="found no index"):
+        bare.answer(QUESTIONS)
+    with pytest.raises(ConfigError, match="found no index"):
+        _ = bare.snapshot
+    assert not needs_index("bm25")
+    assert use_retriever(bare, "bm25", run=tmp_path) == "bm25"
+    assert bare.answer(QUESTIONS)[0].read_rows
 
 
 def test_a_baseline_keeps_its_index_in_the_run(answerer: Answerer, tmp_path: Path) -> None:

@@ -53,12 +53,18 @@ def calibrate(
     from realm.cli import display
     from realm.evaluation.calibrating import calibrate as fit
     from realm.evaluation.questions import read_questions
-    from realm.evaluation.retrievers import check_retriever, use_retriever
+    from realm.evaluation.retrievers import check_retriever, needs_index, use_retriever
 
     check_retriever(retriever)
     asked = read_questions(questions)
     with display.progress("embedding", "passages") as advance:
-        answerer = Answerer.load(model, passages=passages, device=device, progress=advance)
+        answerer = Answerer.load(
+            model,
+            passages=passages,
+            device=device,
+            is_indexed=needs_index(retriever),
+            progress=advance,
+        )
         use_retriever(answerer, retriever, run=run_of(model), device=device, progress=advance)
     with display.progress("answering", "questions") as advance:
         calibration = fit(answerer, asked, config=settings, progress=advance)

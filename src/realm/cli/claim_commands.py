@@ -111,12 +111,18 @@ def evaluate_on_claims(
     from realm.cli import display
     from realm.evaluation.claims import evaluate_claims, read_claims
     from realm.evaluation.report import write_report
-    from realm.evaluation.retrievers import check_retriever, use_retriever
+    from realm.evaluation.retrievers import check_retriever, needs_index, use_retriever
 
     check_retriever(retriever)
     asked = read_claims(claims)
     with display.progress("embedding", "passages") as advance:
-        classifier = ClaimClassifier.load(model, passages=passages, device=device, progress=advance)
+        classifier = ClaimClassifier.load(
+            model,
+            passages=passages,
+            device=device,
+            is_indexed=needs_index(retriever),
+            progress=advance,
+        )
         name = use_retriever(classifier, retriever, run=model, device=device, progress=advance)
     settings = load_config(
         EvaluateConfig,

@@ -201,12 +201,18 @@ def _open(
     from realm.answering import Answerer
     from realm.cache import cache_folder
     from realm.cli import display
-    from realm.evaluation.retrievers import use_retriever
+    from realm.evaluation.retrievers import needs_index, use_retriever
     from realm.mini import NAME
 
     kept_in = model or cache_folder() / NAME
     with display.progress("embedding", "passages") as advance:
-        reading = Answerer.load(model, passages=passages, device=device, progress=advance)
+        reading = Answerer.load(
+            model,
+            passages=passages,
+            device=device,
+            is_indexed=needs_index(retriever),
+            progress=advance,
+        )
         name = use_retriever(reading, retriever, run=kept_in, device=device, progress=advance)
     store = cast("PassageStore", reading.store)  # it was loaded from a folder of passages
     return reading, store, name

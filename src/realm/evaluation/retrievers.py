@@ -68,6 +68,8 @@ RETRIEVERS: Mapping[str, Callable[[_Under], Retriever]] = {
     "minilm": _minilm,
 }
 """Each retriever that has a name of its own."""
+INDEXED = frozenset({"own", "dense", "hybrid"})
+"""Those that search the index of the answerer's own embedder; for others it is made in vain."""
 
 
 def check_retriever(choice: str) -> None:
@@ -81,6 +83,15 @@ def check_retriever(choice: str) -> None:
             f"found no retriever {choice!r}; expected {', '.join(RETRIEVERS)}, closed-book, or the "
             "folder of a run with an embedder (realm ict, pretrain or finetune)"
         )
+
+
+def needs_index(choice: str) -> bool:
+    """Return whether a retriever searches the answerer's own index of the passages.
+
+    Args:
+        choice: see `use_retriever`.
+    """
+    return choice in INDEXED
 
 
 def use_retriever(
@@ -120,6 +131,12 @@ def use_retriever(
     return name
 
 
+def _question_wordpieces(answerer: Answerer | ClaimClassifier) -> int:
+    if isinstance(answerer, Answerer):
+        return answerer.lengths.question
+    return answerer.config.question_wordpieces
+
+
 def _stored(under: _Under) -> PassageStore:
     """Return the passages, of which another index is to be made."""
     store = under.answerer.store
@@ -143,7 +160,7 @@ def _of_run(folder: Path, under: _Under) -> tuple[Retriever, str]:
         tower,
         open_snapshot(run, model, store, progress=under.progress),
         store.tokenizer,
-        question_wordpieces=under.answerer.dense.question_wordpieces,
+        question_wordpieces=_question_wordpieces(under.answerer),
         name=run.name,
     )
     return (

@@ -7,7 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from realm.checkpoint.parts import Model
+from realm.corpus.store import Passages
+from realm.errors import ConfigError
 from realm.index.searchable import VectorIndex
+from realm.index.snapshot import Snapshot
 from realm.model.embedder import Embedder, MeanEmbedder, embed_in_groups
 from realm.tokenizer import WordpieceTokenizer
 
@@ -65,3 +69,58 @@ class DenseRetriever:
         with torch.inference_mode():
             scores, rows = self.snapshot.search(self.embed(questions), min(k, len(self.snapshot)))
         return list(zip(rows.tolist(), scores.tolist(), strict=True))
+
+
+def dense_over(
+    model: Model, store: Passages, snapshot: Snapshot, question_wordpieces: int
+) -> DenseRetriever:
+    """Return a model's own retriever of some passages.
+
+    Raises:
+        ArtifactError: the snapshot is of other passages.
+    """
+    snapshot.check_passages(store.fingerprint)
+    return DenseRetriever(
+        model.need_towers().query.eval(),
+        snapshot,
+        store.tokenizer,
+        question_wordpieces=question_wordpieces,
+    )
+
+
+def no_index() -> ConfigError:
+    """Return the error of a model that was opened without an index."""
+    return ConfigError("found no index of the passages; open the model with one")
+
+
+class Retrieving:
+    """What asks passages: by its own dense retriever, or by another one that is put under it."""
+
+    def __init__(self, dense: DenseRetriever | None) -> None:
+        """Start with its own; None: opened without an index, for another one to be put under it."""
+        self._dense = dense
+        self._retriever: Retriever | None = dense
+
+    @property
+    def dense(self) -> DenseRetriever:
+        """Its own dense retriever.
+
+        Raises:
+            ConfigError: it was opened without an index.
+        """
+        if self._dense is None:
+            raise no_index()
+        return self._dense
+
+    @property
+    def retriever(self) -> Retriever:
+        """What finds passages now.
+
+        Raises:
+            ConfigError: it was opened without an index, and none was put under it.
+        """
+        return self._retriever or self.dense
+
+    @retriever.setter
+    def retriever(self, retriever: Retriever) -> None:
+        self._retriever = retriever
