@@ -137,6 +137,31 @@ def test_another_name_for_this_server_is_refused(serve: Serve, model: Any) -> No
     assert anyone.get("/status", headers={"host": "evil.example"}).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("allowed", "asked"),
+    [
+        ("Answers.Example", "answers.example"),
+        ("answers.example", "Answers.Example:80"),
+        ("answers.example.", "answers.example"),
+        ("answers.example", "answers.example.:80"),
+        ("2001:DB8::1", "[2001:db8::1]:80"),
+        ("[2001:db8::1]", "[2001:DB8::1]"),
+    ],
+)
+def test_a_name_is_allowed_however_it_is_written(
+    serve: Serve, model: Any, allowed: str, asked: str
+) -> None:
+    client = serve(model, access=Access(hosts=(allowed,)))
+    assert client.get("/healthz", headers={"host": asked}).status_code == 200
+    assert client.get("/healthz", headers={"host": "localhost"}).status_code == 400
+
+
+def test_a_name_that_cannot_be_read_allows_none(serve: Serve, model: Any) -> None:
+    client = serve(model, access=Access(hosts=("", "[::1")))
+    for host in ("", "[::1", "evil.example"):
+        assert client.get("/healthz", headers={"host": host}).status_code == 400
+
+
 def test_another_page_may_not_change_anything(serve: Serve, model: Any) -> None:
     client = serve(model)
     foreign = {"origin": "https://evil.example"}

@@ -9,6 +9,7 @@ import pytest
 
 from realm.serving import service
 from realm.serving.schemas import AnsweredModel, ChangesModel, FoundModel, ListingModel
+from realm.serving.settings import Access
 
 Serve = Callable[..., httpx.Client]
 
@@ -213,6 +214,15 @@ def test_status_health_and_metrics(client: httpx.Client) -> None:
         assert line in told
     assert 'realm_request_seconds_bucket{endpoint="/answer",le="0.1"}' in told
     assert "realm_index_age_seconds" in told
+
+
+def test_methods_that_a_client_makes_up_are_counted_as_one(serve: Serve, model: Any) -> None:
+    client = serve(model, access=Access(token="0123456789abcdef"))  # noqa: S106 - made up
+    for number in range(5):
+        assert client.request(f"M{number}", "/answer").status_code == 401
+    told = client.get("/metrics", headers={"authorization": "Bearer 0123456789abcdef"}).text
+    assert 'realm_requests_total{endpoint="other",method="other",status="401"} 5.0' in told
+    assert 'method="M' not in told
 
 
 def test_openapi_describes_every_route_with_examples(client: httpx.Client) -> None:

@@ -95,6 +95,7 @@ class Gate:
         open_paths: tuple[str, ...] = (),
     ) -> None:
         self.app, self.access, self.limits = app, access, limits
+        self.hosts = {_host_name(host) for host in access.hosts} - {""}
         self.is_stopping = is_stopping
         self.open_paths = (*ALWAYS_OPEN, *open_paths)
         self.bodies = Bodies(limits)
@@ -134,7 +135,7 @@ class Gate:
 
     def _check_host(self, headers: Headers) -> None:
         name = _host_name(headers.get("host", ""))
-        if "*" not in self.access.hosts and name not in self.access.hosts:
+        if "*" not in self.hosts and name not in self.hosts:
             raise RefusedError(
                 400,
                 "host_refused",
@@ -213,9 +214,18 @@ def _check_rate(scope: Scope, buckets: Buckets) -> None:
 
 
 def _host_name(host: str) -> str:
-    """Return a Host header's name without its port."""
+    """Return the name in a Host header, or in a setting, as the two are compared.
+
+    Args:
+        host: a name or an address, with a port or without.
+
+    Returns:
+        It in small letters, without port, brackets and a dot at its end; "": it cannot be read.
+    """
+    if host.count(":") > 1 and "[" not in host:
+        host = f"[{host}]"  # IPv6, as settings have it
     try:
-        return urlsplit(f"//{host}").hostname or ""
+        return (urlsplit(f"//{host}").hostname or "").removesuffix(".")
     except ValueError:
         return ""
 
