@@ -17,7 +17,7 @@ import pytest
 
 import realm
 from realm.cli.main import build_app
-from realm.cli.serving_commands import TOKEN
+from realm.cli.serving_commands import TOKEN, _access
 from realm.errors import ConfigError
 
 Make = Callable[..., Any]
@@ -201,6 +201,11 @@ def test_a_token_that_can_be_guessed_or_sent_by_nobody_is_refused(
     assert "expected a file with a token" in refused("--token-file", tmp_path / "none")
     monkeypatch.setenv(TOKEN, "short")
     assert f"${TOKEN} holds 5 characters" in refused()
+
+
+def test_pages_are_named_as_browsers_name_them() -> None:
+    access = _access("127.0.0.1", ["https://Page.Example/", "*"], None, None)
+    assert access.origins == ("https://page.example", "*")
 
 
 def test_sources_that_exclude_each_other_are_refused(tmp_path: Path) -> None:

@@ -207,7 +207,8 @@ def _access(
     from realm.serving.settings import LOOPBACK, Access
 
     hosts = ("*",) if host in ANY_ADDRESS and not allow_host else (*LOOPBACK, host)
-    return Access(token=token, origins=tuple(cors or ()), hosts=(*hosts, *(allow_host or ())))
+    origins = tuple(origin.lower().rstrip("/") for origin in cors or ())  # as browsers say them
+    return Access(token=token, origins=origins, hosts=(*hosts, *(allow_host or ())))
 
 
 def _note_open(host: str, access: "Access") -> None:
