@@ -154,8 +154,20 @@ def test_what_is_no_json_is_refused(client: httpx.Client, content: bytes) -> Non
     for path in ("/answer", "/documents"):
         headers = {"content-type": "application/json"}
         response = client.post(path, content=content, headers=headers)
-        assert response.status_code in {400, 422}
-        assert code_of(response) in {"bad_request", "invalid_request"}
+        assert response.status_code == 422
+        assert code_of(response) == "invalid_request"
+
+
+def test_bytes_that_are_no_text_and_forms_that_are_none_are_bad_requests(
+    client: httpx.Client,
+) -> None:
+    for path, kind, content in (
+        ("/answer", "application/json", b'{"question": "\xff"}'),
+        ("/documents", "multipart/form-data; boundary=a", b"no form"),
+    ):
+        response = client.post(path, content=content, headers={"content-type": kind})
+        assert response.status_code == 400
+        assert code_of(response) == "bad_request"
 
 
 def test_other_addresses_and_methods(client: httpx.Client) -> None:
