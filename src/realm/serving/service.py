@@ -50,6 +50,8 @@ class Service:
         self.progress = (0, 0)
         """(passages embedded, passages) of the change that is being made."""
         self.is_stopping = False
+        self._is_given_up = False
+        """Whether the change in progress ends before its next passages are embedded."""
         self._tidied_at = time.monotonic()
         self._seen: tuple[object, float] = (model.status().get("version"), time.monotonic())
         """(version of the library, when it was first seen)."""
@@ -71,11 +73,19 @@ class Service:
         self.batcher.start()
 
     async def stop(self) -> None:
-        """Close the lanes; a change that has begun comes to its end."""
+        """Close the lanes; a change that has begun ends with the documents that are on disk."""
         self.is_stopping = True
+        self.give_up()
         await self.batcher.stop()
         await self._changes.stop()
         await self._looks.stop()
+
+    def give_up(self) -> None:
+        """Let the change in progress, and those that wait, end soon, with 503.
+
+        Documents that are on disk by then stay: each is there as it was, or as it is to be.
+        """
+        self._is_given_up = True
 
     async def answer(self, question: str, choices: Choices, *, client: str = "") -> dict[str, Any]:
         """Return the answers to a question as JSON's types; clients take turns."""
@@ -88,10 +98,15 @@ class Service:
         return await self._looks.run(action)
 
     async def add(self, documents: Sequence[Document]) -> Changes:
-        """Add or replace documents; they are on disk when this returns."""
+        """Add or replace documents; they are on disk when this returns.
+
+        Raises:
+            RefusedError: too many changes wait, or the server stops.
+        """
 
         def act() -> Changes:
             try:
+                self._advance(0, 0)
                 return self.model.add_documents(documents, progress=self._advance)
             finally:
                 self.progress = (0, 0)
@@ -138,6 +153,18 @@ class Service:
         }
 
     def _advance(self, done: int, total: int) -> None:
+        """Note how far a change is; called between its groups of passages.
+
+        Raises:
+            RefusedError: it is to end here.
+        """
+        if self._is_given_up:
+            raise RefusedError(
+                503,
+                "stopping",
+                "the server stopped in the midst of this; some documents may be there already: "
+                "send all of them again",
+            )
         self.progress = (done, total)
 
     def _gauges(self) -> dict[str, float]:
