@@ -7,6 +7,14 @@ from typing import Any
 import httpx
 import pytest
 
+from realm.errors import (
+    ArtifactError,
+    ConfigError,
+    DamagedError,
+    LockedError,
+    RealmError,
+    WithheldError,
+)
 from realm.serving import service
 from realm.serving.schemas import AnsweredModel, ChangesModel, FoundModel, ListingModel
 from realm.serving.settings import Access
@@ -190,6 +198,43 @@ def test_an_error_of_ours_tells_nothing_and_others_still_work(
     assert "secret" not in response.text
     assert "a secret of the server" in caplog.text  # the log has it all
     assert client.post("/answer", json={"question": "library"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "code"),
+    [
+        (ArtifactError, 503, "unavailable"),
+        (DamagedError, 503, "unavailable"),
+        (WithheldError, 503, "unavailable"),
+        (ConfigError, 503, "unavailable"),
+        (LockedError, 409, "library_locked"),
+    ],
+)
+def test_a_client_is_not_told_where_files_lie(
+    serve: Serve,
+    model: Any,
+    caplog: pytest.LogCaptureFixture,
+    kind: type[RealmError],
+    status: int,
+    code: str,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise kind("found no library at /home/ada/notes.library")
+
+    for name in ("documents", "document", "answer", "add_documents"):
+        setattr(model, name, fail)
+    client = serve(model)
+    for response in (
+        client.get("/documents"),
+        client.get("/documents/a.txt"),
+        client.post("/answer", json={"question": "library"}),
+        client.post("/documents", json={"id": "b.txt", "text": "b"}),
+    ):
+        assert response.status_code == status
+        assert code_of(response) == code
+        assert "/home" not in response.text
+        assert response.headers["retry-after"]
+    assert caplog.text.count("found no library at /home/ada/notes.library") == 4
 
 
 def test_every_response_has_strict_headers(client: httpx.Client) -> None:
