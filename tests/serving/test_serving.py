@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import pytest
 
 import realm
 from realm.cli.main import build_app
-from realm.cli.serving_commands import TOKEN, _access
+from realm.cli.serving_commands import TOKEN, _access, _watch
 from realm.errors import ConfigError
 from realm.records import Changes, Document, Progress
 from realm.serving.refusals import RefusedError
@@ -286,6 +287,37 @@ def test_a_token_that_can_be_guessed_or_sent_by_nobody_is_refused(
 def test_pages_are_named_as_browsers_name_them() -> None:
     access = _access("127.0.0.1", ["https://Page.Example/", "*"], None, None)
     assert access.origins == ("https://page.example", "*")
+
+
+def test_a_watched_folder_that_cannot_be_followed_is_told(
+    make_packed: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    notes, away = tmp_path / "notes", tmp_path / "away"
+    notes.mkdir()
+    (notes / "a.txt").write_text("the library closes at eight", encoding="utf-8")
+    with realm.load(make_packed(), library=tmp_path / "library") as opened:
+        monkeypatch.setattr(opened, "watch", partial(opened.watch, every_seconds=0.05))
+        assert Service(opened).status()["watch"] == "off"
+        service = Service(opened, watch=_watch(opened, notes))
+
+        def becomes(state: str) -> None:
+            deadline = time.monotonic() + 20
+            while service.status()["watch"] != state:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+
+        becomes("on")
+        notes.rename(away)
+        becomes("failing")
+        time.sleep(0.2)  # some looks more
+        away.rename(notes)
+        becomes("on")
+    said = capsys.readouterr().err
+    assert said.count("not now: found no ") == 1
+    assert str(tmp_path) not in str(service.status())
 
 
 def test_sources_that_exclude_each_other_are_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from realm.library.edition import Edition
 from realm.library.indexing import Indexer
 from realm.library.library import Library
 from realm.library.results import Answered, PlacedAnswer, PlaceInDocument, SearchResult, found
-from realm.library.watching import FolderWatcher, OnChange
+from realm.library.watching import FolderWatcher, OnChange, OnError
 from realm.records import (
     AnsweredQuestion,
     Changes,
@@ -325,7 +325,12 @@ class Realm:
         return self._writable()[0].current().document(id)
 
     def watch(
-        self, folder: str | Path, *, every_seconds: float = 1.0, on_change: OnChange | None = None
+        self,
+        folder: str | Path,
+        *,
+        every_seconds: float = 1.0,
+        on_change: OnChange | None = None,
+        on_error: OnError | None = None,
     ) -> FolderWatcher:
         """Keep the documents as the files of a folder are, until the watcher or this is closed.
 
@@ -335,6 +340,8 @@ class Realm:
             folder: with .txt, .md and .jsonl files at any depth.
             every_seconds: how often to look.
             on_change: called with each change, in the watcher's thread.
+            on_error: called there with what could not be done, once in a row of the same; it is
+                tried again at every look.
 
         Raises:
             CorpusError: there is no such folder.
@@ -342,7 +349,12 @@ class Realm:
         """
         library, indexer = self._writable()
         watcher = FolderWatcher(
-            library, indexer, Path(folder), every_seconds=every_seconds, on_change=on_change
+            library,
+            indexer,
+            Path(folder),
+            every_seconds=every_seconds,
+            on_change=on_change,
+            on_error=on_error,
         )
         self._closing.callback(watcher.close)
         watcher.start()

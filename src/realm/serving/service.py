@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 
@@ -19,6 +19,7 @@ from realm.serving.settings import Batching, Limits
 from realm.serving.threads import compute_with
 
 T = TypeVar("T")
+WatchState = Literal["off", "on", "failing"]
 SECONDS_BETWEEN_RETURNS = 1.0
 """Every batch has other lengths, so that freed blocks seldom fit the next one's: memory would grow
 for hours."""
@@ -34,6 +35,7 @@ class Service:
         limits: Limits | None = None,
         batching: Batching | None = None,
         runs: Sequence[Path] = (),
+        watch: Callable[[], WatchState] = lambda: "off",
     ) -> None:
         """Prepare; `start` begins.
 
@@ -42,8 +44,10 @@ class Service:
             limits: what may wait.
             batching: how questions are put together.
             runs: run folders, or folders that hold some, whose curves are shown.
+            watch: how a folder that is watched is followed.
         """
         self.model, self.runs = model, tuple(runs)
+        self._watch = watch
         self.limits = limits or Limits()
         self.metrics = Metrics()
         self.metrics.tell_of_library(self._gauges)
@@ -149,6 +153,7 @@ class Service:
         return {
             **told,
             "waiting": self.batcher.num_waiting,
+            "watch": self._watch(),
             "index_age_seconds": now - self._seen[1],
         }
 
