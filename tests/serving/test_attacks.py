@@ -21,6 +21,7 @@ import httpx
 import pytest
 
 import realm
+from realm.errors import AnsweringError
 from realm.serving.connections import Connections
 from realm.serving.server import LONGEST_STOP_SECONDS
 from realm.serving.settings import Batching, Limits
@@ -256,6 +257,62 @@ def test_a_question_whose_client_leaves_is_not_computed(
     assert first.recv(1 << 12).startswith(b"HTTP/1.1 200 ")
     assert client.post("/answer", json={"question": "closes"}).status_code == 200
     assert model.batches == [["library"], ["closes"]]
+
+
+@pytest.mark.parametrize("path", ["search", "explain"])
+def test_a_search_whose_client_leaves_is_not_computed(
+    serve: Serve, model: Any, connect: Open, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    asked: list[str] = []
+    is_free = threading.Event()
+
+    def act(text: str, **_: object) -> None:
+        asked.append(text)
+        assert is_free.wait(20)
+        raise AnsweringError("computed")
+
+    monkeypatch.setattr(model, path, act)
+    key = {"search": "query", "explain": "sentence"}[path]
+
+    def request(text: str) -> bytes:
+        body = json.dumps({key: text}).encode()
+        return HEAD % path.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+    client = serve(model)
+    first = connect(client, first=request("first"))
+    while not asked:
+        time.sleep(0.01)
+    connect(client, first=request("abandoned")).close()
+    time.sleep(0.3)
+    is_free.set()
+    assert first.recv(1 << 12).startswith(b"HTTP/1.1 422 ")
+    assert client.post(f"/{path}", json={key: "last"}).status_code == 422
+    assert asked == ["first", "last"]
+
+
+def test_a_long_listing_holds_nobody_up(
+    serve: Serve, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_free, has_begun = threading.Event(), threading.Event()
+    listed = model.documents()
+
+    def documents() -> list[Any]:
+        has_begun.set()
+        assert is_free.wait(20)
+        return listed
+
+    monkeypatch.setattr(model, "documents", documents)
+    client = serve(model)
+    got: list[httpx.Response] = []
+    listing = threading.Thread(
+        target=lambda: got.append(httpx.get(f"{client.base_url}/documents", timeout=30))
+    )
+    listing.start()
+    assert has_begun.wait(10)
+    assert client.post("/answer", json=ASK, timeout=5).status_code == 200
+    is_free.set()
+    listing.join(10)
+    assert got[0].json()["documents"][0]["id"] == "a.txt"
 
 
 def test_one_request_too_many_ends_what_was_sent_ahead(

@@ -8,9 +8,12 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.testclient import TestClient
 
 from realm.errors import ConfigError
+from realm.serving.app import build_app
 from realm.serving.gate import MAX_CLIENTS, Buckets
+from realm.serving.service import Service
 from realm.serving.settings import Access, Batching, Limits
 
 Serve = Callable[..., httpx.Client]
@@ -137,6 +140,31 @@ def test_another_name_for_this_server_is_refused(serve: Serve, model: Any) -> No
     assert anyone.get("/status", headers={"host": "evil.example"}).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("allowed", "asked"),
+    [
+        ("Answers.Example", "answers.example"),
+        ("answers.example", "Answers.Example:80"),
+        ("answers.example.", "answers.example"),
+        ("answers.example", "answers.example.:80"),
+        ("2001:DB8::1", "[2001:db8::1]:80"),
+        ("[2001:db8::1]", "[2001:DB8::1]"),
+    ],
+)
+def test_a_name_is_allowed_however_it_is_written(
+    serve: Serve, model: Any, allowed: str, asked: str
+) -> None:
+    client = serve(model, access=Access(hosts=(allowed,)))
+    assert client.get("/healthz", headers={"host": asked}).status_code == 200
+    assert client.get("/healthz", headers={"host": "localhost"}).status_code == 400
+
+
+def test_a_name_that_cannot_be_read_allows_none(serve: Serve, model: Any) -> None:
+    client = serve(model, access=Access(hosts=("", "[::1")))
+    for host in ("", "[::1", "evil.example"):
+        assert client.get("/healthz", headers={"host": host}).status_code == 400
+
+
 def test_another_page_may_not_change_anything(serve: Serve, model: Any) -> None:
     client = serve(model)
     foreign = {"origin": "https://evil.example"}
@@ -169,6 +197,52 @@ def test_other_pages_call_only_where_they_are_named(serve: Serve, model: Any) ->
     assert response.headers["access-control-allow-origin"] == page
     other = {**right, "origin": "https://other.example"}
     assert client.post("/answer", json=ASK, headers=other).status_code == 403
+
+
+def test_a_page_that_is_named_can_read_why_it_was_refused(serve: Serve, model: Any) -> None:
+    page = "https://page.example"
+    limits = Limits(requests_per_second=0.01, burst=4, body_bytes=100)
+    client = serve(model, access=Access(origins=(page,), token=TOKEN), limits=limits)
+    right = {"authorization": f"Bearer {TOKEN}"}
+    told: dict[int, httpx.Response] = {}
+    for headers, body in (
+        ({}, ASK),
+        (right, {"question": "a " * 100}),
+        (right, {"question": "crash"}),
+        (right, {}),
+        (right, ASK),
+    ):
+        response = client.post("/answer", json=body, headers={"origin": page, **headers})
+        told[response.status_code] = response
+    assert sorted(told) == [401, 413, 422, 429, 500]
+    for response in told.values():
+        assert response.headers["access-control-allow-origin"] == page
+        assert "origin" in response.headers["vary"].lower()
+    other = client.get("/healthz", headers={"origin": "https://other.example"})
+    assert "access-control-allow-origin" not in other.headers
+
+
+def test_a_page_that_is_named_can_read_that_the_server_stops(model: Any) -> None:
+    page = "https://page.example"
+    service = Service(model)
+    service.is_stopping = True
+    client = TestClient(
+        build_app(service, access=Access(origins=(page,))), base_url="http://localhost"
+    )
+    response = client.get("/status", headers={"origin": page})
+    assert response.status_code == 503
+    assert response.headers["access-control-allow-origin"] == page
+
+
+def test_limits_hold_for_what_a_browser_asks_first(serve: Serve, model: Any) -> None:
+    page = "https://page.example"
+    asking = {"origin": page, "access-control-request-method": "POST"}
+    access = Access(origins=(page,), token=TOKEN)
+    client = serve(model, access=access, limits=Limits(requests_per_second=0.01, burst=1))
+    assert client.options("/answer", headers={**asking, "host": "evil"}).status_code == 400
+    assert client.options("/status").status_code == 401
+    statuses = [client.options("/answer", headers=asking).status_code for _ in range(11)]
+    assert statuses == 10 * [200] + [429]
 
 
 def test_limits_that_let_nothing_through_are_refused() -> None:

@@ -7,8 +7,17 @@ from typing import Any
 import httpx
 import pytest
 
+from realm.errors import (
+    ArtifactError,
+    ConfigError,
+    DamagedError,
+    LockedError,
+    RealmError,
+    WithheldError,
+)
 from realm.serving import service
 from realm.serving.schemas import AnsweredModel, ChangesModel, FoundModel, ListingModel
+from realm.serving.settings import Access
 
 Serve = Callable[..., httpx.Client]
 
@@ -153,8 +162,20 @@ def test_what_is_no_json_is_refused(client: httpx.Client, content: bytes) -> Non
     for path in ("/answer", "/documents"):
         headers = {"content-type": "application/json"}
         response = client.post(path, content=content, headers=headers)
-        assert response.status_code in {400, 422}
-        assert code_of(response) in {"bad_request", "invalid_request"}
+        assert response.status_code == 422
+        assert code_of(response) == "invalid_request"
+
+
+def test_bytes_that_are_no_text_and_forms_that_are_none_are_bad_requests(
+    client: httpx.Client,
+) -> None:
+    for path, kind, content in (
+        ("/answer", "application/json", b'{"question": "\xff"}'),
+        ("/documents", "multipart/form-data; boundary=a", b"no form"),
+    ):
+        response = client.post(path, content=content, headers={"content-type": kind})
+        assert response.status_code == 400
+        assert code_of(response) == "bad_request"
 
 
 def test_other_addresses_and_methods(client: httpx.Client) -> None:
@@ -177,6 +198,43 @@ def test_an_error_of_ours_tells_nothing_and_others_still_work(
     assert "secret" not in response.text
     assert "a secret of the server" in caplog.text  # the log has it all
     assert client.post("/answer", json={"question": "library"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "code"),
+    [
+        (ArtifactError, 503, "unavailable"),
+        (DamagedError, 503, "unavailable"),
+        (WithheldError, 503, "unavailable"),
+        (ConfigError, 503, "unavailable"),
+        (LockedError, 409, "library_locked"),
+    ],
+)
+def test_a_client_is_not_told_where_files_lie(
+    serve: Serve,
+    model: Any,
+    caplog: pytest.LogCaptureFixture,
+    kind: type[RealmError],
+    status: int,
+    code: str,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise kind("found no library at /home/ada/notes.library")
+
+    for name in ("documents", "document", "answer", "add_documents"):
+        setattr(model, name, fail)
+    client = serve(model)
+    for response in (
+        client.get("/documents"),
+        client.get("/documents/a.txt"),
+        client.post("/answer", json={"question": "library"}),
+        client.post("/documents", json={"id": "b.txt", "text": "b"}),
+    ):
+        assert response.status_code == status
+        assert code_of(response) == code
+        assert "/home" not in response.text
+        assert response.headers["retry-after"]
+    assert caplog.text.count("found no library at /home/ada/notes.library") == 4
 
 
 def test_every_response_has_strict_headers(client: httpx.Client) -> None:
@@ -213,6 +271,15 @@ def test_status_health_and_metrics(client: httpx.Client) -> None:
         assert line in told
     assert 'realm_request_seconds_bucket{endpoint="/answer",le="0.1"}' in told
     assert "realm_index_age_seconds" in told
+
+
+def test_methods_that_a_client_makes_up_are_counted_as_one(serve: Serve, model: Any) -> None:
+    client = serve(model, access=Access(token="0123456789abcdef"))  # noqa: S106 - made up
+    for number in range(5):
+        assert client.request(f"M{number}", "/answer").status_code == 401
+    told = client.get("/metrics", headers={"authorization": "Bearer 0123456789abcdef"}).text
+    assert 'realm_requests_total{endpoint="other",method="other",status="401"} 5.0' in told
+    assert 'method="M' not in told
 
 
 def test_openapi_describes_every_route_with_examples(client: httpx.Client) -> None:

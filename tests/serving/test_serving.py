@@ -1,5 +1,6 @@
 """`realm serve` as a program: started, asked, killed, stopped; with a tiny model."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -9,6 +10,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +20,11 @@ import pytest
 
 import realm
 from realm.cli.main import build_app
-from realm.cli.serving_commands import TOKEN
+from realm.cli.serving_commands import TOKEN, _access, _watch
 from realm.errors import ConfigError
+from realm.records import Changes, Document, Progress
+from realm.serving.refusals import RefusedError
+from realm.serving.service import Service
 
 Make = Callable[..., Any]
 Start = Callable[..., tuple[subprocess.Popen[str], httpx.Client]]
@@ -32,12 +38,29 @@ from realm.records import Document
 from realm.serving.app import build_app
 from realm.serving.server import address_of, bind, make_server, serve
 from realm.serving.service import Service
+from realm.serving.settings import Limits
 
 model = WordModel(kept={{"a": Document(id="a", text="library")}}, pause_seconds=1.5)
-service, bound = Service(model), bind("127.0.0.1", 0)
+{change}
+service, bound = Service(model, limits=Limits(graceful_seconds={patience})), bind("127.0.0.1", 0)
 ready = lambda: print("listening at", address_of(bound), flush=True)
 serve(make_server(build_app(service), service, on_ready=ready), bound)
 """
+
+
+ADD_FOR_EVER = """
+def add_documents(documents, *, progress):
+    for number in range(1_000):
+        progress(number, 1_000)
+        threading.Event().wait(0.1)
+
+model.add_documents = add_documents
+"""
+
+
+def stopping(*, change: str = "", patience: float = 30.0) -> str:
+    """Return a program that serves until it is told to stop."""
+    return STOPPING.format(tests=str(Path(__file__).parent), change=change, patience=patience)
 
 
 def environment() -> dict[str, str]:
@@ -140,7 +163,7 @@ def test_concurrent_questions_get_the_answers_that_they_get_alone(
 
 
 def test_told_to_stop_it_finishes_what_is_in_flight_and_refuses_what_comes(start: Start) -> None:
-    process, client = start("-c", STOPPING.format(tests=str(Path(__file__).parent)))
+    process, client = start("-c", stopping())
     got: list[httpx.Response] = []
     asking = threading.Thread(
         target=lambda: got.append(client.post("/answer", json={"question": "library"}))
@@ -161,6 +184,64 @@ def test_told_to_stop_it_finishes_what_is_in_flight_and_refuses_what_comes(start
     assert process.wait(20) == 0
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{client.base_url}/healthz")
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT, signal.SIGINT]])
+def test_told_to_stop_it_does_not_wait_for_the_end_of_a_long_change(
+    start: Start, signals: list[signal.Signals]
+) -> None:
+    patience = 0.5 if len(signals) == 1 else 30.0  # a second Ctrl-C waits for nothing
+    process, client = start("-c", stopping(change=ADD_FOR_EVER, patience=patience))
+    got: list[httpx.Response] = []
+
+    def add() -> None:
+        with suppress(httpx.HTTPError):  # the connection may be gone before it is told
+            got.append(client.post("/documents", json={"id": "a.txt", "text": "library"}))
+
+    adding = threading.Thread(target=add)
+    adding.start()
+    while not httpx.get(f"{client.base_url}/documents/progress").json()["total"]:
+        time.sleep(0.02)
+    began = time.monotonic()
+    for number in signals:
+        process.send_signal(number)
+        time.sleep(0.2)
+    process.wait(30)
+    adding.join(10)
+    assert time.monotonic() - began < 10
+    assert [one.json()["error"]["code"] for one in got] == ["stopping"] * len(got)
+    if len(signals) == 1:
+        assert process.returncode == 0
+        assert got[0].status_code == 503
+
+
+def test_a_change_that_is_given_up_leaves_whole_documents(
+    make_packed: Make,
+    texts: list[dict[str, str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("realm.library.adding.GROUP_PASSAGES", 1)
+    documents = [Document(**text) for text in texts]
+    with realm.load(make_packed(), library=tmp_path / "library") as opened:
+        service, add_all = Service(opened), opened.add_documents
+
+        def add(documents: list[Document], *, progress: Progress) -> Changes:
+            def advance(done: int, total: int) -> None:
+                if len(opened.documents()) == 2:
+                    service.give_up()
+                progress(done, total)
+
+            return add_all(documents, progress=advance)
+
+        monkeypatch.setattr(opened, "add_documents", add)
+        with pytest.raises(RefusedError, match="send all of them again"):
+            asyncio.run(service.add(documents))
+        kept = {info.id: opened.document(info.id) for info in opened.documents()}
+        assert kept == {document.id: document for document in documents[:2]}
+        assert service.progress == (0, 0)
+        with pytest.raises(RefusedError):  # nor does one begin that has waited
+            asyncio.run(service.add(documents))
 
 
 def refused(*command: object) -> str:
@@ -201,6 +282,42 @@ def test_a_token_that_can_be_guessed_or_sent_by_nobody_is_refused(
     assert "expected a file with a token" in refused("--token-file", tmp_path / "none")
     monkeypatch.setenv(TOKEN, "short")
     assert f"${TOKEN} holds 5 characters" in refused()
+
+
+def test_pages_are_named_as_browsers_name_them() -> None:
+    access = _access("127.0.0.1", ["https://Page.Example/", "*"], None, None)
+    assert access.origins == ("https://page.example", "*")
+
+
+def test_a_watched_folder_that_cannot_be_followed_is_told(
+    make_packed: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    notes, away = tmp_path / "notes", tmp_path / "away"
+    notes.mkdir()
+    (notes / "a.txt").write_text("the library closes at eight", encoding="utf-8")
+    with realm.load(make_packed(), library=tmp_path / "library") as opened:
+        monkeypatch.setattr(opened, "watch", partial(opened.watch, every_seconds=0.05))
+        assert Service(opened).status()["watch"] == "off"
+        service = Service(opened, watch=_watch(opened, notes))
+
+        def becomes(state: str) -> None:
+            deadline = time.monotonic() + 20
+            while service.status()["watch"] != state:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+
+        becomes("on")
+        notes.rename(away)
+        becomes("failing")
+        time.sleep(0.2)  # some looks more
+        away.rename(notes)
+        becomes("on")
+    said = capsys.readouterr().err
+    assert said.count("not now: found no ") == 1
+    assert str(tmp_path) not in str(service.status())
 
 
 def test_sources_that_exclude_each_other_are_refused(tmp_path: Path) -> None:

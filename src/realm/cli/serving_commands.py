@@ -11,7 +11,10 @@ from realm.errors import ConfigError
 from realm.memory import share_one_heap
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from realm.library.face import Realm
+    from realm.serving.service import WatchState
     from realm.serving.settings import Access
 
 TOKEN = "REALM_TOKEN"  # noqa: S105 - the name of a variable
@@ -129,12 +132,14 @@ def serve(  # noqa: PLR0917
     )
     share_one_heap()
     with _open(docs, library, model, passages, encoder, device) as opened:
-        service = Service(
-            opened, limits=limits, batching=Batching(max_questions=batch), runs=tuple(runs or ())
-        )
         _note_open(host, access)
-        if watch and docs is not None:
-            opened.watch(docs)
+        service = Service(
+            opened,
+            limits=limits,
+            batching=Batching(max_questions=batch),
+            runs=tuple(runs or ()),
+            watch=_watch(opened, docs if watch else None),
+        )
         server = make_server(
             build_app(service, access=access),
             service,
@@ -207,7 +212,8 @@ def _access(
     from realm.serving.settings import LOOPBACK, Access
 
     hosts = ("*",) if host in ANY_ADDRESS and not allow_host else (*LOOPBACK, host)
-    return Access(token=token, origins=tuple(cors or ()), hosts=(*hosts, *(allow_host or ())))
+    origins = tuple(origin.lower().rstrip("/") for origin in cors or ())  # as browsers say them
+    return Access(token=token, origins=origins, hosts=(*hosts, *(allow_host or ())))
 
 
 def _note_open(host: str, access: "Access") -> None:
@@ -219,6 +225,18 @@ def _note_open(host: str, access: "Access") -> None:
             f"them out: --token-file FILE or ${TOKEN}",
             err=True,
         )
+
+
+def _watch(opened: "Realm", folder: Path | None) -> "Callable[[], WatchState]":
+    """Follow a folder, and say on stderr what could not be done; return how that goes."""
+    from realm.cli import display
+
+    if folder is None:
+        return lambda: "off"
+    watcher = opened.watch(
+        folder, on_error=lambda error: display.err.print(f"not now: {error}", markup=False)
+    )
+    return lambda: "on" if watcher.error is None else "failing"
 
 
 def _open(

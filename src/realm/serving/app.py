@@ -4,11 +4,11 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
-from starlette.middleware.cors import CORSMiddleware
 
 from realm import __version__
+from realm.serving.cors import Preflights, SharedResponses
 from realm.serving.document_routes import document_routes
-from realm.serving.gate import Gate, Recorder
+from realm.serving.gate import Gate, Recorder, Refuser
 from realm.serving.page_routes import page_routes, read_page
 from realm.serving.question_routes import question_routes
 from realm.serving.refusals import add_handlers
@@ -55,6 +55,8 @@ def build_app(service: Service, *, access: Access | None = None) -> FastAPI:
         app.include_router(router)
     page = read_page()
     app.include_router(page_routes(page))
+    if access.origins:
+        app.add_middleware(Preflights, origins=access.origins)
     app.add_middleware(
         Gate,
         access=access,
@@ -62,12 +64,8 @@ def build_app(service: Service, *, access: Access | None = None) -> FastAPI:
         is_stopping=lambda: service.is_stopping,
         open_paths=tuple(file.path for file in page),
     )
+    app.add_middleware(Refuser)
     if access.origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=access.origins,
-            allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["Authorization", "Content-Type"],
-        )
+        app.add_middleware(SharedResponses, origins=access.origins)
     app.add_middleware(Recorder, metrics=service.metrics)  # the last one added is the outermost
     return app

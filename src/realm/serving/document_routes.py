@@ -54,10 +54,7 @@ def document_routes(service: Service) -> APIRouter:
     @router.get("", response_model=ListingModel, responses=responses())
     async def listing() -> JSONResponse:
         """List the documents."""
-        documents = service.model.documents()
-        told = [asdict(info) for info in documents]
-        num_passages = service.model.status()["num_passages"]
-        return JSONResponse({"documents": told, "num_passages": num_passages})
+        return await service.look(lambda: _listing(service))  # long, where there are many
 
     @router.get("/progress", response_model=ProgressModel, responses=responses())
     async def progress() -> JSONResponse:
@@ -81,6 +78,12 @@ def document_routes(service: Service) -> APIRouter:
         return JSONResponse((await service.remove(id)).as_dict())
 
     return router
+
+
+def _listing(service: Service) -> JSONResponse:
+    told = [asdict(info) for info in service.model.documents()]
+    num_passages = service.model.status()["num_passages"]
+    return JSONResponse({"documents": told, "num_passages": num_passages})
 
 
 async def _documents_of(request: Request) -> list[Document]:

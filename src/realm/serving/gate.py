@@ -1,4 +1,4 @@
-"""What every request passes: counting, headers, and who may come in with how much.
+"""What every request passes: counting, headers, errors, and who may come in with how much.
 
 Plain ASGI, so that a body is never held in memory to be looked at, and a response is passed on as
 it comes.
@@ -14,6 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from realm.serving.bodies import Bodies, Body, check_length
+from realm.serving.cors import is_preflight
 from realm.serving.metrics import Metrics
 from realm.serving.refusals import RefusedError, unexpected
 from realm.serving.settings import Access, Limits
@@ -33,14 +34,14 @@ SECURITY_HEADERS = {
 ALWAYS_OPEN = ("/healthz",)
 """Without a token."""
 OPEN_TIMES = 10
-"""As many requests as usual for what is open: a load balancer's, and the page's files."""
+"""As many requests as usual for what is open: a load balancer's, preflights, the page's files."""
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 MAX_CLIENTS = 10_000
 """Whose buckets are remembered; the longest unseen are forgotten first."""
 
 
 class Recorder:
-    """The outermost: counts, adds headers, and turns what went wrong into JSON."""
+    """The outermost: counts, and adds headers."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
         self.app, self.metrics = app, metrics
@@ -65,12 +66,6 @@ class Recorder:
         self.metrics.in_flight.inc()
         try:
             await self.app(scope, receive, tell)
-        except RefusedError as error:
-            await error.response()(scope, receive, tell)
-        except Exception as error:
-            if status:  # half a response is out: the connection breaks off
-                raise
-            await unexpected(error, scope["path"]).response()(scope, receive, tell)
         finally:
             self.metrics.in_flight.dec()
             seconds = time.perf_counter() - began
@@ -80,6 +75,34 @@ class Recorder:
 def _endpoint(scope: Scope) -> str:
     """Return the route that served a request, never its own path: those are without number."""
     return str(getattr(scope.get("route"), "path", "other"))
+
+
+class Refuser:
+    """Around the gate and the routes: turns what went wrong into JSON."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        has_begun = False
+
+        async def tell(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, tell)
+        except RefusedError as error:
+            await error.response()(scope, receive, send)
+        except Exception as error:
+            if has_begun:  # half a response is out: the connection breaks off
+                raise
+            await unexpected(error, scope["path"]).response()(scope, receive, send)
 
 
 class Gate:
@@ -95,6 +118,7 @@ class Gate:
         open_paths: tuple[str, ...] = (),
     ) -> None:
         self.app, self.access, self.limits = app, access, limits
+        self.hosts = {_host_name(host) for host in access.hosts} - {""}
         self.is_stopping = is_stopping
         self.open_paths = (*ALWAYS_OPEN, *open_paths)
         self.bodies = Bodies(limits)
@@ -122,7 +146,7 @@ class Gate:
             )
         self._check_host(headers)
         self._check_origin(scope, headers)
-        if scope["path"] in self.open_paths:  # the page's own files are many, and in memory
+        if self._is_open(scope):
             _check_rate(scope, self.open_buckets)
         else:
             _check_rate(scope, self.buckets)
@@ -132,9 +156,15 @@ class Gate:
         with Body(receive, self.bodies, most=most) as body:
             await self.app(scope, body.take, send)
 
+    def _is_open(self, scope: Scope) -> bool:
+        """Return whether a request is cheap, and needs no token."""
+        if self.access.origins and is_preflight(scope):  # a browser sends no token with it
+            return True
+        return scope["path"] in self.open_paths  # the page's own files are many, and in memory
+
     def _check_host(self, headers: Headers) -> None:
         name = _host_name(headers.get("host", ""))
-        if "*" not in self.access.hosts and name not in self.access.hosts:
+        if "*" not in self.hosts and name not in self.hosts:
             raise RefusedError(
                 400,
                 "host_refused",
@@ -213,9 +243,18 @@ def _check_rate(scope: Scope, buckets: Buckets) -> None:
 
 
 def _host_name(host: str) -> str:
-    """Return a Host header's name without its port."""
+    """Return the name in a Host header, or in a setting, as the two are compared.
+
+    Args:
+        host: a name or an address, with a port or without.
+
+    Returns:
+        It in small letters, without port, brackets and a dot at its end; "": it cannot be read.
+    """
+    if host.count(":") > 1 and "[" not in host:
+        host = f"[{host}]"  # IPv6, as settings have it
     try:
-        return urlsplit(f"//{host}").hostname or ""
+        return (urlsplit(f"//{host}").hostname or "").removesuffix(".")
     except ValueError:
         return ""
 

@@ -20,6 +20,8 @@ GAUGES = {
     "index_age_seconds": "Seconds since the index last changed.",
 }
 BATCHES = (1, 2, 3, 4, 6, 8, 12, 16, 32)
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""Counted by name; a client may send any other word, without number."""
 
 
 class Metrics:
@@ -57,7 +59,8 @@ class Metrics:
         self.registry.register(_Library(status))
 
     def record(self, method: str, endpoint: str, status: int, seconds: float) -> None:
-        """Count a request."""
+        """Count a request; a method that nobody uses is counted as "other"."""
+        method = method if method in METHODS else "other"
         self.requests.labels(method, endpoint, str(status)).inc()
         self.seconds.labels(endpoint).observe(seconds)
 

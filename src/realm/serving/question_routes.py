@@ -46,26 +46,26 @@ def question_routes(service: Service) -> APIRouter:
         return JSONResponse(await while_there(request, answering))
 
     @router.post("/search", response_model=FoundModel, responses=responses(413, 422))
-    async def search(asked: SearchRequest) -> JSONResponse:
+    async def search(asked: SearchRequest, request: Request) -> JSONResponse:
         """Find passages for a query, best first, with the model's own retriever."""
-        found = await service.look(
+        looking = service.look(
             lambda: service.model.search(asked.query, num_passages=asked.num_passages)
         )
-        return JSONResponse(found.as_dict())
+        return JSONResponse((await while_there(request, looking)).as_dict())
 
     @router.post("/explain", response_model=ExplainedModel, responses=responses(409, 413, 422))
-    async def explain(asked: ExplainRequest) -> JSONResponse:
+    async def explain(asked: ExplainRequest, request: Request) -> JSONResponse:
         """Fill a blank, and say what each passage did for it: Table 3 of the paper.
 
         `p_without` is p(y|x) without retrieval, `p_marginal` with it (Eq. 1), `utility` of a
         candidate RU(z|x) in nats (Eq. 2). 409 `no_encoder` where the model has no encoder.
         """
-        explained = await service.look(
+        looking = service.look(
             lambda: service.model.explain(
                 asked.sentence, answer=asked.answer, num_candidates=asked.num_candidates
             )
         )
-        return JSONResponse(explained_as_json(explained))
+        return JSONResponse(explained_as_json(await while_there(request, looking)))
 
     return router
 

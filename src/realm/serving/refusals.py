@@ -14,8 +14,6 @@ from starlette.exceptions import HTTPException
 
 from realm.errors import (
     AnsweringError,
-    ArtifactError,
-    ConfigError,
     CorpusError,
     LockedError,
     MaskingError,
@@ -24,6 +22,7 @@ from realm.errors import (
     ReadOnlyError,
     RealmError,
     UnknownDocumentError,
+    WithheldError,
 )
 
 SHOWN_CHARACTERS = 80
@@ -34,13 +33,10 @@ _STATUS_OF: tuple[tuple[type[RealmError], int, str], ...] = (
     (MaskingError, 422, "sentence_refused"),
     (UnknownDocumentError, 404, "no_document"),
     (CorpusError, 422, "text_refused"),
-    (LockedError, 409, "library_locked"),
-    (ArtifactError, 503, "unavailable"),
     (NoEncoderError, 409, "no_encoder"),
     (ReadOnlyError, 409, "read_only"),
-    (ConfigError, 422, "not_possible"),
 )
-"""Status and code of each kind of error, the special ones first."""
+"""Status and code of each kind of error that is about what was asked, the special ones first."""
 _OF_HTTP = {
     400: ("bad_request", "found a request that cannot be read, expected JSON as in /openapi.json"),
     404: ("not_found", "nothing is there; /openapi.json names what is"),
@@ -74,12 +70,21 @@ class BodyRefusedError(HTTPException):
 
 
 def refusal_of(error: RealmError) -> RefusedError:
-    """Return what a client is told of an error that realm raises on purpose."""
-    for kind, status, code in _STATUS_OF:
-        if isinstance(error, kind):
-            headers = {"Retry-After": "1"} if isinstance(error, ArtifactError) else None
-            return RefusedError(status, code, str(error), headers=headers)
-    return RefusedError(422, "refused", str(error))
+    """Return what a client is told of an error that realm raises on purpose.
+
+    One that is not about what was asked names files and folders: its message goes to the log alone.
+    """
+    if not isinstance(error, WithheldError):
+        for kind, status, code in _STATUS_OF:
+            if isinstance(error, kind):
+                return RefusedError(status, code, str(error))
+    _log.error("%s: %s", type(error).__name__, error)
+    headers = {"Retry-After": "1"}
+    if isinstance(error, LockedError):
+        told = "another process is changing the documents; send this again in a minute"
+        return RefusedError(409, "library_locked", told, headers=headers)
+    told = "the server cannot use its files; its log says which. Ask again, or tell who runs it"
+    return RefusedError(503, "unavailable", told, headers=headers)
 
 
 def unexpected(error: Exception, path: str) -> RefusedError:

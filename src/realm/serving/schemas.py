@@ -316,6 +316,14 @@ class StatusModel(_Told):
     num_documents: int
     num_passages: int
     waiting: int
+    watch: Annotated[
+        Literal["off", "on", "failing"],
+        Field(
+            description="Whether a folder is followed (`--watch`); failing: what is answered from "
+            "may be older than its files, the server's log says why, and it is tried again.",
+            examples=["on"],
+        ),
+    ]
     index_age_seconds: float
 
 

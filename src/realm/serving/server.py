@@ -146,6 +146,7 @@ class _Server(uvicorn.Server):
         """Begin to stop; a second Ctrl-C waits for nothing."""
         del frame
         if self._service.is_stopping or self._loop is None:
+            self._service.give_up()
             self.should_exit = True
             self.force_exit = sig == signal.SIGINT
             return
@@ -168,5 +169,5 @@ class _Server(uvicorn.Server):
                         self.connections.drop_waited_for()
                     await asyncio.sleep(0.02)
         except TimeoutError:
-            pass
+            self._service.give_up()
         self.should_exit = True

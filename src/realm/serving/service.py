@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 
@@ -19,6 +19,7 @@ from realm.serving.settings import Batching, Limits
 from realm.serving.threads import compute_with
 
 T = TypeVar("T")
+WatchState = Literal["off", "on", "failing"]
 SECONDS_BETWEEN_RETURNS = 1.0
 """Every batch has other lengths, so that freed blocks seldom fit the next one's: memory would grow
 for hours."""
@@ -34,6 +35,7 @@ class Service:
         limits: Limits | None = None,
         batching: Batching | None = None,
         runs: Sequence[Path] = (),
+        watch: Callable[[], WatchState] = lambda: "off",
     ) -> None:
         """Prepare; `start` begins.
 
@@ -42,14 +44,18 @@ class Service:
             limits: what may wait.
             batching: how questions are put together.
             runs: run folders, or folders that hold some, whose curves are shown.
+            watch: how a folder that is watched is followed.
         """
         self.model, self.runs = model, tuple(runs)
+        self._watch = watch
         self.limits = limits or Limits()
         self.metrics = Metrics()
         self.metrics.tell_of_library(self._gauges)
         self.progress = (0, 0)
         """(passages embedded, passages) of the change that is being made."""
         self.is_stopping = False
+        self._is_given_up = False
+        """Whether the change in progress ends before its next passages are embedded."""
         self._tidied_at = time.monotonic()
         self._seen: tuple[object, float] = (model.status().get("version"), time.monotonic())
         """(version of the library, when it was first seen)."""
@@ -71,11 +77,19 @@ class Service:
         self.batcher.start()
 
     async def stop(self) -> None:
-        """Close the lanes; a change that has begun comes to its end."""
+        """Close the lanes; a change that has begun ends with the documents that are on disk."""
         self.is_stopping = True
+        self.give_up()
         await self.batcher.stop()
         await self._changes.stop()
         await self._looks.stop()
+
+    def give_up(self) -> None:
+        """Let the change in progress, and those that wait, end soon, with 503.
+
+        Documents that are on disk by then stay: each is there as it was, or as it is to be.
+        """
+        self._is_given_up = True
 
     async def answer(self, question: str, choices: Choices, *, client: str = "") -> dict[str, Any]:
         """Return the answers to a question as JSON's types; clients take turns."""
@@ -88,10 +102,15 @@ class Service:
         return await self._looks.run(action)
 
     async def add(self, documents: Sequence[Document]) -> Changes:
-        """Add or replace documents; they are on disk when this returns."""
+        """Add or replace documents; they are on disk when this returns.
+
+        Raises:
+            RefusedError: too many changes wait, or the server stops.
+        """
 
         def act() -> Changes:
             try:
+                self._advance(0, 0)
                 return self.model.add_documents(documents, progress=self._advance)
             finally:
                 self.progress = (0, 0)
@@ -134,10 +153,23 @@ class Service:
         return {
             **told,
             "waiting": self.batcher.num_waiting,
+            "watch": self._watch(),
             "index_age_seconds": now - self._seen[1],
         }
 
     def _advance(self, done: int, total: int) -> None:
+        """Note how far a change is; called between its groups of passages.
+
+        Raises:
+            RefusedError: it is to end here.
+        """
+        if self._is_given_up:
+            raise RefusedError(
+                503,
+                "stopping",
+                "the server stopped in the midst of this; some documents may be there already: "
+                "send all of them again",
+            )
         self.progress = (done, total)
 
     def _gauges(self) -> dict[str, float]:

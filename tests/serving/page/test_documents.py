@@ -44,6 +44,27 @@ def test_a_document_comes_is_asked_goes_and_comes_back(
     assert site.document("euler.md")["text"] == EULER
 
 
+def test_undo_is_not_offered_where_the_server_would_not_take_it_back(
+    site: Any, visit: Make, shows: Make
+) -> None:
+    site.put("euler.md", EULER)
+    page = visit(site, "#documents")
+    empty = json.dumps({"id": "euler.md", "text": "", "title": "", "format": "markdown"})
+
+    def as_empty(route: Any) -> None:  # as a library can hold it
+        if route.request.method == "GET":
+            route.fulfill(body=empty, content_type="application/json")
+        else:
+            route.continue_()
+
+    page.route("**/documents/euler.md", as_empty)
+    page.click(".acts button")
+    shows(page, "#uploads", "It cannot be brought back from here")
+    shows(page, "#documents-said", "It cannot be brought back from here")
+    assert page.locator("#undo").count() == 0
+    shows(page, "#listing", "There are no documents yet")
+
+
 def test_a_pasted_text_becomes_a_document(site: Any, visit: Make, shows: Make) -> None:
     page = visit(site, "#documents")
     page.click("#paste")

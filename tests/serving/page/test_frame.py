@@ -50,6 +50,35 @@ def test_everything_can_be_done_from_the_keyboard(site: Any, visit: Make) -> Non
     assert focused() == "question"
 
 
+def test_the_focus_comes_back_to_the_link_that_opened_a_document(
+    site: Any, visit: Make, ask: Make
+) -> None:
+    site.put("euler.md", FERMAT.replace("Fermat", "Euler"))
+    site.put("fermat.md", FERMAT)
+    page = visit(site)
+    focused = "document.activeElement.textContent"
+    ask(page, QUESTION)
+    link = page.locator(".evidence .place")
+    link.focus()
+    link.press("Enter")
+    page.wait_for_selector("#reader mark")
+    page.go_back()
+    page.wait_for_selector("#panel-ask:not([hidden])")
+    assert page.evaluate(focused) == link.text_content()
+
+    page.click("#tab-documents")
+    page.wait_for_selector("#reader mark")  # where one last was
+    page.keyboard.press("Shift+Tab")
+    page.click(".back")
+    page.wait_for_selector(".document-link")
+    for name in ("Fermat", "Euler"):
+        page.locator(".document-link", has_text=name).press("Enter")
+        page.wait_for_selector("#reader-title")
+        page.keyboard.press("Escape")
+        page.wait_for_selector("#reader", state="hidden")
+        page.wait_for_function(f"{focused}.includes({name!r})")
+
+
 def test_it_fits_a_phone_and_can_be_read_in_the_light_and_in_the_dark(
     open_site: Make, visit: Make, run: Path, ask: Make
 ) -> None:

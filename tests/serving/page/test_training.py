@@ -31,5 +31,23 @@ def test_curves_grow_while_a_run_trains(
     assert page.locator(".curve").first.get_attribute("d") != before
 
 
+def test_a_screen_reader_is_told_of_states_and_not_of_steps(
+    open_site: Make, visit: Make, run: Path, shows: Make, write_metrics: Make
+) -> None:
+    page = visit(open_site(runs=[run.parent]), "#training")
+    shows(page, "#training-said", "pretraining: pretrain, running")
+    page.evaluate(
+        """() => {
+          window.told = 0;
+          const regions = document.querySelectorAll("#panel-training [role=status]");
+          const count = new MutationObserver((changes) => { window.told += changes.length; });
+          for (const one of regions) count.observe(one, { childList: true, subtree: true });
+        }"""
+    )
+    write_metrics(run, range(9, 12))
+    shows(page, "#run-state", "step 11 of 20")
+    assert page.evaluate("window.told") == 0
+
+
 def test_without_runs_it_says_how_to_start(site: Any, visit: Make, shows: Make) -> None:
     shows(visit(site, "#training"), "#runs", "realm serve --runs FOLDER")

@@ -3,13 +3,17 @@
 import { api } from "./api.js";
 import { byId, el, errorNotice, notice, say } from "./dom.js";
 import { count, counted, when } from "./format.js";
-import { closeReader, openReader } from "./reader.js";
+import { closeReader, openReader, setUpReader } from "./reader.js";
 import { address, go } from "./route.js";
+import { countPoints } from "./text.js";
 import { setUpAdding } from "./uploads.js";
 
 /** Rows drawn at once; the rest is found by its name. */
 const MOST_ROWS = 200;
 const FEW = 12;
+const MOST_ID_POINTS = 500;
+/** A backslash, or a part between slashes that is empty, . or .. */
+const NO_ID = /\\|(^|\/)\.{0,2}(\/|$)/;
 let changed = async () => {};
 let known = { documents: [], numPassages: 0 };
 let filter = "";
@@ -191,6 +195,11 @@ async function list() {
   }
 }
 
+/** Whether the server would take a document as it is; a library may hold what others put there. */
+function canComeBack({ id, text }) {
+  return Boolean(text) && countPoints(id) <= MOST_ID_POINTS && !NO_ID.test(id);
+}
+
 async function putBack(kept) {
   const { id, text, title, format } = kept;
   try {
@@ -204,16 +213,20 @@ async function putBack(kept) {
 }
 
 function removed(kept) {
-  const undo = el(
-    "button",
-    { type: "button", class: "small", id: "undo", onclick: () => putBack(kept) },
-    "Undo",
-  );
+  const isUndone = canComeBack(kept);
+  const after = isUndone
+    ? el(
+        "button",
+        { type: "button", class: "small", id: "undo", onclick: () => putBack(kept) },
+        "Undo",
+      )
+    : el("span", { class: "quiet", tabindex: "-1" }, "It cannot be brought back from here");
   byId("uploads").replaceChildren(
-    el("p", { class: "strip" }, el("span", {}, "Removed ", el("b", {}, kept.id)), undo),
+    el("p", { class: "strip" }, el("span", {}, "Removed ", el("b", {}, kept.id)), after),
   );
-  undo.focus();
-  say("documents-said", `Removed ${kept.id}. Undo brings it back.`);
+  after.focus();
+  const told = isUndone ? "Undo brings it back." : "It cannot be brought back from here.";
+  say("documents-said", `Removed ${kept.id}. ${told}`);
 }
 
 async function remove(info) {
@@ -227,19 +240,28 @@ async function remove(info) {
   await Promise.all([list(), changed()]);
 }
 
+/** Give the focus to the link of a document that was read, where nothing else has it. */
+function focusOn(id) {
+  if (document.activeElement !== document.body) return;
+  const href = address("documents", { id });
+  const links = [...byId("listing").querySelectorAll(".document-link")];
+  (links.find((one) => one.getAttribute("href") === href) ?? byId("tab-documents")).focus();
+}
+
 /** Show the listing, or the document (and place in it) that an address names. */
 export function arriveAtDocuments(params) {
   byId("library").hidden = Boolean(params.id);
   if (params.id) {
     openReader(params);
   } else {
-    closeReader();
-    list();
+    const read = closeReader();
+    list().then(() => read && focusOn(read));
   }
 }
 
 export function setUpDocuments(whenChanged) {
   changed = whenChanged;
+  setUpReader();
   setUpAdding(() => Promise.all([list(), changed()]));
   byId("reader").addEventListener("keydown", (event) => {
     if (event.key === "Escape") go("#documents");

@@ -6,6 +6,7 @@ import { byId, el } from "./dom.js";
 import { arriveAtDocuments, setUpDocuments } from "./documents.js";
 import { arriveAtFill, modelKnown, setUpFill } from "./fill.js";
 import { count } from "./format.js";
+import { leaveReader } from "./reader.js";
 import { go, lastOn, startRouting } from "./route.js";
 import { arriveAtTraining, leaveTraining } from "./training.js";
 
@@ -46,6 +47,7 @@ async function refreshStatus() {
 
 function arrive({ tab, params }) {
   const again = tab === current;
+  const isLeaving = current === "documents" && !again;
   if (current === "training" && tab !== "training") leaveTraining();
   current = tab;
   for (const button of tabs) {
@@ -59,6 +61,7 @@ function arrive({ tab, params }) {
   else if (tab === "fill") arriveAtFill(params, again);
   else if (tab === "documents") arriveAtDocuments(params);
   else arriveAtTraining(params);
+  if (isLeaving) leaveReader();
 }
 
 function onTabKey(event) {

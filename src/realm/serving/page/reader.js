@@ -6,6 +6,8 @@ import { counted } from "./format.js";
 import { countPoints, unitIndex } from "./text.js";
 
 let opened = 0;
+let reading = null;
+let opener = null;
 
 /**
  * Return the part of a document that offsets count in: all of it, or one record of JSON lines.
@@ -113,6 +115,7 @@ function show(kept, params) {
 /** Show the document `params.id`, at the place that the other parameters name. */
 export async function openReader(params) {
   opened += 1;
+  reading = params.id;
   const mine = opened;
   const reader = byId("reader");
   reader.hidden = false;
@@ -127,8 +130,25 @@ export async function openReader(params) {
   }
 }
 
+/** Close the document that is read; return its id, null where there is none. */
 export function closeReader() {
+  const read = reading;
+  reading = null;
   opened += 1;
   byId("reader").hidden = true;
   byId("reader").replaceChildren();
+  return read;
+}
+
+/** Give the focus back to the link that opened the document, where another tab has that link. */
+export function leaveReader() {
+  const at = document.activeElement;
+  const isLost = !at || at === document.body || byId("reader").contains(at);
+  if (isLost && opener?.isConnected && !opener.closest("[hidden]")) opener.focus();
+}
+
+export function setUpReader() {
+  addEventListener("click", (event) => {
+    opener = event.target.closest?.("a[href^='#documents?']") ?? opener;
+  });
 }

@@ -2,7 +2,7 @@
 
 import { api } from "./api.js";
 import { Chart } from "./chart.js";
-import { byId, el, errorNotice, notice } from "./dom.js";
+import { byId, el, errorNotice, notice, say } from "./dom.js";
 import { count, counted } from "./format.js";
 import { MAIN, others, seriesFor } from "./measures.js";
 import { address, go, note } from "./route.js";
@@ -11,6 +11,7 @@ const POLL_MS = { running: 2000, stopped: 10000 };
 let timer = 0;
 let visit = 0;
 let held = null;
+let said = "";
 
 function noRuns() {
   return notice(
@@ -42,8 +43,15 @@ function chooser(runs, name) {
       { id: "run", onchange: (event) => go(address("training", { run: event.target.value })) },
       ...options,
     ),
-    el("p", { class: "run-state", id: "run-state", role: "status" }),
+    el("p", { class: "run-state", id: "run-state" }),
   );
+}
+
+/** Tell a screen reader of another run, or another state of it; not of each step. */
+function sayState({ name, stage, state }) {
+  const words = `${name}: ${stage}, ${state}`;
+  if (words !== said) say("training-said", words);
+  said = words;
 }
 
 function tellState({ stage, state, step, num_steps: numSteps, refreshes }) {
@@ -119,6 +127,7 @@ function take(curves) {
   held.step = curves.step;
   if (held.names !== Object.keys(held.series).join()) layOut(held);
   tellState({ ...curves, refreshes: held.refreshes });
+  sayState(curves);
   for (const chart of held.charts) chart.update(held.series, held.refreshes);
 }
 
