@@ -178,5 +178,6 @@ def test_watch_follows_a_folder_until_it_is_stopped(
         finally:
             process.kill()
     assert process.returncode == 130
+    assert f"following {notes} (stop: Ctrl-C)" in "".join(err.splitlines())
     assert "Traceback" not in err
     assert len(json.loads(call("docs", "list", library, "--json").out)["documents"]) == 3

@@ -155,6 +155,8 @@ def watch(
         changes = watcher.start(progress=advance)
     if not changes:  # otherwise it is shown with them
         display.show_skipped(changes.skipped)
+    if not quiet:
+        display.err.print(f"following {folder} (stop: Ctrl-C)", style="dim", markup=False)
     try:
         watcher.wait()
     finally:
