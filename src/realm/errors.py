@@ -15,6 +15,7 @@ RealmError
 │   └── StaleIndexError  the index is older than refresh.max_staleness_steps
 ├── AnsweringError       a question cannot be answered
 │   └── QuestionTooLongError  it is longer than the model reads
+├── DivergedError        a training step gave gradients that are not finite
 └── RankError            another process of a run on several ranks died, or does not answer
 
 Messages say what was found, what was expected and what to do. The command line prints them
@@ -96,6 +97,19 @@ class AnsweringError(RealmError):
 
 class QuestionTooLongError(AnsweringError):
     """A question is longer than the model reads."""
+
+
+class DivergedError(RealmError):
+    """A training step gave gradients that are not finite; nothing was updated with them."""
+
+    def __init__(self, *, step: int, loss: float, norm: float, learning_rate: float) -> None:
+        self.step, self.loss = step, loss
+        super().__init__(
+            f"step {step:,}: found gradients with a norm of {norm} (loss {loss:.4g}), expected a "
+            "finite one; nothing was updated with them, and the checkpoints are whole. Train with "
+            f"a lower optimizer.learning_rate (at this step it was {learning_rate:.2g}) in another "
+            "--out"
+        )
 
 
 class RankError(RealmError):
