@@ -79,15 +79,21 @@ class StaleIndexError(ArtifactError):
     """The index is older than the run allows."""
 
     def __init__(
-        self, *, index_step: int, train_step: int, limit_steps: int, reason: str = ""
+        self,
+        *,
+        index_step: int,
+        train_step: int,
+        limit_steps: int,
+        reason: str = "",
+        remedy: str = "",
     ) -> None:
         self.index_step, self.train_step, self.limit_steps = index_step, train_step, limit_steps
         super().__init__(
             f"index was built at step {index_step:,} and training is at {train_step:,}: "
             f"{train_step - index_step:,} steps stale, limit {limit_steps:,}. "
-            f"{reason}{reason and '. '}"
-            "Refresh more often (`--set refresh.every_steps=N`) or raise "
-            "`refresh.max_staleness_steps`"
+            f"{reason}{reason and '. '}{remedy}{remedy and '. '}"
+            "To refresh more often (`--set refresh.every_steps=N`) or with a higher "
+            "`refresh.max_staleness_steps`, train in another --out"
         )
 
 

@@ -383,6 +383,10 @@ class AsyncRefresher:
             train_step=step,
             limit_steps=self.config.max_staleness_steps,
             reason=f"{reason}; {self._state_of_builders()}",
+            remedy=(
+                "The same command goes on, also with more builders (`--set refresh.builders=N`, or "
+                f"`realm index --follow {self.run}` beside it)"
+            ),
         )
 
     def _done(self) -> tuple[int, tuple[int, int]]:
