@@ -202,7 +202,9 @@ def test_a_builder_that_does_not_move_on_is_waited_for_with_a_limit(
 ) -> None:
     keeper = make(max_wait_seconds=0.3)
     keeper.advance(tower, 0)
-    told = r"no builder moved on for .* no builder has come up.* refresh.builders=N.* --follow .*run`"
+    told = (
+        r"no builder moved on for .* no builder has come up.* refresh.builders=N.* --follow .*run`"
+    )
     with pytest.raises(StaleIndexError, match=told):
         keeper.advance(tower, 31)
 
