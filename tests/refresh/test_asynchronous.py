@@ -14,14 +14,17 @@ from realm.checkpoint.parts import tower_hash
 from realm.config import IndexConfig, RefreshConfig
 from realm.corpus.store import PassageStore
 from realm.errors import ArtifactError, StaleIndexError
-from realm.index.builder import build_index
+from realm.index.builder import EmbedderVersion, build_index
 from realm.index.snapshot import Snapshot, list_snapshots, shard_names, snapshot_folder
 from realm.model.embedder import Embedder
+from realm.ranks import Ranks
 from realm.refresh import asynchronous
 from realm.refresh.asynchronous import AsyncRefresher
 from realm.refresh.parameters import Published, list_parameters, load_parameters
-from realm.refresh.patches import publish_patch
+from realm.refresh.patches import Patch, list_patches, publish_patch, read_patch
 from realm.refresh.presence import see, trainer_file
+from realm.refresh.ranked import RankedRefresher
+from realm.refresh.watching import Ready
 
 Learn = Callable[[Embedder], None]
 Make = Callable[..., AsyncRefresher]
@@ -170,6 +173,41 @@ def test_patches_are_taken_row_by_row(
     assert torch.equal(keeper.index.vectors(rows), vectors)
     assert keeper.staleness(12) == 12
     assert keeper.measures(12)["index/mean_staleness_steps"] == pytest.approx(12 - 20 / 24)
+
+
+def test_other_ranks_are_told_of_nothing_that_may_be_gone_when_they_come_to_read_it(
+    run: Path, make: Make, tower: Embedder, store: PassageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Patches and, later in the same wait, a snapshot newer than some of them: those go with it."""
+    keeper, mirror = make(order="oldest"), RankedRefresher(None, store, Ranks(rank=1, world=2))
+    monkeypatch.setattr(
+        Ranks, "from_first", lambda *_: {"has_refreshed": True, "taken": keeper.taken()}
+    )
+    keeper.is_mirrored = True
+    keeper.advance(tower, 0)
+    mirror.advance(tower, 0)
+
+    def patch(row: int, step: int) -> Patch:
+        version = EmbedderVersion(model_hash=tower_hash(tower), step=step)
+        rows, vectors = torch.tensor([row]), torch.full((1, 16), float(step))
+        folder = publish_patch(
+            run, rows, vectors, version=version, passages_fingerprint=store.fingerprint
+        )
+        return read_patch(folder, store.fingerprint)
+
+    version = EmbedderVersion(model_hash=tower_hash(tower), step=10)
+    snapshot = build_index(
+        tower, store, snapshot_folder(run, 10), version=version, config=keeper.index_config
+    )
+    keeper._take(Ready(patches=[patch(3, 5), patch(8, 12)]))
+    keeper._take(Ready(snapshot=snapshot, patches=[patch(4, 7), patch(9, 11)]))
+    keeper._clean()
+    assert [step for step, _ in list_patches(run)] == [11, 12]
+    mirror.advance(tower, 13)
+    everything = torch.arange(24)
+    assert torch.equal(mirror.index.row_steps, keeper.index.row_steps)
+    assert torch.equal(mirror.index.vectors(everything), keeper.index.vectors(everything))
+    assert keeper.index.row_steps[[3, 4, 8, 9]].tolist() == [10, 10, 12, 11]
 
 
 def test_beyond_the_bound_it_publishes_says_why_and_waits_for_a_builder(
