@@ -291,7 +291,6 @@ def _write_if_free(
     The scratch folder may go at any moment: another process has published it, or the trainer has
     given it up.
     """
-
     place, touched = _shard_place(scratch, number), time.monotonic()
 
     def advance(count: int) -> None:
