@@ -4,6 +4,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from realm.refresh.patches import Patch, list_patches, publish_patch, read_patch
 from realm.refresh.presence import see, trainer_file
 from realm.refresh.ranked import RankedRefresher
 from realm.refresh.watching import Ready
+from realm.storage import locked
 
 Learn = Callable[[Embedder], None]
 Make = Callable[..., AsyncRefresher]
@@ -185,6 +187,7 @@ def test_other_ranks_are_told_of_nothing_that_may_be_gone_when_they_come_to_read
     )
     keeper.is_mirrored = True
     keeper.advance(tower, 0)
+    keeper._watcher.stop()
     mirror.advance(tower, 0)
 
     def patch(row: int, step: int) -> Patch:
@@ -410,6 +413,41 @@ def test_the_newest_snapshots_are_kept_on_disk(
         build()
         until(lambda: keeper.advance(tower, step) and keeper.snapshot.step == step)  # noqa: B023
     until(lambda: [step for step, _ in list_snapshots(run)] == [30, 40])
+
+
+def test_what_kills_left_half_written_or_half_removed_goes_and_what_is_being_written_stays(
+    run: Path, make: Make, tower: Embedder
+) -> None:
+    keeper = make(every_steps=1_000)
+    keeper.advance(tower, 10)
+
+    def hide(name: str) -> Path:
+        (run / name).mkdir(parents=True)
+        (run / name / "exact.f32").write_bytes(b"1234")
+        return run / name
+
+    left = [
+        hide(f"{folder}/.step-{name}")
+        for folder in ("index", "embedders", "patches")
+        for name in ("3.partial", "3.removed")
+    ]
+    left += [hide("patches/.step-4.0a1b2c3d.partial"), hide("index/..step-3.partial.removed")]
+    kept = [hide("patches/.step-12.0a1b2c3d.partial"), hide("embedders/.step-12.partial")]
+    written = [
+        hide("patches/.step-5.0a1b2c3d.partial"),
+        hide("embedders/.step-5.partial"),
+        hide("index/.step-5.partial"),
+        hide("index/.step-6.partial"),
+    ]
+    with ExitStack() as held:
+        for name in ("patches/step-5.0a1b2c3d", "embedders/step-5", "index/step-5"):
+            held.enter_context(locked(run / name))
+        held.enter_context(locked(written[3] / "shard-00000"))
+        keeper._clean()
+        assert [path for path in left if path.exists()] == []
+        assert all(path.is_dir() for path in [*kept, *written])
+    keeper._clean()
+    assert [path for path in written if path.exists()] == []
 
 
 def test_a_fall_of_the_agreement_publishes_and_so_does_half_the_bound(

@@ -89,7 +89,7 @@ class AsyncRefresher:
         self.start = start
         self.progress = progress
         self.tell = whatever_happens(tell)
-        self.drift = Drift()
+        self.drift = Drift(is_rolling=config.is_rolling)
         self._index: LiveIndex | None = None
         self._demand = DemandCounter(len(store))
         self._newest = -1
