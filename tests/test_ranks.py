@@ -1,6 +1,7 @@
 """What ranks tell each other, with real processes; and that one rank is as none."""
 
 import json
+import math
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -74,6 +75,11 @@ with started_ranks() as ranks:
     ]
     out["never"] = parts["never"].weight.grad is None
 
+    if me == 1:
+        parts["used"].weight.grad[0, 0] = torch.inf
+    ranks.sum_gradients(parts.parameters())
+    out["norm"] = float(nn.utils.clip_grad_norm_(parts.parameters(), 1.0))
+
     torch.manual_seed(me)
     other = nn.BatchNorm1d(2)
     other.weight.data = torch.full((2,), float(me))
@@ -123,6 +129,13 @@ def test_summed_gradients_are_those_of_one_process(exchanged: list[dict[str, Any
     for found in exchanged:
         assert found["as_alone"] == [True] * 6
         assert found["never"]
+
+
+def test_a_gradient_that_is_not_finite_on_one_rank_is_told_by_the_norm_on_all(
+    exchanged: list[dict[str, Any]],
+) -> None:
+    """So that all of them end at the same step, and none waits for another."""
+    assert [math.isfinite(found["norm"]) for found in exchanged] == [False] * 3
 
 
 def test_all_start_from_the_first_ranks_parameters(exchanged: list[dict[str, Any]]) -> None:

@@ -15,6 +15,7 @@ RealmError
 │   └── StaleIndexError  the index is older than refresh.max_staleness_steps
 ├── AnsweringError       a question cannot be answered
 │   └── QuestionTooLongError  it is longer than the model reads
+├── DivergedError        a training step gave gradients that are not finite
 └── RankError            another process of a run on several ranks died, or does not answer
 
 Messages say what was found, what was expected and what to do. The command line prints them
@@ -78,15 +79,21 @@ class StaleIndexError(ArtifactError):
     """The index is older than the run allows."""
 
     def __init__(
-        self, *, index_step: int, train_step: int, limit_steps: int, reason: str = ""
+        self,
+        *,
+        index_step: int,
+        train_step: int,
+        limit_steps: int,
+        reason: str = "",
+        remedy: str = "",
     ) -> None:
         self.index_step, self.train_step, self.limit_steps = index_step, train_step, limit_steps
         super().__init__(
             f"index was built at step {index_step:,} and training is at {train_step:,}: "
             f"{train_step - index_step:,} steps stale, limit {limit_steps:,}. "
-            f"{reason}{reason and '. '}"
-            "Refresh more often (`--set refresh.every_steps=N`) or raise "
-            "`refresh.max_staleness_steps`"
+            f"{reason}{reason and '. '}{remedy}{remedy and '. '}"
+            "To refresh more often (`--set refresh.every_steps=N`) or with a higher "
+            "`refresh.max_staleness_steps`, train in another --out"
         )
 
 
@@ -96,6 +103,19 @@ class AnsweringError(RealmError):
 
 class QuestionTooLongError(AnsweringError):
     """A question is longer than the model reads."""
+
+
+class DivergedError(RealmError):
+    """A training step gave gradients that are not finite; nothing was updated with them."""
+
+    def __init__(self, *, step: int, loss: float, norm: float, learning_rate: float) -> None:
+        self.step, self.loss = step, loss
+        super().__init__(
+            f"step {step:,}: found gradients with a norm of {norm} (loss {loss:.4g}), expected a "
+            "finite one; nothing was updated with them, and the checkpoints are whole. Train with "
+            f"a lower optimizer.learning_rate (at this step it was {learning_rate:.2g}) in another "
+            "--out"
+        )
 
 
 class RankError(RealmError):

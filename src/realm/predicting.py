@@ -178,6 +178,6 @@ class Predictor:
         """
         batch = candidate_batch(self.store, examples, rows, self.lengths)
         with autocast_to(autocast, device_of(self.encoder)):
-            scores = score_candidates(self.towers, batch, self.budget).float()
+            scores = score_candidates(self.towers, batch, self.budget)
             logits, owners, places = mask_logits(self.encoder, batch, self.budget)
         return Reading(batch=batch, scores=scores, logits=logits, owners=owners, places=places)

@@ -8,12 +8,19 @@ import torch
 from torch import Tensor
 
 from realm.corpus.store import PassageStore
+from realm.device import CPU, autocast_to
 from realm.index.mapped import MappedRows
 from realm.index.snapshot import Snapshot
 from realm.model.embedder import Towers, embed_in_groups
 from realm.model.encoder import Encoder
 from realm.model.likelihood import marginal_log_likelihood
-from realm.model.realm import Budget, read_candidates, score_candidates
+from realm.model.realm import (
+    Budget,
+    candidate_vectors,
+    read_candidates,
+    score_candidates,
+    score_vectors,
+)
 from realm.records import MaskedExample
 from realm.retrieval.batch import Lengths, candidate_batch
 from realm.retrieval.retriever import NULL_ROW, CandidateFinder
@@ -102,6 +109,28 @@ def test_a_stale_index_changes_which_candidates_are_found_but_never_their_loss(
         towers, candidate_batch(store, examples, fresh_rows, lengths), budget
     )
     torch.testing.assert_close(fresh_scores[:, 1:], fresh_truth[:, 1:], rtol=1e-4, atol=1e-4)
+
+
+def test_16_bit_products_round_no_score(
+    store: PassageStore,
+    make_towers: Callable[..., Towers],
+    examples: list[MaskedExample],
+    lengths: Lengths,
+    budget: Budget,
+) -> None:
+    """f(x, z) is the inner product of the 32-bit embeddings, however those were computed."""
+    towers = make_towers()
+    for tower in (towers.query, towers.passage):
+        tower.init_score_scale(128.0)
+    batch = candidate_batch(store, examples, [[NULL_ROW, 3, 7, 2], [NULL_ROW, 9, 2, 20]], lengths)
+    with torch.no_grad(), autocast_to("bfloat16", CPU):
+        queries, passages = candidate_vectors(towers, batch, budget)
+        scores = score_vectors(queries, passages, batch)
+        again = score_candidates(towers, batch, budget)
+    exact = torch.einsum("bd,bcd->bc", queries, passages[batch.passage_of])
+    assert scores.dtype == torch.float32
+    torch.testing.assert_close(scores, exact, rtol=1e-6, atol=1e-5)
+    torch.testing.assert_close(again, exact, rtol=1e-6, atol=1e-5)
 
 
 @pytest.mark.parametrize("share", [True, False])

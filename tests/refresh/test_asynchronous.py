@@ -4,6 +4,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,18 @@ from realm.checkpoint.parts import tower_hash
 from realm.config import IndexConfig, RefreshConfig
 from realm.corpus.store import PassageStore
 from realm.errors import ArtifactError, StaleIndexError
-from realm.index.builder import build_index
+from realm.index.builder import EmbedderVersion, build_index
 from realm.index.snapshot import Snapshot, list_snapshots, shard_names, snapshot_folder
 from realm.model.embedder import Embedder
+from realm.ranks import Ranks
 from realm.refresh import asynchronous
 from realm.refresh.asynchronous import AsyncRefresher
 from realm.refresh.parameters import Published, list_parameters, load_parameters
-from realm.refresh.patches import publish_patch
+from realm.refresh.patches import Patch, list_patches, publish_patch, read_patch
 from realm.refresh.presence import see, trainer_file
+from realm.refresh.ranked import RankedRefresher
+from realm.refresh.watching import Ready
+from realm.storage import locked
 
 Learn = Callable[[Embedder], None]
 Make = Callable[..., AsyncRefresher]
@@ -172,6 +177,42 @@ def test_patches_are_taken_row_by_row(
     assert keeper.measures(12)["index/mean_staleness_steps"] == pytest.approx(12 - 20 / 24)
 
 
+def test_other_ranks_are_told_of_nothing_that_may_be_gone_when_they_come_to_read_it(
+    run: Path, make: Make, tower: Embedder, store: PassageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Patches and, later in the same wait, a snapshot newer than some of them: those go with it."""
+    keeper, mirror = make(order="oldest"), RankedRefresher(None, store, Ranks(rank=1, world=2))
+    monkeypatch.setattr(
+        Ranks, "from_first", lambda *_: {"has_refreshed": True, "taken": keeper.taken()}
+    )
+    keeper.is_mirrored = True
+    keeper.advance(tower, 0)
+    keeper._watcher.stop()
+    mirror.advance(tower, 0)
+
+    def patch(row: int, step: int) -> Patch:
+        version = EmbedderVersion(model_hash=tower_hash(tower), step=step)
+        rows, vectors = torch.tensor([row]), torch.full((1, 16), float(step))
+        folder = publish_patch(
+            run, rows, vectors, version=version, passages_fingerprint=store.fingerprint
+        )
+        return read_patch(folder, store.fingerprint)
+
+    version = EmbedderVersion(model_hash=tower_hash(tower), step=10)
+    snapshot = build_index(
+        tower, store, snapshot_folder(run, 10), version=version, config=keeper.index_config
+    )
+    keeper._take(Ready(patches=[patch(3, 5), patch(8, 12)]))
+    keeper._take(Ready(snapshot=snapshot, patches=[patch(4, 7), patch(9, 11)]))
+    keeper._clean()
+    assert [step for step, _ in list_patches(run)] == [11, 12]
+    mirror.advance(tower, 13)
+    everything = torch.arange(24)
+    assert torch.equal(mirror.index.row_steps, keeper.index.row_steps)
+    assert torch.equal(mirror.index.vectors(everything), keeper.index.vectors(everything))
+    assert keeper.index.row_steps[[3, 4, 8, 9]].tolist() == [10, 10, 12, 11]
+
+
 def test_beyond_the_bound_it_publishes_says_why_and_waits_for_a_builder(
     run: Path, make: Make, tower: Embedder, build: Build, told: list[str]
 ) -> None:
@@ -202,7 +243,10 @@ def test_a_builder_that_does_not_move_on_is_waited_for_with_a_limit(
 ) -> None:
     keeper = make(max_wait_seconds=0.3)
     keeper.advance(tower, 0)
-    with pytest.raises(StaleIndexError, match=r"no builder moved on for .* no builder has come up"):
+    told = (
+        r"no builder moved on for .* no builder has come up.* refresh.builders=N.* --follow .*run`"
+    )
+    with pytest.raises(StaleIndexError, match=told):
         keeper.advance(tower, 31)
 
 
@@ -369,6 +413,41 @@ def test_the_newest_snapshots_are_kept_on_disk(
         build()
         until(lambda: keeper.advance(tower, step) and keeper.snapshot.step == step)  # noqa: B023
     until(lambda: [step for step, _ in list_snapshots(run)] == [30, 40])
+
+
+def test_what_kills_left_half_written_or_half_removed_goes_and_what_is_being_written_stays(
+    run: Path, make: Make, tower: Embedder
+) -> None:
+    keeper = make(every_steps=1_000)
+    keeper.advance(tower, 10)
+
+    def hide(name: str) -> Path:
+        (run / name).mkdir(parents=True)
+        (run / name / "exact.f32").write_bytes(b"1234")
+        return run / name
+
+    left = [
+        hide(f"{folder}/.step-{name}")
+        for folder in ("index", "embedders", "patches")
+        for name in ("3.partial", "3.removed")
+    ]
+    left += [hide("patches/.step-4.0a1b2c3d.partial"), hide("index/..step-3.partial.removed")]
+    kept = [hide("patches/.step-12.0a1b2c3d.partial"), hide("embedders/.step-12.partial")]
+    written = [
+        hide("patches/.step-5.0a1b2c3d.partial"),
+        hide("embedders/.step-5.partial"),
+        hide("index/.step-5.partial"),
+        hide("index/.step-6.partial"),
+    ]
+    with ExitStack() as held:
+        for name in ("patches/step-5.0a1b2c3d", "embedders/step-5", "index/step-5"):
+            held.enter_context(locked(run / name))
+        held.enter_context(locked(written[3] / "shard-00000"))
+        keeper._clean()
+        assert [path for path in left if path.exists()] == []
+        assert all(path.is_dir() for path in [*kept, *written])
+    keeper._clean()
+    assert [path for path in written if path.exists()] == []
 
 
 def test_a_fall_of_the_agreement_publishes_and_so_does_half_the_bound(

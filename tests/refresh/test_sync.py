@@ -107,9 +107,27 @@ def test_training_stops_when_the_index_is_too_old(
     keeper.advance(tower, 0)
     assert not keeper.advance(tower, 11)
     assert not keeper.advance(tower, 12)
-    with pytest.raises(StaleIndexError, match=r"built at step 0 .* 13 steps stale, limit 12") as e:
+    told = r"built at step 0 .* 13 steps stale, limit 12\. To refresh more often .* another --out$"
+    with pytest.raises(StaleIndexError, match=told) as e:
         keeper.advance(tower, 13)
     assert (e.value.index_step, e.value.train_step, e.value.limit_steps) == (0, 13, 12)
+
+
+def test_with_a_bound_on_drift_it_refreshes_before_the_index_is_too_old(
+    refresher: Callable[..., SyncRefresher], tower: Embedder
+) -> None:
+    """However little the embedder drifts; also after a resume from where it is older than that."""
+    keeper = refresher(drift_bound=0.5)
+    refreshed: list[int] = []
+    for step in range(26):
+        if keeper.advance(tower, step):
+            refreshed.append(step)
+        keeper.drift.observe(0.97)
+    assert refreshed == [0, 12, 24]
+    again = refresher(drift_bound=0.5)
+    again.restore(keeper.state(), 40)
+    assert again.advance(tower, 40)
+    assert again.staleness(40) == 0
 
 
 def test_no_snapshot_before_the_first_step(refresher: Callable[..., SyncRefresher]) -> None:

@@ -5,7 +5,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -153,11 +156,42 @@ def test_a_stopped_one_that_holds_a_shard_ends_in_an_error_not_a_hang(
         process.stdout.readline()
         process.send_signal(signal.SIGSTOP)
         try:
-            with pytest.raises(ArtifactError, match="last 1 shards and has finished none"):
+            with pytest.raises(ArtifactError, match="last 1 shards and has not moved on"):
                 build(tmp_path / "out")
         finally:
             process.kill()
     build(tmp_path / "out")
+
+
+def test_who_waits_does_not_lose_patience_with_one_that_is_slow_and_at_work(
+    store: PassageStore,
+    tower: Embedder,
+    config: IndexConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A shard takes longer than the patience, each of its passages much less."""
+    monkeypatch.setattr(builder, "PATIENCE_SECONDS", 1.5)
+    monkeypatch.setattr(builder, "TOUCH_SECONDS", 0.0)
+    monkeypatch.setattr(builder, "POLL_SECONDS", 0.05)
+    one_at_a_time = config.model_copy(update={"batch_tokens": 1})
+    version = EmbedderVersion(model_hash="abc", step=3)
+    has_begun = threading.Event()
+
+    def build(share: tuple[int, int], progress: Callable[[int, int], None] | None) -> Snapshot:
+        out = tmp_path / "out"
+        return build_index(
+            tower, store, out, version=version, config=one_at_a_time, share=share, progress=progress
+        )
+
+    def dawdle(_: int, __: int) -> None:
+        has_begun.set()
+        time.sleep(0.4)
+
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(build, (0, 2), dawdle)
+        assert has_begun.wait(timeout=60)
+        assert len(build((1, 2), None)) == len(slow.result(timeout=60))
 
 
 def test_who_waits_can_be_called_off(

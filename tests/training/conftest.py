@@ -9,11 +9,16 @@ from typing import Any
 import pytest
 import torch
 
-from realm.checkpoint.checkpoints import find_checkpoint
+from realm.checkpoint.checkpoints import find_checkpoint, save_checkpoint
+from realm.checkpoint.parts import Model
+from realm.checkpoint.pretrained import load_pretrained
 from realm.config import EncoderConfig, SplitConfig
 from realm.corpus.split import split
 from realm.corpus.store import PassageStore
 from realm.masking.store import ExampleStore
+from realm.model.bert import build_bert
+from realm.model.embedder import Embedder, Towers
+from realm.model.encoder import build_encoder
 from realm.storage import MANIFEST
 from realm.tokenizer import SPECIAL_TOKENS, WordpieceTokenizer
 
@@ -92,6 +97,25 @@ def examples(store: PassageStore, make_examples: Callable[..., ExampleStore]) ->
 @pytest.fixture(scope="session")
 def start(store: PassageStore, make_start: Callable[..., dict[str, Path]]) -> dict[str, Path]:
     return make_start(store)
+
+
+@pytest.fixture
+def make_short(tmp_path: Path) -> Callable[[PassageStore], dict[str, Path]]:
+    """Write a start whose towers and encoder have 64 positions."""
+
+    def make(store: PassageStore) -> dict[str, Path]:
+        pretrained = load_pretrained(SCRATCH, tokenizer=store.tokenizer)
+        bert = {**pretrained.settings, "max_position_embeddings": 64}
+        towers = Towers(Embedder(build_bert(bert), projection_size=16, pooling="mean"))
+        parts = {
+            "embedder": Model(tokenizer=store.tokenizer, towers=towers),
+            "encoder": Model(tokenizer=store.tokenizer, encoder=build_encoder({"bert": bert})),
+        }
+        for name, model in parts.items():
+            save_checkpoint(tmp_path / name, model, settings={}, inputs={})
+        return {name: tmp_path / name for name in parts}
+
+    return make
 
 
 @pytest.fixture

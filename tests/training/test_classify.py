@@ -40,6 +40,7 @@ DEEDS = {
     "false": "broke all vows then stole our gold",
 }
 MakeStore = Callable[[Mapping[str, str]], PassageStore]
+MakeShort = Callable[[PassageStore], dict[str, Path]]
 MakeJob = Callable[..., ClassifyJob]
 
 
@@ -330,4 +331,16 @@ def test_a_start_without_its_parts_is_refused_and_leaves_no_run(
 ) -> None:
     with pytest.raises(ConfigError, match=missing):
         classify(claims_of(told()), store, tmp_path / "run", run=start[run], config=config())
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["question_wordpieces", "joint_wordpieces"])
+def test_inputs_longer_than_a_part_reads_are_refused_and_leave_no_run(
+    store: PassageStore, make_short: MakeShort, tmp_path: Path, name: str
+) -> None:
+    settings = config(**{"question_wordpieces": 60, "joint_wordpieces": 70, name: 65})
+    short = make_short(store)
+    start = {"run": short["embedder"], "encoder": short["encoder"]}
+    with pytest.raises(ConfigError, match=f"{name}=65, expected at most 64 wordpieces"):
+        classify(claims_of(told()), store, tmp_path / "run", config=settings, **start)
     assert not (tmp_path / "run").exists()

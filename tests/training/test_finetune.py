@@ -41,6 +41,7 @@ from realm.training.finetune_job import FinetuneJob
 from realm.training.mixing import QuestionSet
 from realm.training.supervision import correct_spans, judge, rows_to_read
 
+MakeShort = Callable[[PassageStore], dict[str, Path]]
 MakeJob = Callable[..., FinetuneJob]
 
 QUESTIONS = [
@@ -469,3 +470,21 @@ def test_a_run_answers_with_the_retriever_that_its_reader_was_trained_with(
     words, _ = answerer.retriever.lexical.retrieve([asked], 3)[0]  # type: ignore[attr-defined]
     assert list(answerer.answer([asked], num_passages=3)[0].read_rows) == words
     assert answerer.dense.retrieve([asked], 3)[0][0] != words
+
+
+@pytest.mark.parametrize("name", ["question_wordpieces", "joint_wordpieces"])
+def test_inputs_longer_than_a_part_reads_are_refused_and_leave_no_run(
+    store: PassageStore, make_short: MakeShort, tmp_path: Path, name: str
+) -> None:
+    settings = config(**{"question_wordpieces": 60, "joint_wordpieces": 70, name: 65})
+    short = make_short(store)
+    with pytest.raises(ConfigError, match=f"{name}=65, expected at most 64 wordpieces"):
+        finetune(
+            QUESTIONS,
+            store,
+            tmp_path / "run",
+            run=short["embedder"],
+            encoder=short["encoder"],
+            config=settings,
+        )
+    assert not (tmp_path / "run").exists()

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import torch
 
 from realm.checkpoint.checkpoints import load_model
 from realm.checkpoint.parts import tower_hash
+from realm.checkpoint.pretrained import load_pretrained
 from realm.checkpoint.run_records import read_metrics
 from realm.config import EncoderConfig, IctConfig, OptimizerConfig
 from realm.corpus.store import PassageStore
 from realm.errors import ConfigError, CorpusError
 from realm.model.inputs import pad
+from realm.training import ict as stage
 from realm.training.ict import IctJob, Pair, ict, start_towers
 from realm.training.sampling import is_held_out
 
@@ -239,4 +242,17 @@ def test_an_encoder_that_is_nowhere_is_told(store: PassageStore, tmp_path: Path)
             tmp_path / "run",
             config=config(encoder=EncoderConfig(init=str(tmp_path / "gone"))),
         )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["query_wordpieces", "passage_wordpieces"])
+def test_inputs_longer_than_the_encoder_reads_are_refused_and_leave_no_run(
+    store: PassageStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    found = load_pretrained(config().encoder, tokenizer=store.tokenizer)
+    short = replace(found, settings={**found.settings, "max_position_embeddings": 64})
+    monkeypatch.setattr(stage, "load_pretrained", lambda *_, **__: short)
+    settings = config(**{"query_wordpieces": 64, "passage_wordpieces": 64, name: 65})
+    with pytest.raises(ConfigError, match=f"{name}=65, expected at most 64 wordpieces"):
+        ict(store, tmp_path / "run", config=settings)
     assert not (tmp_path / "run").exists()

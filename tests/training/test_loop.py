@@ -14,7 +14,7 @@ from realm.checkpoint.parts import Model
 from realm.checkpoint.run_folder import TrainReport, open_run
 from realm.checkpoint.run_records import read_metrics
 from realm.config import OptimizerConfig, TrainConfig
-from realm.errors import ArtifactError
+from realm.errors import ArtifactError, DivergedError
 from realm.model.encoder import build_encoder
 from realm.storage import Request
 from realm.tokenizer import WordpieceTokenizer
@@ -167,6 +167,32 @@ def test_gradients_are_clipped_and_their_own_norm_is_told(
     assert seen == pytest.approx([0.5] * 7, rel=1e-4)
     norms = [line["gradient_norm"] for line in read_metrics(tmp_path / "run") if "loss" in line]
     assert min(norms) > 1
+
+
+def test_a_step_whose_gradients_are_not_finite_ends_the_run_and_updates_nothing(
+    tokenizer: WordpieceTokenizer, tmp_path: Path
+) -> None:
+    """The checkpoints before it are healthy, and stay."""
+    job = CountingJob(tokenizer)
+    before: list[torch.Tensor] = []
+
+    def step(number: int) -> Mapping[str, float]:
+        measures = CountingJob.step(job, number)
+        if number < 4:
+            return measures
+        before.extend(p.detach().clone() for p in job.encoder.parameters())
+        next(job.encoder.parameters()).grad[0] = torch.inf  # pyright: ignore[reportOptionalSubscript]
+        return {**measures, "loss": torch.inf}
+
+    job.step = step
+    told = r"step 5: found gradients with a norm of (nan|inf) \(loss inf\).*lower .*learning_rate"
+    with pytest.raises(DivergedError, match=told):
+        train(job, tmp_path / "run", REQUEST, config=config())
+    for found, expected in zip(job.encoder.parameters(), before, strict=True):
+        assert torch.equal(found, expected)
+    assert [path.name for path in list_checkpoints(tmp_path / "run")] == ["step-2", "step-4"]
+    for parameter in load_model(tmp_path / "run").need_encoder().parameters():
+        assert torch.isfinite(parameter).all()
 
 
 def test_dropout_is_on_in_steps_and_off_in_measurements(

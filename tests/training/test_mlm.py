@@ -1,6 +1,6 @@
 """The encoder's warm start: copy, read and guess."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -289,3 +289,25 @@ def test_passages_are_read_through_a_window(store: PassageStore, examples: Examp
     assert max(len(body) for body in bodies) == 16
     for reading, body in zip(readings, bodies, strict=True):
         assert not body or holds(body, reading.targets)
+
+
+def test_sentence_and_passage_together_are_no_longer_than_the_encoder_reads(
+    make_store: Callable[..., PassageStore],
+) -> None:
+    """Each may have its length: the passage gives way."""
+    text = " ".join(f"The people of Tarvik keep the lantern of {year}." for year in range(60))
+    store = make_store([{"id": "long", "title": "", "text": text}], max_wordpieces=510)
+    long = job(store, None, copy_rate=1.0, window=512, passage_wordpieces=512, held_out=0.0)
+    readings = many(long, 2)
+    assert max(len(reading.ids[0]) for reading in readings) == 512
+    for reading in readings:
+        assert sentence_of(reading, store)  # every mask stands where it is looked for
+    assert long.step(0)["loss"] > 0
+
+
+def test_a_sentence_as_long_as_the_encoder_reads_is_refused_and_leaves_no_run(
+    store: PassageStore, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"query_wordpieces=512, expected at most 511"):
+        mlm(store, tmp_path / "run", config=config(query_wordpieces=512))
+    assert not (tmp_path / "run").exists()

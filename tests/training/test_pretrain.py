@@ -34,6 +34,7 @@ from realm.tokenizer import WordpieceTokenizer
 from realm.training.pretrain import check_candidates, pretrain
 from realm.training.pretrain_job import PretrainJob
 
+MakeShort = Callable[[PassageStore], dict[str, Path]]
 MakeJob = Callable[..., PretrainJob]
 
 
@@ -361,3 +362,16 @@ def test_the_checkpoint_says_which_snapshot_it_searched(
     training = tmp_path / "run" / "checkpoints" / "step-3" / "training.json"
     known = json.loads(training.read_text())
     assert (known["step"], known["snapshot_step"]) == (3, 2)
+
+
+@pytest.mark.parametrize("name", ["query_wordpieces", "passage_wordpieces", "joint_wordpieces"])
+def test_inputs_longer_than_a_part_reads_are_refused_and_leave_no_run(
+    examples: ExampleStore, store: PassageStore, make_short: MakeShort, tmp_path: Path, name: str
+) -> None:
+    """Each of the three; without the refusal the first long text would end training."""
+    lengths = {"query_wordpieces": 60, "passage_wordpieces": 64, "joint_wordpieces": 64, name: 65}
+    lengths["joint_wordpieces"] = max(lengths["joint_wordpieces"], lengths["query_wordpieces"] + 1)
+    settings = config(**lengths)
+    with pytest.raises(ConfigError, match=f"{name}=65, expected at most 64 wordpieces"):
+        pretrain(examples, store, tmp_path / "run", config=settings, **make_short(store))
+    assert not (tmp_path / "run").exists()

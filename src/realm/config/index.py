@@ -31,7 +31,8 @@ class RefreshConfig(Config):
     parameters; a rolling refresh, which uses them in parts, has them ten times as often."""
     drift_bound: float | None = Field(default=None, gt=0, le=1)
     """Refresh when the rank correlation of the candidates' scores in the index with the fresh ones
-    has fallen by this much (0.1: below 0.9) instead of every `every_steps`."""
+    has fallen by this much (0.1: below 0.9), or the index is about to be older than
+    `max_staleness_steps`, instead of every `every_steps`."""
     max_staleness_steps: int = Field(default=2_000, ge=1)
     """Beyond this age the trainer waits or stops (30x staler costs 9.5 EM, Table 2); not in mode
     off, where staleness is the point."""

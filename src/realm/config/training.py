@@ -103,7 +103,8 @@ class MlmConfig(TrainConfig):
     query_wordpieces: int = Field(default=96, ge=8, le=512)
     """Longest masked sentence with [CLS] and [SEP]; at least that of the masked examples."""
     passage_wordpieces: int = Field(default=288, ge=16, le=512)
-    """Room for the passage in the encoder's input, beside query_wordpieces."""
+    """Room for the passage in the encoder's input, beside query_wordpieces; at most what the
+    encoder's positions leave."""
     window: int = Field(default=128, ge=16)
     """Wordpieces of a passage that are read, around what it is read for; shorter is faster, and
     the joint stage reads whole passages."""

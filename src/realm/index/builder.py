@@ -30,13 +30,17 @@ from realm.storage import (
     claimed,
     finish_together,
     is_done,
+    lock_touched,
     publish,
     start_together,
+    touch_lock,
     write_json,
     writing,
 )
 
 POLL_SECONDS = 0.2
+TOUCH_SECONDS = 2.0
+"""Least time between two signs that a shard's embeddings move on."""
 KnownVectors = Callable[[Sequence[int]], tuple[list[int], Float[Tensor, "known dim"]]]
 """Rows -> (places among them whose vectors are known, those vectors)."""
 
@@ -253,7 +257,7 @@ def _build_together(
         return
     first = share[0] * len(shards) // share[1]
     order = [*range(first, len(shards)), *range(first)]
-    moved_on, num_missing = time.monotonic(), len(shards)
+    moved_on, signs = time.monotonic(), []
     while scratch.is_dir():  # gone: another process has published it
         missing = [n for n in order if not is_shard_whole(scratch, n, len(shards[n]), dim)]
         if not missing:
@@ -264,8 +268,9 @@ def _build_together(
                 replace=replace,
             )
             return
-        if len(missing) < num_missing:
-            moved_on, num_missing = time.monotonic(), len(missing)
+        before, signs = signs, [(n, lock_touched(_shard_place(scratch, n))) for n in missing]
+        if signs != before:  # a shard was finished, or whoever writes one moves on
+            moved_on = time.monotonic()
         done = len(embed.store) - sum(len(shards[n]) for n in missing)
         if not any(_write_if_free(embed, scratch, n, shards[n], done, progress) for n in missing):
             if progress:
@@ -286,14 +291,18 @@ def _write_if_free(
     The scratch folder may go at any moment: another process has published it, or the trainer has
     given it up.
     """
+    place, touched = _shard_place(scratch, number), time.monotonic()
 
     def advance(count: int) -> None:
-        nonlocal done
+        nonlocal done, touched
         done += count
+        if time.monotonic() - touched >= TOUCH_SECONDS:
+            touched = time.monotonic()
+            touch_lock(place)
         if progress:
             progress(done, len(embed.store))
 
-    with claimed(scratch / f"shard-{number:05d}") as is_mine:
+    with claimed(place) as is_mine:
         if not is_mine:
             return False
         if not is_shard_whole(scratch, number, len(rows), embed.tower.dim):  # until just now
@@ -304,10 +313,15 @@ def _write_if_free(
         return True
 
 
+def _shard_place(scratch: Path, number: int) -> Path:
+    """Return what is claimed for a shard; nothing stands there but its lock."""
+    return scratch / f"shard-{number:05d}"
+
+
 def _wait_for_others(out: Path, num_missing: int, *, since: float) -> None:
     if time.monotonic() - since > PATIENCE_SECONDS:
         raise ArtifactError(
-            f"{out}: another process holds the last {num_missing} shards and has finished none "
+            f"{out}: another process holds the last {num_missing} shards and has not moved on "
             f"for {PATIENCE_SECONDS:.0f} seconds; stop it and run the same command again, it goes "
             "on from the finished shards"
         )

@@ -73,8 +73,13 @@ def score_vectors(
     passages: Float[Tensor, "passages dim"],
     batch: CandidateBatch,
 ) -> Float[Tensor, "batch candidates"]:
-    """Return the inner products of `candidate_vectors`, -inf for candidates left out."""
-    scores = torch.einsum("bd,bcd->bc", queries, passages[batch.passage_of])
+    """Return the inner products of `candidate_vectors`, -inf for candidates left out.
+
+    In 32 bits also under autocast: 16 would round a score of 20 by up to 0.06.
+    """
+    with torch.autocast(queries.device.type, enabled=False):
+        chosen = widened(passages)[batch.passage_of]
+        scores = torch.einsum("bd,bcd->bc", widened(queries), chosen)
     return scores.masked_fill(~batch.is_real, float("-inf"))
 
 

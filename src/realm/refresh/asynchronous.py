@@ -89,7 +89,7 @@ class AsyncRefresher:
         self.start = start
         self.progress = progress
         self.tell = whatever_happens(tell)
-        self.drift = Drift()
+        self.drift = Drift(is_rolling=config.is_rolling)
         self._index: LiveIndex | None = None
         self._demand = DemandCounter(len(store))
         self._newest = -1
@@ -101,7 +101,8 @@ class AsyncRefresher:
         self._has_failed = False
         self.is_mirrored = False
         """Whether other ranks swap in what this one does, and so ask what it took."""
-        self._taken: list[str] = []
+        self._taken: list[tuple[int, str]] = []
+        """Step and folder of what other ranks are still to swap in."""
         self._was_fresh = False
         """The index has been within the bound since this process began: then it may be held to it.
         After a resume it may be as old as its checkpoint is."""
@@ -211,7 +212,7 @@ class AsyncRefresher:
         ready = self._watcher.take()
         if ready.snapshot is not None:
             self._index = LiveIndex(ready.snapshot, self.device)
-            self._taken = [str(ready.snapshot.folder)]
+            self._taken = [(ready.snapshot.step, str(ready.snapshot.folder))]
             self._take(Ready(patches=ready.patches))
             self._watcher.start(ready.snapshot.step)
         self.tell(
@@ -223,7 +224,7 @@ class AsyncRefresher:
     def taken(self) -> list[str]:
         """Return the folders that were swapped in since the last call, for other ranks."""
         taken, self._taken = self._taken, []
-        return taken
+        return [folder for _, folder in taken]
 
     def close(self) -> None:
         """Stop builders and threads; within five seconds whatever they do."""
@@ -258,7 +259,7 @@ class AsyncRefresher:
             progress=self.progress,
         )
         self._index = LiveIndex(snapshot, self.device)
-        self._taken = [str(folder)]
+        self._taken = [(step, str(folder))]
         self._published_at[step] = time.monotonic()
         self._has_refreshed = True
         self._watcher.start(step)
@@ -338,9 +339,18 @@ class AsyncRefresher:
             self.index.write(patch.rows, patch.vectors, patch.step)
         self._swap_seconds += time.monotonic() - began
         if self.is_mirrored:
-            folders = [ready.snapshot.folder] if ready.snapshot else []
-            self._taken += map(str, [*folders, *(patch.folder for patch in ready.patches)])
+            self._name(ready)
         return True
+
+    def _name(self, ready: Ready) -> None:
+        """Name for the other ranks what they lack: the snapshot in use, and patches as new.
+
+        What is older may be removed before they come to read it, and holds nothing that is newer.
+        """
+        if ready.snapshot is not None:
+            self._taken.insert(0, (ready.snapshot.step, str(ready.snapshot.folder)))
+        self._taken += [(patch.step, str(patch.folder)) for patch in ready.patches]
+        self._taken = [one for one in self._taken if one[0] >= self.snapshot.step]
 
     def _wait(self, tower: Embedder, step: int) -> None:
         """Wait for a builder, with a limit on waiting for one that does not move on.
@@ -383,6 +393,10 @@ class AsyncRefresher:
             train_step=step,
             limit_steps=self.config.max_staleness_steps,
             reason=f"{reason}; {self._state_of_builders()}",
+            remedy=(
+                "The same command goes on, also with more builders (`--set refresh.builders=N`, or "
+                f"`realm index --follow {self.run}` beside it)"
+            ),
         )
 
     def _done(self) -> tuple[int, tuple[int, int]]:

@@ -1,6 +1,7 @@
 """What of a run's index is removed, and when: old snapshots, parameters, patches, lost branches."""
 
 import re
+import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -9,8 +10,8 @@ from realm.checkpoint.checkpoints import list_checkpoints
 from realm.errors import ArtifactError, UnreadableError
 from realm.index.builder import EmbedderVersion
 from realm.index.snapshot import Snapshot, list_snapshots
-from realm.refresh.parameters import list_parameters
-from realm.refresh.patches import list_patches
+from realm.refresh.parameters import EMBEDDERS, list_parameters
+from realm.refresh.patches import PATCHES, list_patches
 from realm.storage import MANIFEST, REQUEST, is_locked, read_json, remove, scratch_folder
 
 KEPT_PARAMETERS = 2
@@ -53,7 +54,7 @@ def remove_unusable(folder: Path, version: EmbedderVersion, passages_fingerprint
 
 
 def remove_what_is_old(run: Path, *, in_use: int, keep_snapshots: int) -> None:
-    """Remove snapshots, parameters and patches that nobody needs any more.
+    """Remove snapshots, parameters and patches that nobody needs any more, and what kills left.
 
     Kept are the snapshot in use, the newest ones, and those that checkpoints name; the newest two
     parameters and those of a sweep that was begun; patches as new as the snapshot in use.
@@ -71,10 +72,8 @@ def remove_what_is_old(run: Path, *, in_use: int, keep_snapshots: int) -> None:
     for step, folder in list_patches(run):
         if step < in_use:
             _try(folder)
-    for scratch in (run / "index").glob(".step-*.partial"):
-        match = re.fullmatch(r"\.step-(\d+)\.partial", scratch.name)
-        if match and int(match[1]) < in_use and not _is_being_filled(scratch):
-            _try(scratch)
+    for name in ("index", EMBEDDERS, PATCHES):
+        _remove_left_over(run / name, before=in_use)
 
 
 def forget_after(run: Path, step: int, versions: Mapping[int, str]) -> None:
@@ -91,6 +90,18 @@ def forget_after(run: Path, step: int, versions: Mapping[int, str]) -> None:
     for scratch in (run / "index").glob(".step-*.partial"):
         match = re.fullmatch(r"\.step-(\d+)\.partial", scratch.name)
         if match and int(match[1]) > step:
+            _try(scratch)
+
+
+def _remove_left_over(published: Path, *, before: int) -> None:
+    """Remove what killed processes left half removed, or half written at an earlier step."""
+    for doomed in published.glob(".*.removed"):
+        shutil.rmtree(doomed, ignore_errors=True)
+    for scratch in published.glob(".step-*.partial"):
+        match = re.fullmatch(r"\.(step-(\d+)(?:\.[0-9a-f]+)?)\.partial", scratch.name)
+        if match is None or int(match[2]) >= before:
+            continue
+        if not is_locked(published / match[1]) and not _is_being_filled(scratch):
             _try(scratch)
 
 

@@ -144,7 +144,9 @@ class SyncRefresher:
         if self.config.mode != "sync" or step <= self.snapshot.step:
             return False
         if self.config.drift_bound is not None:
-            return self.drift.fall > self.config.drift_bound
+            # Also in time for the bound on staleness, however little the embedder drifts.
+            too_old = self.staleness(step) >= self.config.max_staleness_steps
+            return too_old or self.drift.fall > self.config.drift_bound
         return step % self.config.every_steps == 0
 
     def _build(self, tower: Embedder, step: int) -> Snapshot:

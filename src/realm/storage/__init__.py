@@ -40,7 +40,7 @@ from realm.storage.folders import (
     writing,
 )
 from realm.storage.lines import LinesWriter, lines_done, lines_manifest, read_lines, writing_lines
-from realm.storage.locking import claimed, is_locked, locked
+from realm.storage.locking import claimed, is_locked, lock_touched, locked, touch_lock
 from realm.storage.replacing import mend, remove, replaced_folder, scratch_folder, set_aside
 from realm.storage.verifying import Verification, VerifiedFile, verify
 
@@ -70,6 +70,7 @@ __all__ = [
     "is_plain_name",
     "lines_done",
     "lines_manifest",
+    "lock_touched",
     "locked",
     "mend",
     "not_read",
@@ -85,6 +86,7 @@ __all__ = [
     "set_aside",
     "start_together",
     "sync",
+    "touch_lock",
     "unreadable",
     "verify",
     "write_json",

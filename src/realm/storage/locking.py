@@ -99,6 +99,23 @@ def is_locked(folder: Path) -> bool:
         os.close(handle)
 
 
+def touch_lock(folder: Path) -> None:
+    """Let those who wait for the lock of `folder` see that its holder, who calls this, moves on."""
+    with suppress(OSError):
+        os.utime(hidden(folder.absolute(), "lock"))
+
+
+def lock_touched(folder: Path) -> int | None:
+    """Return when the lock of `folder` was taken or touched, to be compared; None: there is none.
+
+    By the clock of the file system, in nanoseconds.
+    """
+    try:
+        return hidden(folder.absolute(), "lock").stat().st_mtime_ns
+    except OSError:
+        return None
+
+
 def _take_in_time(file: Path, folder: Path, wait_seconds: float) -> int | None:
     deadline = time.monotonic() + wait_seconds
     while True:

@@ -17,12 +17,13 @@ from realm.corpus.store import PassageStore
 from realm.device import choose_device
 from realm.errors import CorpusError
 from realm.index.opening import standing_snapshot
-from realm.model.bert import bert_settings, build_bert
+from realm.model.bert import bert_settings, build_bert, max_length
 from realm.model.classifier import Classifier
 from realm.ranks import ALONE, Ranks
 from realm.records import Claim, Progress
 from realm.storage import MANIFEST, Request, fingerprint_of, read_json
 from realm.training.classify_job import ClassifyJob
+from realm.training.lengths import check_lengths
 from realm.training.loop import OnMetrics, check_ranks, train
 
 
@@ -62,7 +63,8 @@ def classify(  # noqa: PLR0913 - each is one input of the stage
 
     Raises:
         CorpusError: no claims, or all of them with the same label.
-        ConfigError: no embedder, no encoder to start the classifier from, or another vocabulary.
+        ConfigError: no embedder, no encoder to start the classifier from, another vocabulary, or
+            inputs longer than a part reads.
         ArtifactError: a folder is missing, damaged, or from another corpus.
     """
     check_ranks(config, ranks)
@@ -91,6 +93,12 @@ def classify(  # noqa: PLR0913 - each is one input of the stage
             torch.manual_seed(config.seed)
             towers = start.need_towers().untied()
             classifier = _new_classifier(other, labels)
+        check_lengths(
+            {
+                "question_wordpieces": (config.question_wordpieces, towers.query.max_length),
+                "joint_wordpieces": (config.joint_wordpieces, max_length(classifier.bert)),
+            }
+        )
         towers.to(choose_device(config.device))
         with ranks.first_goes_first():  # the others find what it made
             if ranks.is_first:

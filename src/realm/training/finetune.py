@@ -20,7 +20,7 @@ from realm.device import choose_device
 from realm.errors import CorpusError
 from realm.index.opening import find_snapshot, standing_snapshot
 from realm.index.snapshot import Snapshot
-from realm.model.bert import build_bert
+from realm.model.bert import build_bert, max_length
 from realm.model.embedder import Towers
 from realm.model.reader import Reader
 from realm.ranks import ALONE, Ranks
@@ -29,6 +29,7 @@ from realm.refresh.refresher import Refresher
 from realm.retrieval.bm25 import open_lexical
 from realm.storage import MANIFEST, Request, fingerprint_of, read_json
 from realm.training.finetune_job import FinetuneJob
+from realm.training.lengths import check_lengths
 from realm.training.loop import OnMetrics, check_ranks, train
 from realm.training.mixing import QuestionSet
 from realm.training.refreshing import (
@@ -78,8 +79,8 @@ def finetune(  # noqa: PLR0913 - each is one input of the stage
 
     Raises:
         CorpusError: no questions.
-        ConfigError: no embedder, no encoder to start the reader from, another vocabulary, or two
-            towers that are to be one.
+        ConfigError: no embedder, no encoder to start the reader from, another vocabulary, inputs
+            longer than a part reads, or two towers that are to be one.
         ArtifactError: a folder is missing, damaged, or from another corpus.
         StaleIndexError: with `train_passages`, the index is older than the run allows.
     """
@@ -101,6 +102,12 @@ def finetune(  # noqa: PLR0913 - each is one input of the stage
         if report is not None:
             return report
         towers, reader = _parts(resume_point(out, ranks), sources, store, config)
+        check_lengths(
+            {
+                "question_wordpieces": (config.question_wordpieces, towers.query.max_length),
+                "joint_wordpieces": (config.joint_wordpieces, max_length(reader.bert)),
+            }
+        )
         towers.to(choose_device(config.device))
         with ranks.first_goes_first():  # the others find what it made
             if ranks.is_first:

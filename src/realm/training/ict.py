@@ -28,6 +28,7 @@ from realm.model.likelihood import inverse_cloze_loss
 from realm.ranks import ALONE, Ranks
 from realm.storage import Request
 from realm.training.corpus_groups import split_rows
+from realm.training.lengths import check_lengths
 from realm.training.loop import OnMetrics, check_ranks, train
 from realm.training.sampling import batch_at, sample, step_rng
 
@@ -61,8 +62,8 @@ def ict(
 
     Raises:
         CorpusError: fewer than two passages with two sentences to learn from.
-        ConfigError: the encoder cannot be loaded, or has another vocabulary, or the ranks cannot
-            share a batch.
+        ConfigError: the encoder cannot be loaded, has another vocabulary, or reads less than the
+            longest inputs; or the ranks cannot share a batch.
         ArtifactError: `out` holds another run.
         RankError: another rank died, or does not answer.
     """
@@ -96,11 +97,19 @@ def start_towers(store: PassageStore, config: IctConfig) -> Towers:
     """Return the towers as they stand before step 1.
 
     Raises:
-        ConfigError: the encoder cannot be loaded, or has another vocabulary.
+        ConfigError: the encoder cannot be loaded, has another vocabulary, or reads less than the
+            longest inputs.
     """
     pretrained = load_pretrained(config.encoder, tokenizer=store.tokenizer)
     torch.manual_seed(config.seed)
     towers = Towers(_new_tower(pretrained.build(), config)).to(choose_device(config.device))
+    most = towers.query.max_length
+    check_lengths(
+        {
+            "query_wordpieces": (config.query_wordpieces, most),
+            "passage_wordpieces": (config.passage_wordpieces, most),
+        }
+    )
     _init_projection(towers.query, store, config)
     towers.query.init_score_scale(config.initial_score_scale)
     return towers if config.share_towers else towers.untied()

@@ -7,6 +7,7 @@ hooks in the backward pass; a step here has several of those, their number diffe
 and only the last could be overlapped with the sending.
 """
 
+import math
 import resource
 import time
 from collections.abc import Callable, Mapping
@@ -28,7 +29,7 @@ from realm.checkpoint.parts import Model
 from realm.checkpoint.run_folder import TrainReport, resume_point, start_run
 from realm.config import TrainConfig
 from realm.device import choose_device
-from realm.errors import ConfigError
+from realm.errors import ConfigError, DivergedError
 from realm.memory import limit_kernel_cache, return_free_memory
 from realm.model.bert import set_attention, set_dropout
 from realm.ranks import ALONE, Ranks
@@ -121,6 +122,7 @@ def train(
         ranks: the processes that train together; the first one writes.
 
     Raises:
+        DivergedError: a step's gradients are not finite; all that was saved before is whole.
         RankError: another rank died, or does not answer.
     """
     ranks.from_first(partial(start_run, run, request))
@@ -201,19 +203,23 @@ def _update(
     warmup = warmup_steps(config.optimizer, config.steps)
     metrics = dict(job.before_step(step))
     factor = learning_rate_factor(step, num_steps=config.steps, warmup=warmup)
-    set_learning_rate(optimizer, config.optimizer.learning_rate * factor)
+    rate = config.optimizer.learning_rate * factor
+    set_learning_rate(optimizer, rate)
     torch.manual_seed((ranks.rank << 40) + config.seed * 1_000_003 + step)
     _set_training(job, config.dropout)
     metrics |= job.step(step)
     ranks.sum_gradients(parameters)
-    norm = torch.nn.utils.clip_grad_norm_(parameters, config.optimizer.clip_norm)
+    norm = float(torch.nn.utils.clip_grad_norm_(parameters, config.optimizer.clip_norm))
+    if not math.isfinite(norm):  # on all ranks alike: it is of their sum
+        loss = metrics.get("loss", math.nan)
+        raise DivergedError(step=step + 1, loss=loss, norm=norm, learning_rate=rate)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return_free_memory(step + 1)
     seconds = time.monotonic() - began
     metrics |= {
-        "gradient_norm": float(norm),
-        "learning_rate": config.optimizer.learning_rate * factor,
+        "gradient_norm": norm,
+        "learning_rate": rate,
         "step_seconds": seconds,
     }
     if "tokens" in metrics:

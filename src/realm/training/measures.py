@@ -139,7 +139,7 @@ def measure_held_out(
         if not forward.null_passage:
             leave_out_null(batch)
         with autocast_to(forward.autocast, device_of(forward.encoder)):
-            scores = score_candidates(forward.towers, batch, forward.budget).float()
+            scores = score_candidates(forward.towers, batch, forward.budget)
             logits, owners, places = mask_logits(forward.encoder, batch, forward.budget)
         log_probs = gold_log_probs(batch, logits, owners, places)
         measured = step_measures(scores, log_probs, batch, stale)

@@ -22,10 +22,12 @@ from realm.corpus.store import PassageStore
 from realm.device import choose_device
 from realm.errors import ConfigError
 from realm.masking.store import ExampleStore
+from realm.model.bert import max_length
 from realm.ranks import ALONE, Ranks
 from realm.storage import Request
 from realm.training.examples import check_examples
 from realm.training.head import init_head
+from realm.training.lengths import check_lengths
 from realm.training.loop import OnMetrics, check_ranks, train
 from realm.training.mlm_job import MlmJob
 
@@ -59,7 +61,8 @@ def mlm(
 
     Raises:
         CorpusError: no sentence to train on.
-        ConfigError: the encoder cannot be loaded, or the examples are of other passages.
+        ConfigError: the encoder cannot be loaded, or reads less than the longest sentence, or the
+            examples are of other passages.
         ArtifactError: `out` holds another run.
     """
     check_ranks(config, ranks)
@@ -89,6 +92,8 @@ def mlm(
         else:
             torch.manual_seed(config.seed)
             encoder = pretrained.build_encoder().to(choose_device(config.device))
+            most = max_length(encoder.bert) - 1  # a [SEP] follows the sentence
+            check_lengths({"query_wordpieces": (config.query_wordpieces, most)})
             job = MlmJob(store, examples, encoder, config, ranks)
             if not pretrained.head and pretrained.weights and config.head_init == "ridge":
                 init_head(encoder, store, job.train_rows, config)

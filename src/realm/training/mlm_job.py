@@ -14,6 +14,7 @@ from realm.corpus.store import PassageStore
 from realm.device import CPU, autocast_to, device_of
 from realm.errors import CorpusError
 from realm.masking.store import ExampleStore
+from realm.model.bert import max_length
 from realm.model.encoder import Encoder
 from realm.model.inputs import TokenSequence, group_by_length, pad
 from realm.ranks import ALONE, Ranks
@@ -221,9 +222,9 @@ class MlmJob:
     def _joint(
         self, query: list[int], positions: list[int], targets: list[int], body: list[int]
     ) -> Reading:
-        ids = self.store.tokenizer.joint_input(
-            query, body, self.config.query_wordpieces + self.config.passage_wordpieces
-        )
+        room = self.config.query_wordpieces + self.config.passage_wordpieces
+        limit = min(room, max_length(self.encoder.bert))
+        ids = self.store.tokenizer.joint_input(query, body, limit)
         return Reading(ids=ids, positions=[place + 1 for place in positions], targets=targets)
 
 

@@ -17,11 +17,13 @@ from realm.config import PretrainConfig
 from realm.corpus.store import PassageStore
 from realm.errors import ConfigError
 from realm.masking.store import ExampleStore
+from realm.model.bert import max_length
 from realm.ranks import ALONE, Ranks
 from realm.records import Progress
 from realm.storage import MANIFEST, Request, read_json
 from realm.training.examples import check_examples
 from realm.training.held_out import keep_held_out
+from realm.training.lengths import check_lengths
 from realm.training.loop import OnMetrics, check_ranks, train
 from realm.training.pretrain_job import PretrainJob
 from realm.training.refreshing import refresher_of, towers_as_asked, with_threads
@@ -62,8 +64,8 @@ def pretrain(  # noqa: PLR0913 - each is one input of the stage
         Steps, seconds and the last values measured.
 
     Raises:
-        ConfigError: more candidates than passages, or different vocabularies, or the ranks cannot
-            share a batch.
+        ConfigError: more candidates than passages, different vocabularies, inputs longer than a
+            part reads, or the ranks cannot share a batch.
         ArtifactError: a folder is missing, damaged, or from another corpus.
         RankError: another rank died, or does not answer.
     """
@@ -92,6 +94,13 @@ def pretrain(  # noqa: PLR0913 - each is one input of the stage
                 check_vocabulary(model, store)
             towers, reading = start["embedder"].need_towers(), start["encoder"].need_encoder()
             towers = towers_as_asked(towers, config.share_towers, embedder)
+        check_lengths(
+            {
+                "query_wordpieces": (config.query_wordpieces, towers.query.max_length),
+                "passage_wordpieces": (config.passage_wordpieces, towers.passage.max_length),
+                "joint_wordpieces": (config.joint_wordpieces, max_length(reading.bert)),
+            }
+        )
         refresher = refresher_of(out, store, config, progress=progress, tell=tell, ranks=ranks)
         with closing(refresher):
             job = PretrainJob(

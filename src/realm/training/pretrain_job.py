@@ -147,11 +147,9 @@ class PretrainJob:
                 log_probs = read_candidates(self.encoder, batch, self.budget)
             if is_frozen:
                 scores = scores.detach()
-            likelihood = self.objective(scores.float(), log_probs, batch.mask_is_real)
+            likelihood = self.objective(scores, log_probs, batch.mask_is_real)
             (-likelihood.sum() / len(whole_batch)).backward()
-            measured = step_measures(
-                scores.detach().float(), log_probs.detach(), batch, stale[group]
-            )
+            measured = step_measures(scores.detach(), log_probs.detach(), batch, stale[group])
             measured["objective"] = -float(likelihood.detach().mean())
             parts.append(measured)
             seen.append(_seen([rows[i] for i in group], batch, passages, scores, stale[group]))
