@@ -105,7 +105,7 @@ def test_one_of_another_model_is_left_behind(
 def test_one_that_was_carried_gives_way_to_a_newer_one(
     tmp_path: Path, carry: Callable[[], str | None]
 ) -> None:
-    older = replace(MADE, model_fingerprint="feed")  # as releases before 0.8.2 carried it
+    older = replace(MADE, model_fingerprint="feed")  # as releases before 0.9.0 carried it
     save_calibration(tmp_path / "packed", older)
     save_calibration(tmp_path / "run", MADE)
     assert carry() is None

@@ -49,4 +49,4 @@ class Drift:
         """Go on as before a kill."""
         self._first, self._now = list(values["first"]), float(values["now"])
         mean = sum(self._first) / max(1, len(self._first))
-        self._best = float(values.get("best", mean))  # releases before 0.8.2 wrote none
+        self._best = float(values.get("best", mean))  # releases before 0.9.0 wrote none
