@@ -265,7 +265,7 @@ class Realm:
         if self._explainer_over is None:
             raise NoEncoderError(
                 f"{self.model_name} has no encoder to fill a [MASK] with; load it with a run that "
-                "has one: encoder=RUN, from `realm pretrain`"
+                "has one: `--encoder RUN`, in Python encoder=RUN, from `realm pretrain`"
             )
         view = self.view()
         if not len(view.answerer.store):
