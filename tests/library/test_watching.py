@@ -264,6 +264,25 @@ def test_a_watcher_outlives_what_the_system_says(
         wait_for(lambda: "c.txt" in held(library))
 
 
+def test_a_watcher_outlives_whoever_listens_to_it(
+    library: Library, indexer: Indexer, folder: Path
+) -> None:
+    told: list[Changes | RealmError] = []
+
+    def fail(what: Changes | RealmError) -> None:
+        told.append(what)
+        if len(told) > 1:  # the first is what `start` has read
+            raise ZeroDivisionError("a fault of the caller's")
+
+    with FolderWatcher(library, indexer, folder, every_seconds=0.01, on_change=fail, on_error=fail):
+        (folder / "c.txt").write_text("Gauss lived.")
+        wait_for(lambda: "c.txt" in held(library))
+        (folder / "d.txt").write_text("Abel lived.")
+        wait_for(lambda: "d.txt" in held(library))
+    errors = [str(one) for one in told if isinstance(one, RealmError)]
+    assert errors[0] == f"cannot follow {folder}: ZeroDivisionError: a fault of the caller's"
+
+
 def test_a_name_of_two_folders_stays_with_the_first_until_its_file_is_gone(
     watcher: FolderWatcher, library: Library, indexer: Indexer, folder: Path, tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """Who comes in, with how much and how often."""
 
+import asyncio
 import socket
 import threading
 import time
@@ -13,7 +14,7 @@ from starlette.testclient import TestClient
 from realm.errors import ConfigError
 from realm.serving.app import build_app
 from realm.serving.gate import MAX_CLIENTS, Buckets
-from realm.serving.service import Service
+from realm.serving.service import Line, Service
 from realm.serving.settings import Access, Batching, Limits
 
 Serve = Callable[..., httpx.Client]
@@ -101,6 +102,26 @@ def test_a_bucket_fills_again_and_each_client_has_its_own() -> None:
     for number in range(MAX_CLIENTS):  # memory does not grow with clients
         buckets.wait_seconds(str(number))
     assert buckets.wait_seconds("a") == 0.0
+
+
+def test_one_client_cannot_take_all_places_of_a_line() -> None:
+    """Searches, explanations, listings and changes wait in lines; questions take turns."""
+    line = Line("test", max_waiting=4, num_threads=1)
+    is_free = threading.Event()
+
+    async def ask_all() -> list[object]:
+        asked = [line.run(is_free.wait, client=client) for client in (*"aaaa", *"bbbb", "c")]
+        tasks = [asyncio.create_task(one) for one in asked]
+        await asyncio.sleep(0)
+        is_free.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    told = asyncio.run(ask_all())
+    asyncio.run(line.stop())
+    served = [one is True for one in told]
+    assert served == [True, True, False, False, True, True, False, False, False]
+    assert str(told[2]).startswith("2 requests of yours wait")
+    assert str(told[8]).startswith("4 requests wait")
 
 
 def test_questions_that_wait_are_bounded(serve: Serve, model: Any) -> None:

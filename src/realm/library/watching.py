@@ -290,18 +290,23 @@ class FolderWatcher:
         while not self._stopped.wait(self.every_seconds):
             try:
                 changes = self.look()
-            except (RealmError, OSError) as caught:
-                error = caught if isinstance(caught, RealmError) else self._withheld(caught)
-                if self._on_error and str(error) != str(self.error):
-                    self._on_error(error)
+                if changes is not None:
+                    self._tell(changes)
+                self.error = None
+            except Exception as caught:  # noqa: BLE001 - a thread that ends follows nothing more
+                error = self._as_ours(caught)
+                is_new = str(error) != str(self.error)
                 self.error = error
-                continue
-            self.error = None
-            if changes is not None:
-                self._tell(changes)
+                if self._on_error and is_new:
+                    with suppress(Exception):  # a fault of the caller's
+                        self._on_error(error)
 
-    def _withheld(self, error: OSError) -> RealmError:
-        return unreadable(Path(str(error.filename or self.folder.folder)), error)
+    def _as_ours(self, error: Exception) -> RealmError:
+        if isinstance(error, RealmError):
+            return error
+        if isinstance(error, OSError):
+            return unreadable(Path(str(error.filename or self.folder.folder)), error)
+        return RealmError(f"cannot follow {self.folder.folder}: {type(error).__name__}: {error}")
 
     def _tell(self, changes: Changes) -> None:
         if changes and self._on_change:

@@ -13,6 +13,7 @@ from starlette.datastructures import FormData, UploadFile
 
 from realm.errors import ReadOnlyError, UnknownDocumentError
 from realm.records import Document, DocumentFormat
+from realm.serving.gate import client_of
 from realm.serving.refusals import RefusedError, invalid
 from realm.serving.schemas import (
     ChangesModel,
@@ -48,13 +49,15 @@ def document_routes(service: Service) -> APIRouter:
         is its id, its ending its format (.txt, .md, .jsonl). They are on disk when this returns,
         and the next answer knows them; only what changed is embedded.
         """
-        changes = await service.add(await _documents_of(request))
+        changes = await service.add(await _documents_of(request), client=client_of(request.scope))
         return JSONResponse(changes.as_dict())
 
     @router.get("", response_model=ListingModel, responses=responses())
-    async def listing() -> JSONResponse:
+    async def listing(request: Request) -> JSONResponse:
         """List the documents."""
-        return await service.look(lambda: _listing(service))  # long, where there are many
+        return await service.look(  # long, where there are many
+            lambda: _listing(service), client=client_of(request.scope)
+        )
 
     @router.get("/progress", response_model=ProgressModel, responses=responses())
     async def progress() -> JSONResponse:
@@ -63,19 +66,21 @@ def document_routes(service: Service) -> APIRouter:
         return JSONResponse({"done": done, "total": total})
 
     @router.get("/{id:path}", response_model=DocumentModel, responses=responses(404))
-    async def one(id: str) -> JSONResponse:  # noqa: A002 - what the path calls it
+    async def one(id: str, request: Request) -> JSONResponse:  # noqa: A002 - as the path has it
         """Return one document, whole."""
         try:
-            document = await service.look(lambda: service.model.document(id))
+            document = await service.look(
+                lambda: service.model.document(id), client=client_of(request.scope)
+            )
         except ReadOnlyError as error:  # a run's own passages: there are no documents
             raise UnknownDocumentError(str(error)) from None
         kept = ("id", "text", "title", "format")
         return JSONResponse({name: getattr(document, name) for name in kept})
 
     @router.delete("/{id:path}", response_model=ChangesModel, responses=responses(404, 409))
-    async def remove(id: str) -> JSONResponse:  # noqa: A002 - what the path calls it
+    async def remove(id: str, request: Request) -> JSONResponse:  # noqa: A002 - as the path has it
         """Remove a document; no question from now on is answered from it."""
-        return JSONResponse((await service.remove(id)).as_dict())
+        return JSONResponse((await service.remove(id, client=client_of(request.scope))).as_dict())
 
     return router
 

@@ -228,10 +228,15 @@ class Buckets:
         return (1.0 - left) / self.rate if is_empty else 0.0
 
 
+def client_of(scope: Scope) -> str:
+    """Return the address of whoever sent a request; behind a proxy, as that says it."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
+
+
 def _check_rate(scope: Scope, buckets: Buckets) -> None:
     """Refuse a request too many; the connection ends, with all that was sent ahead on it."""
-    client = scope.get("client")
-    seconds = buckets.wait_seconds(str(client[0]) if client else "")
+    seconds = buckets.wait_seconds(client_of(scope))
     if seconds:
         raise RefusedError(
             429,

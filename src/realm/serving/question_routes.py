@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 
 from realm.explaining import CandidateExplanation, Explanation
 from realm.serving.batching import Choices
+from realm.serving.gate import client_of
 from realm.serving.refusals import client_left
 from realm.serving.schemas import (
     AnsweredModel,
@@ -41,15 +42,15 @@ def question_routes(service: Service) -> APIRouter:
             num_passages=asked.num_passages,
             min_probability=asked.min_probability,
         )
-        client = request.client.host if request.client else ""
-        answering = service.answer(asked.question, choices, client=client)
+        answering = service.answer(asked.question, choices, client=client_of(request.scope))
         return JSONResponse(await while_there(request, answering))
 
     @router.post("/search", response_model=FoundModel, responses=responses(413, 422))
     async def search(asked: SearchRequest, request: Request) -> JSONResponse:
         """Find passages for a query, best first, with the model's own retriever."""
         looking = service.look(
-            lambda: service.model.search(asked.query, num_passages=asked.num_passages)
+            lambda: service.model.search(asked.query, num_passages=asked.num_passages),
+            client=client_of(request.scope),
         )
         return JSONResponse((await while_there(request, looking)).as_dict())
 
@@ -63,7 +64,8 @@ def question_routes(service: Service) -> APIRouter:
         looking = service.look(
             lambda: service.model.explain(
                 asked.sentence, answer=asked.answer, num_candidates=asked.num_candidates
-            )
+            ),
+            client=client_of(request.scope),
         )
         return JSONResponse(explained_as_json(await while_there(request, looking)))
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -97,15 +98,19 @@ class Service:
         self.metrics.count_answer(is_refused=told["answer"] is None)
         return told
 
-    async def look(self, action: Callable[[], T]) -> T:
-        """Return what an action on the model returns that takes a moment and changes nothing."""
-        return await self._looks.run(action)
+    async def look(self, action: Callable[[], T], *, client: str = "") -> T:
+        """Return what an action on the model returns that takes a moment and changes nothing.
 
-    async def add(self, documents: Sequence[Document]) -> Changes:
+        Raises:
+            RefusedError: too many of them wait, or too many of this client.
+        """
+        return await self._looks.run(action, client=client)
+
+    async def add(self, documents: Sequence[Document], *, client: str = "") -> Changes:
         """Add or replace documents; they are on disk when this returns.
 
         Raises:
-            RefusedError: too many changes wait, or the server stops.
+            RefusedError: too many changes wait, or too many of this client; or the server stops.
         """
 
         def act() -> Changes:
@@ -115,11 +120,15 @@ class Service:
             finally:
                 self.progress = (0, 0)
 
-        return await self._changes.run(act)
+        return await self._changes.run(act, client=client)
 
-    async def remove(self, id: str) -> Changes:  # noqa: A002 - what a document calls it
-        """Remove a document; questions from now on do not see it."""
-        return await self._changes.run(lambda: self.model.remove_documents(id))
+    async def remove(self, id: str, *, client: str = "") -> Changes:  # noqa: A002 - as documents do
+        """Remove a document; questions from now on do not see it.
+
+        Raises:
+            RefusedError: too many changes wait, or too many of this client.
+        """
+        return await self._changes.run(lambda: self.model.remove_documents(id), client=client)
 
     def _answer_many(
         self,
@@ -182,33 +191,47 @@ class Service:
 
 
 class Line:
-    """A thread of its own that does one thing after the other, for a bounded number of callers."""
+    """A thread of its own that does one thing after the other, for a bounded number of callers.
+
+    One client has half of the places at most, so that others always find one.
+    """
 
     def __init__(self, name: str, max_waiting: int, num_threads: int) -> None:
         self.max_waiting = max_waiting
-        self._num_waiting = 0
+        self._waiting: Counter[str] = Counter()
         self._thread = ThreadPoolExecutor(
             1, thread_name_prefix=name, initializer=compute_with, initargs=(num_threads,)
         )
 
-    async def run(self, action: Callable[[], T]) -> T:
+    async def run(self, action: Callable[[], T], *, client: str = "") -> T:
         """Return what an action returns.
 
+        Args:
+            action: called in the thread.
+            client: who waits for it.
+
         Raises:
-            RefusedError: too many wait.
+            RefusedError: too many wait, or too many of this client.
         """
-        if self._num_waiting >= self.max_waiting:
-            raise RefusedError(
-                429,
-                "queue_full",
-                f"{self._num_waiting} requests wait, the server lets no more; ask again soon",
-                headers={"Retry-After": "1"},
-            )
-        self._num_waiting += 1
+        self._check_room(self._waiting.total(), self.max_waiting, "")
+        self._check_room(self._waiting[client], max(1, self.max_waiting // 2), " of yours")
+        self._waiting[client] += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, action)
         finally:
-            self._num_waiting -= 1
+            self._waiting[client] -= 1
+            if not self._waiting[client]:
+                del self._waiting[client]
+
+    @staticmethod
+    def _check_room(num_waiting: int, most: int, whose: str) -> None:
+        if num_waiting >= most:
+            raise RefusedError(
+                429,
+                "queue_full",
+                f"{num_waiting} requests{whose} wait, the server lets no more; ask again soon",
+                headers={"Retry-After": "1"},
+            )
 
     async def stop(self) -> None:
         """Wait for what has begun; nothing else begins."""

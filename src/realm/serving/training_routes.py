@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 
 from realm.errors import ArtifactError
 from realm.reporting.curves import Curves, find_runs, read_curves
+from realm.serving.gate import client_of
 from realm.serving.refusals import RefusedError
 from realm.serving.schemas import CurvesModel, TrainingModel, responses
 from realm.serving.service import Service
@@ -22,19 +23,23 @@ def training_routes(service: Service) -> APIRouter:
     router = APIRouter(prefix="/training", tags=["training"])
 
     @router.get("", response_model=TrainingModel, responses=responses())
-    async def listing() -> JSONResponse:
+    async def listing(request: Request) -> JSONResponse:
         """List the runs that the server was started with (`--runs FOLDER`)."""
-        return JSONResponse({"runs": await service.look(lambda: _list(service.runs))})
+        found = await service.look(lambda: _list(service.runs), client=client_of(request.scope))
+        return JSONResponse({"runs": found})
 
     @router.get("/{name:path}", response_model=CurvesModel, responses=responses(404, 422))
     async def curves(
         name: str,
+        request: Request,
         after: Annotated[
             int, Query(ge=-1, le=MAX_STEP, description="Only what was logged after this step.")
         ] = -1,
     ) -> JSONResponse:
         """Return a run's curves, also while it trains: metric -> [step, value], and refreshes."""
-        told = await service.look(lambda: _curves(service.runs, name, after))
+        told = await service.look(
+            lambda: _curves(service.runs, name, after), client=client_of(request.scope)
+        )
         return JSONResponse({**told.as_dict(), "name": name})
 
     return router
