@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from realm.device import choose_device, device_of
+from realm.device import CPU, autocast_to, choose_device, device_of
 from realm.errors import ConfigError
 
 
@@ -49,3 +49,15 @@ def test_a_device_that_is_not_there_is_refused(
 
 def test_a_module_is_where_its_parameters_are() -> None:
     assert device_of(torch.nn.Linear(2, 2, device="meta")).type == "meta"
+
+
+@pytest.mark.parametrize("is_quick", [True, False])
+def test_16_bits_are_for_processors_with_instructions_for_them(
+    monkeypatch: pytest.MonkeyPatch, *, is_quick: bool
+) -> None:
+    monkeypatch.setattr("realm.device.has_quick_bfloat16", lambda _: is_quick)
+    left, right = torch.ones(3, 4), torch.ones(4, 2)
+    with autocast_to("bfloat16", CPU):
+        assert (left @ right).dtype == (torch.bfloat16 if is_quick else torch.float32)
+    with autocast_to("none", CPU):
+        assert (left @ right).dtype == torch.float32

@@ -66,5 +66,9 @@ def device_of(module: nn.Module) -> torch.device:
 
 
 def autocast_to(kind: Literal["bfloat16", "none"], device: torch.device) -> torch.autocast:
-    """Return the context in which matrix products run in this dtype."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=kind == "bfloat16")
+    """Return the context in which matrix products run in this dtype, where that is quicker.
+
+    A processor without instructions for 16 bits takes 32: 16 would be up to 60 times as slow there.
+    """
+    is_half = kind == "bfloat16" and has_quick_bfloat16(device)
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=is_half)

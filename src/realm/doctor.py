@@ -200,7 +200,7 @@ def _devices() -> list[tuple[str, str]]:
 
     def dtypes(device: torch.device) -> str:
         quick = has_quick_bfloat16(device)
-        return "float32, bfloat16" if quick else "float32; bfloat16 works, but is not quicker"
+        return "float32, bfloat16" if quick else "float32 (no instructions for bfloat16)"
 
     found = [("cpu", f"{dtypes(CPU)}; {torch.get_num_threads()} threads")]
     for number in range(torch.cuda.device_count()):

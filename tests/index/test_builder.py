@@ -202,8 +202,9 @@ def kill_at_once(_done: int, _total: int) -> None:
 
 
 def test_16_bit_products_change_vectors_little(
-    build: Callable[..., Snapshot], tmp_path: Path
+    build: Callable[..., Snapshot], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("realm.device.has_quick_bfloat16", lambda _: True)
     exact = build(tmp_path / "exact").exact[torch.arange(24)]
     config = CONFIG.model_copy(update={"autocast": "bfloat16"})
     rough = build(tmp_path / "rough", config=config).exact[torch.arange(24)]

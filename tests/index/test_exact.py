@@ -165,11 +165,14 @@ def test_a_small_index_is_searched_in_32_bits_at_once(
     assert searched == [(torch.float32, 2)]
 
 
-@pytest.mark.parametrize("product", [scan_module._ManyQueries, scan_module._OneQuery])
+PRODUCTS = [scan_module._ManyQueries, scan_module._Widened, scan_module._OneQuery]
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
 @settings(max_examples=60)
 @given(dim=st.integers(1, 32), scale=st.floats(1e-3, 1e3), seed=st.integers(0, 10_000))
 def test_the_bound_holds_for_every_row(
-    product: type[scan_module._ManyQueries | scan_module._OneQuery],
+    product: type[scan_module._ManyQueries | scan_module._Widened | scan_module._OneQuery],
     dim: int,
     scale: float,
     seed: int,
@@ -191,6 +194,7 @@ def test_the_bound_holds_for_every_row(
 @settings(max_examples=150)
 @given(
     one_by_pairs=st.booleans(),
+    is_quick=st.booleans(),
     order=st.sampled_from(["as drawn", "best last", "best first"]),
     block_rows=st.sampled_from([16, 64, 256]),
     k=st.integers(1, 6),
@@ -198,6 +202,7 @@ def test_the_bound_holds_for_every_row(
 )
 def test_the_true_top_k_survive_many_small_blocks(
     one_by_pairs: bool,  # noqa: FBT001 - drawn
+    is_quick: bool,  # noqa: FBT001 - drawn
     order: str,
     block_rows: int,
     k: int,
@@ -216,6 +221,8 @@ def test_the_true_top_k_survive_many_small_blocks(
         patch.setattr(scan_module, "BLOCK_SCORES", block_rows * num_queries)
         patch.setattr(scan_module, "PAIR_DIMS", range(2, 1_000 * one_by_pairs))
         patch.setattr(scan_module, "PAIR_ROWS", 50)
+        patch.setattr(scan_module, "WIDE_ROWS", 50)
+        patch.setattr(scan_module, "has_quick_bfloat16", lambda _: is_quick)
         scan = MappedRows(passages.bfloat16().tensor_split(2))
         found = surviving_rows(queries, scan, k, **norms(passages))
     truth = queries.double() @ passages.double().T
@@ -231,6 +238,25 @@ def test_the_true_top_k_survive_many_small_blocks(
             torch.testing.assert_close(
                 best, scores.sort(descending=True).values[:k], rtol=0.0, atol=1e-6 * size
             )
+
+
+@pytest.mark.parametrize("is_quick", [True, False])
+def test_no_processor_multiplies_in_16_bits_without_instructions_for_them(
+    monkeypatch: pytest.MonkeyPatch, *, is_quick: bool
+) -> None:
+    queries, passages = problem(4, 5_000, 24, "random", 6)
+    multiplied: list[torch.dtype] = []
+    multiply = torch.mm
+
+    def watched(left: Tensor, right: Tensor, *, out: Tensor) -> Tensor:
+        multiplied.append(left.dtype)
+        return multiply(left, right, out=out)
+
+    monkeypatch.setattr(torch, "mm", watched)
+    monkeypatch.setattr(scan_module, "has_quick_bfloat16", lambda _: is_quick)
+    found = surviving_rows(queries, passages.bfloat16(), 5, **norms(passages))
+    assert set(multiplied) == {torch.bfloat16 if is_quick else torch.float32}
+    assert (found.counts >= 5).all()
 
 
 @pytest.mark.parametrize("dim", [64, 128])

@@ -17,7 +17,8 @@ class IndexConfig(Config):
     batch_tokens: int = Field(default=8_192, ge=64)
     """Wordpieces, padding included, in one forward pass."""
     autocast: Literal["bfloat16", "none"] = "bfloat16"
-    """bfloat16: matrix products in 16 bits, everything else in 32."""
+    """bfloat16: matrix products in 16 bits, where the device has instructions for them; everything
+    else in 32."""
 
 
 class RefreshConfig(Config):

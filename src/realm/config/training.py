@@ -40,7 +40,8 @@ class TrainConfig(Config):
     seed: int = Field(default=0, ge=0, le=MAX_SEED)
     """Decides everything random: start parameters, order of examples, masks, dropout."""
     autocast: Literal["bfloat16", "none"] = "bfloat16"
-    """bfloat16: matrix products in 16 bits, everything else in 32."""
+    """bfloat16: matrix products in 16 bits, where the device has instructions for them; everything
+    else in 32."""
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda, or cuda:NUMBER; under torchrun cuda is each rank's
     own. On a GPU raise batch_tokens to what its memory holds (100,000 and more)."""

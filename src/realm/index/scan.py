@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from realm.device import CPU
+from realm.device import CPU, has_quick_bfloat16
 from realm.index.mapped import MappedRows
 
 BLOCK_SCORES = 1 << 21
@@ -46,6 +46,8 @@ PAIR_DIMS = range(66, 161)
 """Where `_OneQuery` is used. Measured against a product with one column: 32 against 42 ms at 128
 dimensions (256 MB), but 47 against 30 at 384 (230 MB) and 5.9 against 3.1 at 64 (38 MB). The ends
 are set between these, not measured."""
+WIDE_ROWS = 1 << 12
+"""Rows that `_Widened` converts at once: 2 MiB for 128 dimensions."""
 PAIR_ROWS = 1 << 12
 """Rows of which `_OneQuery` unpacks a half at once: 1 MiB for 128 dimensions."""
 
@@ -123,7 +125,7 @@ class _Scan:
         self.rows, self.k, self.num_queries = rows, k, len(queries)
         self.block_rows, self.slabs = _block_shape(len(queries), k, rows.device.type)
         by_pairs = len(queries) == 1 and rows.dim in PAIR_DIMS and _can_be_split(rows)
-        self.product = _OneQuery(queries) if by_pairs else _ManyQueries(queries)
+        self.product = _OneQuery(queries) if by_pairs else _many(rows)(queries)
         self.errors = self.product.errors(queries, max_norm, max_rounding)
         self.floor = torch.full((len(queries),), -math.inf, device=rows.device)
         self.most = max(SURVIVORS_OF_K * k, FEWEST_GIVEN_UP)
@@ -229,6 +231,37 @@ class _ManyQueries:
     ) -> Errors:
         """Return the bound: rounding of queries, of rows, of sums, of the result."""
         return Errors(_common_error(queries, max_norm, max_rounding), BF16_UNIT)
+
+
+class _Widened:
+    """Scores as matrix products of rows in 32 bits, for a processor without instructions for 16.
+
+    There a product in 16 bits takes up to 60 times as long (the AVX2 of a laptop).
+    """
+
+    dtype = torch.float32
+
+    def __init__(self, queries: Float[Tensor, "queries dim"]) -> None:
+        self.queries = queries.T.contiguous()
+        self.wide = torch.empty((WIDE_ROWS, queries.shape[1]))
+
+    def score(self, chunk: Shaped[Tensor, "rows dim"], out: Shaped[Tensor, "rows queries"]) -> None:
+        """Write the scores of a block."""
+        for rows, scores in zip(chunk.split(WIDE_ROWS), out.split(WIDE_ROWS), strict=True):
+            wide = self.wide[: len(rows)].copy_(rows)
+            torch.mm(wide, self.queries, out=scores)
+
+    def errors(
+        self, queries: Float[Tensor, "queries dim"], max_norm: float, max_rounding: float
+    ) -> Errors:
+        """Return the bound: rounding of queries, which are not, of rows, of sums."""
+        return Errors(_common_error(queries, max_norm, max_rounding), 0.0)
+
+
+def _many(rows: MappedRows) -> type[_ManyQueries] | type[_Widened]:
+    """Return how several queries are scored, or one whose rows cannot be read as pairs."""
+    is_quick = rows.dtype != torch.bfloat16 or has_quick_bfloat16(rows.device)
+    return _ManyQueries if is_quick else _Widened
 
 
 class _OneQuery:
