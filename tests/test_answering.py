@@ -560,6 +560,7 @@ def test_reading_in_16_bits_moves_answers_little(
         seen.append(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None)
         return hidden(*told)
 
+    monkeypatch.setattr("realm.device.has_quick_bfloat16", lambda _: True)
     monkeypatch.setattr(realm.model.reader, "hidden_states", look)
     exact = answerer.answer(QUESTIONS, num_answers=200)
     answerer.passage_reader.autocast = "bfloat16"
