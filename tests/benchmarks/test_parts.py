@@ -45,6 +45,7 @@ def test_embedding(tmp_path: Path) -> None:
     assert content["settings"]["corpus"] == "the encyclopedia in the package"
 
 
+@pytest.mark.slow
 def test_training_step(tmp_path: Path) -> None:
     content = quick("training_step", tmp_path)
     assert figure(content, "loss, relative distance")["met"] is True
@@ -53,6 +54,7 @@ def test_training_step(tmp_path: Path) -> None:
     assert min(told["bytes"] for steps in content["steps"].values() for told in steps) > 50 << 20
 
 
+@pytest.mark.slow
 def test_answering(tmp_path: Path) -> None:
     content = quick("answering", tmp_path)
     assert figure(content, "against all-MiniLM")["value"] > 0

@@ -111,6 +111,7 @@ def test_a_full_disk_stops_builders_until_there_is_room_but_not_the_trainer(
     one.until(lambda: list_snapshots(one.run)[-1][0] > newest)
 
 
+@pytest.mark.slow
 def test_clocks_that_jump_and_times_of_files_change_nothing(trainer: Start) -> None:
     one = trainer(prelude=JUMPING)
     one.until(lambda: one.step() >= 0 and list_snapshots(one.run))
