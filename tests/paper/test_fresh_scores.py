@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from realm.corpus.store import PassageStore
-from realm.device import CPU, autocast_to
 from realm.index.mapped import MappedRows
 from realm.index.snapshot import Snapshot
 from realm.model.embedder import Towers, embed_in_groups
@@ -123,7 +122,7 @@ def test_16_bit_products_round_no_score(
     for tower in (towers.query, towers.passage):
         tower.init_score_scale(128.0)
     batch = candidate_batch(store, examples, [[NULL_ROW, 3, 7, 2], [NULL_ROW, 9, 2, 20]], lengths)
-    with torch.no_grad(), autocast_to("bfloat16", CPU):
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         queries, passages = candidate_vectors(towers, batch, budget)
         scores = score_vectors(queries, passages, batch)
         again = score_candidates(towers, batch, budget)
