@@ -6,15 +6,16 @@ STAMP := $(VENV)/.installed
 ADVISORIES ?= pypi
 MINUTES ?= 30
 SEED ?= 0
+JOBS ?= 2
 
 .PHONY: quickstart test check bench soak install lock audit clean
 
 quickstart: $(STAMP)  ## every stage on the small encyclopedia, in minutes
 	$(BIN)/realm quickstart --out quickstart
 
-test: $(STAMP)  ## all checks, then all tests
+test: $(STAMP)  ## all checks, then all tests, in JOBS (2) processes
 	PATH="$(abspath $(BIN)):$$PATH" scripts/check
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 
 check: $(STAMP)
 	PATH="$(abspath $(BIN)):$$PATH" scripts/check

@@ -8,6 +8,7 @@ the marginal is per token, dropout is off. A step is forward, backward, clipping
 
 - `whole`: towers and encoder. The peer is BertModel and BertForMaskedLM in 32 bits, padded to 192,
   the vocabulary's head at all positions, as in the released code.
+- `drawn`: the same by `gradient_candidates = 2`, against `whole`.
 - `encoder`: the encoder alone, scores given; beside that peer, RealmKnowledgeAugEncoder of
   transformers 4.57.6, the last release that had it, in an environment of its own.
 
@@ -45,11 +46,13 @@ ROUNDS = 2
 """Each takes more than a minute, and CPU seconds differ little."""
 SCRIPTS = {
     "ours, whole": ("step_ours.py", "whole"),
+    "ours, drawn": ("step_ours.py", "drawn"),
     "transformers, whole": ("step_plain.py", "whole"),
     "ours, encoder": ("step_ours.py", "encoder"),
     "transformers, encoder": ("step_plain.py", "encoder"),
     "REALM of transformers 4.57.6, encoder": ("step_old.py", "encoder"),
 }
+DRAWN = "ours, drawn"
 OLD = "REALM of transformers 4.57.6, encoder"
 SPEED_UP, MEMORY = 4.0, 0.5
 LOSS_TOLERANCE, NORM_TOLERANCE = 0.005, 0.02
@@ -69,7 +72,7 @@ def measure(told: argparse.Namespace) -> Measured:
     folder.mkdir(parents=True, exist_ok=True)
     queries, candidates, length = (2, 3, 48) if told.quick else (QUERIES, CANDIDATES, LENGTH)
     batch = write_batch(corpus.store, folder, length, queries=queries, candidates=candidates)
-    names = [name for name in SCRIPTS if not told.quick or name.endswith(", whole")]
+    names = [name for name in SCRIPTS if not told.quick or not name.endswith(", encoder")]
     old = environment_of("old", OLD_MODULE)
     told_by: dict[str, list[Mapping[str, float]]] = {}
     with ExitStack() as stack:
@@ -170,7 +173,9 @@ def figures(
     found: list[Figure] = []
     for peer in names:
         ours = f"ours, {SCRIPTS[peer][1]}"
-        if peer == ours:
+        if peer == DRAWN:
+            found += _drawn(timings, told_by)
+        if peer in {DRAWN, ours}:
             continue
         if peer not in timings:
             note = "there is no environment .venv-old; run make bench"
@@ -193,6 +198,25 @@ def figures(
             _distance("gradient_norm", NORM_TOLERANCE, peer, told_by[ours], told_by[peer]),
         ]
     return found
+
+
+def _drawn(
+    timings: Mapping[str, Timings], told_by: Mapping[str, Sequence[Mapping[str, float]]]
+) -> list[Figure]:
+    """Return what it saves to draw 2 of 8 candidates for the encoder's backward pass."""
+    most = [max(told["bytes"] for told in told_by[name]) for name in (DRAWN, "ours, whole")]
+    return [
+        Figure(
+            what="the encoder learns from 2 drawn candidates, against all",
+            value=ratio(timings["ours, whole"], timings[DRAWN]),
+        ),
+        Figure(
+            what="memory, of learning from all",
+            value=most[0] / most[1],
+            unit="",
+            note=f"{most[0] / 2**20:,.0f} of {most[1] / 2**20:,.0f} MiB",
+        ),
+    ]
 
 
 def _distance(

@@ -4,9 +4,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from batch import Stepper, part, read_batch, read_weights
 from peer import memory_bytes, serve
+from torch import Tensor
 
 from realm.config import PretrainConfig
 from realm.device import CPU, autocast_to
@@ -15,14 +17,12 @@ from realm.model.bert import build_bert, set_attention
 from realm.model.embedder import Embedder, Towers
 from realm.model.encoder import Encoder
 from realm.model.likelihood import token_marginal_log_likelihood
-from realm.model.realm import (
-    Budget,
-    CandidateBatch,
-    candidate_vectors,
-    read_candidates,
-    score_vectors,
-)
+from realm.model.realm import Budget, CandidateBatch, read_candidates
+from realm.training.backward import Way
 from realm.training.packing import pack
+
+DRAWN = 2
+"""Candidates of a query that the encoder learns from, in mode `drawn`."""
 
 limit_kernel_cache()
 torch.set_num_threads(1)
@@ -45,24 +45,39 @@ def main(folder: Path, mode: str) -> None:
     towers, config = Towers(tower), PretrainConfig()
     for module in (towers, encoder):
         set_attention(module.train(), CPU)
-    stepper = Stepper(baseline, [towers, encoder] if mode == "whole" else [encoder])
+    stepper = Stepper(baseline, [towers, encoder] if mode != "encoder" else [encoder])
     budget = Budget(pad_id=0, batch_tokens=config.batch_tokens)
     given, steps = torch.tensor(content["scores"]), 0
+
+    def objective(scores: Tensor, log_probs: Tensor, is_real: Tensor) -> Tensor:
+        return token_marginal_log_likelihood(scores, log_probs, is_real) / is_real.sum(dim=-1)
+
+    way = Way(
+        towers=towers,
+        encoder=encoder,
+        budget=budget,
+        autocast=config.autocast,
+        objective=objective,
+    )
+    rng = np.random.default_rng(0)
 
     def backward() -> float:
         loss = 0.0
         for group in groups_of(content, config.batch_tokens):
             batch = candidate_batch(content, group)
-            with autocast_to(config.autocast, CPU):
+            if mode != "encoder":
+                told: dict[str, Any] = {"share": 1 / len(given), "is_frozen": False}
                 if mode == "whole":
-                    scores = score_vectors(*candidate_vectors(towers, batch, budget), batch)
+                    passed = way.through_all(batch, **told)
                 else:
-                    scores = given[group]
+                    passed = way.through_drawn(batch, DRAWN, rng, **told)
+                loss -= passed.likelihood.sum().item() / len(given)
+                continue
+            with autocast_to(config.autocast, CPU):
                 log_probs = read_candidates(encoder, batch, budget)
-            total = token_marginal_log_likelihood(scores.float(), log_probs, batch.mask_is_real)
-            objective = -(total / batch.mask_is_real.sum(dim=-1)).sum() / len(given)
-            objective.backward()
-            loss += objective.item()
+            mine = -objective(given[group], log_probs, batch.mask_is_real).sum() / len(given)
+            mine.backward()
+            loss += mine.item()
         return loss
 
     def step() -> dict[str, Any]:

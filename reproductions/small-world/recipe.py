@@ -82,6 +82,17 @@ ROWS = (
     Row(name="span", meaning="random spans masked", scheme="span"),
     Row(name="token", meaning="random tokens masked", scheme="token"),
     Row(name="no-null", meaning="no null passage", overrides=("null_passage=false",)),
+    Row(
+        name="drawn",
+        meaning="the encoder learns from 1 drawn candidate of 6",
+        overrides=("gradient_candidates=1",),
+    ),
+    Row(
+        name="short-drawn",
+        meaning="the same after a quarter of the reading warm-up",
+        warm_up=("steps=100", "optimizer.warmup_steps=20"),
+        overrides=("gradient_candidates=1",),
+    ),
 )
 
 

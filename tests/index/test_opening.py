@@ -1,5 +1,6 @@
 """Which snapshot a run answers with."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import torch
 from realm.checkpoint.parts import Model, tower_hash
 from realm.config import IndexConfig
 from realm.errors import DamagedError
+from realm.index import opening
 from realm.index.builder import EmbedderVersion, build_index
 from realm.index.opening import adopt_snapshot, find_snapshot, known_from, open_snapshot
 from realm.index.snapshot import STEPS, snapshot_folder
@@ -94,6 +96,24 @@ def test_other_passages_are_embedded_once_and_kept(
     again = open_snapshot(tmp_path, model, other, progress=lambda done, _: told.append(done))
     assert not told
     assert again.folder == first.folder
+
+
+def test_embedding_other_passages_goes_on_after_it_was_killed(
+    store: "PassageStore", make_towers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "KEPT_SHARD_ROWS", 4)
+    model = Model(tokenizer=store.tokenizer, towers=make_towers())
+    shards = math.ceil(len(store) / 4)
+
+    def stop(done: int, _: int) -> None:
+        if done > 4 * (shards - 1):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        open_snapshot(tmp_path, model, store, progress=stop)
+    told: list[int] = []
+    open_snapshot(tmp_path, model, store, progress=lambda done, _: told.append(done))
+    assert min(told) > 4 * (shards - 1)  # only the last shard was left
 
 
 def test_vectors_are_taken_over_from_a_snapshot_only_where_the_same_would_be_made(

@@ -90,6 +90,21 @@ def test_smaller_groups_hold_fewer_activations(wikipedia: Workload, rates: Machi
     assert pretrain_stage(large, rates).memory[name] > 3 * pretrain_stage(small, rates).memory[name]
 
 
+def test_gradients_through_few_candidates_cost_less(
+    wikipedia: Workload, rates: MachineRates
+) -> None:
+    """Reading 8 candidates, and 2 of them forward and back: 8 + 3 x 2 instead of 3 x 8."""
+    whole, drawn = (
+        pretrain_stage(replace(wikipedia, pretrain=PretrainConfig(gradient_candidates=n)), rates)
+        for n in (None, 2)
+    )
+    assert 0.7 < drawn.flops / whole.flops < 0.8  # the towers' half stays as it is
+    name = "activations of the encoder"
+    assert drawn.memory[name] < 0.1 * whole.memory[name]
+    assert drawn.memory["activations of the towers"] == whole.memory["activations of the towers"]
+    assert drawn.memory["logits"] == whole.memory["logits"] / 4
+
+
 def test_text_stages_go_by_wordpieces(wikipedia: Workload, rates: MachineRates) -> None:
     short = replace(wikipedia, passage_wordpieces=75.0)
     assert split_stage(short, rates).seconds == split_stage(wikipedia, rates).seconds / 2

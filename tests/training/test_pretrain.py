@@ -262,6 +262,22 @@ def test_every_number_is_there_and_finite(
     assert passages_of(tmp_path / "run") == store.folder.resolve()
 
 
+@pytest.mark.parametrize("batch_tokens", [64, 100_000])
+def test_gradients_through_drawn_candidates_are_left_and_told(
+    make_job: MakeJob, batch_tokens: int
+) -> None:
+    """Each group draws its own, the same whenever the step is done again."""
+    settings = {"gradient_candidates": 1, "batch_tokens": batch_tokens}
+    job = make_job(**settings)
+    first, again, second = job.step(0), make_job(**settings).step(0), job.step(1)
+    assert first["loss"] == pytest.approx(make_job().step(0)["loss"], rel=1e-5)
+    assert first["posterior_drawn"] == again["posterior_drawn"]
+    assert 0.05 < first["posterior_drawn"] < 0.95
+    assert second["posterior_drawn"] != first["posterior_drawn"]
+    for part in (job.towers, job.encoder):
+        assert any(p.grad is not None and bool(p.grad.any()) for p in part.parameters())
+
+
 def test_scores_have_not_drifted_right_after_a_refresh(make_job: MakeJob) -> None:
     measured = make_job().step(0)
     assert measured["index/score_drift"] < 1e-4
@@ -293,10 +309,16 @@ def test_without_refresh_the_first_index_serves_to_the_end(
     assert steps_of(tmp_path / "run", "index/refreshed") == [1, 0, 0, 0, 0]
 
 
+@pytest.mark.parametrize("drawn", [None, 1])
 def test_the_loss_falls(
-    examples: ExampleStore, store: PassageStore, start: dict[str, Path], tmp_path: Path
+    examples: ExampleStore,
+    store: PassageStore,
+    start: dict[str, Path],
+    tmp_path: Path,
+    drawn: int | None,
 ) -> None:
     settings = config(
+        gradient_candidates=drawn,
         steps=20,
         batch_size=8,
         refresh=RefreshConfig(mode="sync", every_steps=10),

@@ -76,7 +76,8 @@ def pretrain_config(**changed: Any) -> PretrainConfig:
     )
 
 
-STAGES = ["ict", "ict-bfloat16", "mlm", "pretrain", "finetune", "finetune-passages", "classify"]
+STAGES = ["ict", "ict-bfloat16", "mlm", "pretrain", "pretrain-drawn"]
+STAGES += ["finetune", "finetune-passages", "classify"]
 
 
 @pytest.fixture(params=STAGES)
@@ -108,7 +109,8 @@ def stage(
             case "mlm":
                 mlm_config = MlmConfig(encoder=SCRATCH, **changed)
                 return mlm(store, out, config=mlm_config, examples=examples, **more)
-            case "pretrain":
+            case "pretrain" | "pretrain-drawn":
+                changed |= {"gradient_candidates": 2} if "-" in request.param else {}
                 return pretrain(
                     examples, store, out, config=pretrain_config(**changed), **start, **more
                 )

@@ -13,6 +13,9 @@ class PretrainConfig(TrainConfig):
 
     num_candidates: int = Field(default=8, ge=2)
     """Passages the encoder reads for each query, the null passage included (paper: 8)."""
+    gradient_candidates: int | None = Field(default=None, ge=1)
+    """Candidates of a query, on average, that the encoder's gradient goes through, drawn by their
+    weight in it: the same in expectation, in less time and memory (None: all)."""
     marginal: Literal["span", "token"] = "span"
     """span: sum over z outside the product over masks (paper, Eq. 1); token: per mask (released
     code)."""
@@ -43,7 +46,10 @@ class PretrainConfig(TrainConfig):
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that decide what comes out; a resume may change the others."""
-        return super().identity() | {"refresh": self.refresh.identity()}
+        settings = super().identity() | {"refresh": self.refresh.identity()}
+        if self.gradient_candidates is None:  # as runs were before there was this setting
+            del settings["gradient_candidates"]
+        return settings
 
     @model_validator(mode="after")
     def _possible(self) -> "PretrainConfig":

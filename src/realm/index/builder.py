@@ -20,6 +20,7 @@ from realm.device import autocast_to, device_of
 from realm.errors import ArtifactError, CorpusError
 from realm.index.snapshot import Snapshot
 from realm.index.writing import is_shard_whole, snapshot_content, split_into_shards, write_shard
+from realm.model.bert import evaluating
 from realm.model.embedder import Embedder, MeanEmbedder, in_16_bits, that_packs
 from realm.model.inputs import TokenSequence, group_by_length, in_packs, pack, pad
 from realm.records import Progress
@@ -97,13 +98,9 @@ def build_index(
     request = Request(kind="index", settings=settings, inputs=inputs)
     if is_done(out, request, rebuild=rebuild):
         return Snapshot.open(out)
-    was_training = tower.training
-    tower.eval()
     embed = PassageEmbedder(tower, store, config, known)
-    try:
+    with evaluating(tower):
         _build_together(embed, out, request, replace=rebuild, share=share, progress=progress)
-    finally:
-        tower.train(was_training)
     return Snapshot.open(out)
 
 

@@ -25,6 +25,11 @@ from realm.storage import (
     write_json,
 )
 
+KEPT_SHARD_ROWS = 4_096
+"""Rows per shard of other passages: a killed build loses minutes of a CPU at most."""
+KEPT_SHARDS = 256
+"""Beyond that many, shards are larger."""
+
 
 def open_snapshot(
     run: Path,
@@ -51,7 +56,7 @@ def open_snapshot(
         store,
         _kept(kept_in or run, store),
         version=EmbedderVersion(model_hash=tower_hash(tower)),
-        config=IndexConfig(),
+        config=IndexConfig(shard_rows=max(KEPT_SHARD_ROWS, len(store) // KEPT_SHARDS)),
         rebuild=True,  # kept ones that fit were found above
         progress=progress,
     )

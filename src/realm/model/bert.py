@@ -6,6 +6,8 @@ fast (`docs/log.md`, entry 23), as the backward pass of torch's fused kernel is 
 For answering alone there is a twin that needs no import of transformers (`quick_bert.py`).
 """
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
@@ -90,6 +92,19 @@ def set_dropout(module: nn.Module, rate: float) -> None:
     for part in module.modules():
         if isinstance(part, nn.Dropout):
             part.p = rate
+
+
+@contextmanager
+def evaluating(*modules: nn.Module) -> Generator[None]:
+    """Have modules in evaluation mode (no dropout), then as they were."""
+    before = [module.training for module in modules]
+    for module in modules:
+        module.eval()
+    try:
+        yield
+    finally:
+        for module, was_training in zip(modules, before, strict=True):
+            module.train(was_training)
 
 
 def plain_attention(

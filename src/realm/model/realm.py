@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -83,37 +84,71 @@ def score_vectors(
     return scores.masked_fill(~batch.is_real, float("-inf"))
 
 
-def mask_logits(
-    encoder: Encoder, batch: CandidateBatch, budget: Budget
-) -> tuple[Float[Tensor, "read vocab"], Int[Tensor, " read"], Int[Tensor, " read"]]:
-    """Return the encoder's logits at every real [MASK] of every candidate.
+class MaskLogits(NamedTuple):
+    """What the encoder makes of the [MASK]s of some joint inputs."""
 
-    Returns:
-        (logits in 32 bits, where the encoder is; index b * num_candidates + c of each and index
-        of its mask, in main memory).
+    logits: Float[Tensor, "read vocab"]
+    """In 32 bits, where the encoder is."""
+    owners: Int[Tensor, " read"]
+    """Index b * num_candidates + c of each joint input, in main memory."""
+    places: Int[Tensor, " read"]
+    """Index of the mask in it, in main memory."""
+
+
+def mask_logits(encoder: Encoder, batch: CandidateBatch, budget: Budget) -> MaskLogits:
+    """Return the encoder's logits at every real [MASK] of every candidate."""
+    groups = joint_groups(batch, range(len(batch.joint)), budget)
+    read = [read_masks(encoder, batch, group, budget) for group in groups]
+    return MaskLogits(*(torch.cat(parts) for parts in zip(*read, strict=True)))
+
+
+def joint_groups(batch: CandidateBatch, numbers: Sequence[int], budget: Budget) -> list[list[int]]:
+    """Return some joint inputs in groups of like length, each within the budget.
+
+    Args:
+        batch: the batch.
+        numbers: of joint inputs, b * num_candidates + c.
+        budget: of a group.
     """
+    lengths = [len(batch.joint[number][0]) for number in numbers]
+    groups = group_by_length(lengths, budget.batch_tokens)
+    return [[numbers[place] for place in group] for group in groups]
+
+
+def read_masks(
+    encoder: Encoder, batch: CandidateBatch, numbers: Sequence[int], budget: Budget
+) -> MaskLogits:
+    """Return the encoder's logits at every real [MASK] of some joint inputs, read together."""
     device = device_of(encoder)
     num_candidates = batch.passage_of.shape[1]
-    all_logits: list[Tensor] = []
-    owners: list[Tensor] = []
-    places: list[Tensor] = []
-    for group in group_by_length([len(ids) for ids, _ in batch.joint], budget.batch_tokens):
-        inputs = pad([batch.joint[i] for i in group], budget.pad_id).to(device)
-        joint = torch.tensor(group)
-        rows, masks = batch.mask_is_real[joint // num_candidates].nonzero(as_tuple=True)
-        positions = batch.mask_positions[joint[rows] // num_candidates, masks]
-        all_logits.append(widened(encoder(inputs, rows.to(device), positions.to(device))))
-        owners.append(joint[rows])
-        places.append(masks)
-    return torch.cat(all_logits), torch.cat(owners), torch.cat(places)
+    inputs = pad([batch.joint[number] for number in numbers], budget.pad_id).to(device)
+    joint = torch.tensor(numbers)
+    rows, masks = batch.mask_is_real[joint // num_candidates].nonzero(as_tuple=True)
+    positions = batch.mask_positions[joint[rows] // num_candidates, masks]
+    logits = widened(encoder(inputs, rows.to(device), positions.to(device)))
+    return MaskLogits(logits, joint[rows], masks)
 
 
 def read_candidates(
     encoder: Encoder, batch: CandidateBatch, budget: Budget
 ) -> Float[Tensor, "batch candidates masks"]:
     """Return log p(y_j | z, x) of the gold wordpiece at each [MASK]; 0 where masks are padding."""
-    logits, owners, places = mask_logits(encoder, batch, budget)
-    return gold_log_probs(batch, logits, owners, places)
+    gold: list[Tensor] = []
+    owners: list[Tensor] = []
+    places: list[Tensor] = []
+    for group in joint_groups(batch, range(len(batch.joint)), budget):
+        read = read_masks(encoder, batch, group, budget)
+        gold.append(gold_of(batch, read))
+        owners.append(read.owners)
+        places.append(read.places)
+    return _by_candidate(batch, torch.cat(gold), torch.cat(owners), torch.cat(places))
+
+
+def gold_of(batch: CandidateBatch, read: MaskLogits) -> Float[Tensor, " read"]:
+    """Return log p(y_j | z, x) of the gold wordpiece of every mask read, where the encoder is."""
+    num_candidates = batch.passage_of.shape[1]
+    targets = batch.targets[read.owners // num_candidates, read.places].to(read.logits.device)
+    return read.logits.gather(-1, targets[:, None])[:, 0] - read.logits.logsumexp(dim=-1)
 
 
 def gold_log_probs(
@@ -123,9 +158,19 @@ def gold_log_probs(
     places: Int[Tensor, " read"],
 ) -> Float[Tensor, "batch candidates masks"]:
     """Return log p(y_j | z, x), in main memory, from what `mask_logits` returned."""
+    gold = gold_of(batch, MaskLogits(logits, owners, places))
+    return _by_candidate(batch, gold, owners, places)
+
+
+def _by_candidate(
+    batch: CandidateBatch,
+    gold: Float[Tensor, " read"],
+    owners: Int[Tensor, " read"],
+    places: Int[Tensor, " read"],
+) -> Float[Tensor, "batch candidates masks"]:
+    """Return what was read in main memory, in its places; 0 elsewhere."""
     size, num_candidates = batch.passage_of.shape
-    targets = batch.targets[owners // num_candidates, places].to(logits.device)
-    gold = (logits.gather(-1, targets[:, None])[:, 0] - logits.logsumexp(dim=-1)).to(CPU)
+    gold = gold.to(CPU)
     flat = torch.zeros(size * num_candidates, batch.targets.shape[1], dtype=gold.dtype)
     flat = flat.index_put((owners, places), gold)
     return flat.view(size, num_candidates, -1)

@@ -154,12 +154,12 @@ def pretrain_stage(work: Workload, rates: MachineRates) -> StageCost:
 
     A step's forward FLOPs: batch x (2 query embeddings (one selects, one learns)
     + (candidates - 1) passages + (candidates - 1) joint inputs + the query alone
-    + candidates x masks x head); all but the selection three times.
+    + candidates x masks x head); all but the selection three times. With `gradient_candidates`
+    the encoder reads once, and three times more for so many.
     """
     config = work.pretrain
-    scoring, reading = _example_flops(work)
     query = work.embedder.embed_flops(work.query_wordpieces, work.dim)
-    flops = config.batch_size * ((scoring + reading) * LEARNING + query)
+    flops = config.batch_size * (_learning_flops(work) + query)
     parameters = work.embedder_parameters + work.encoder.encoder_parameters
     wanted = config.num_candidates + 7
     parts = {
@@ -173,7 +173,8 @@ def pretrain_stage(work: Workload, rates: MachineRates) -> StageCost:
         "queries and scores": search_bytes(work, wanted) / rates.network_bytes,
     }
     held_out = min(float(config.num_eval_examples), work.passages * config.held_out)
-    evaluation = held_out * (scoring + reading + query) / rates.embed_flops + (
+    forward = sum(_example_flops(work, config.num_candidates)) + query
+    evaluation = held_out * forward / rates.embed_flops + (
         search_seconds(rates, rows=float(work.passages), dim=work.dim, queries=held_out)
     )
     seconds = config.steps * sum(parts.values()) + num_measurements(config) * evaluation
@@ -216,14 +217,24 @@ def snapshots_kept(work: Workload) -> int:
     return min(1 + work.num_refreshes, 2 + min(config.keep_checkpoints, int(spanned) + 1))
 
 
-def _example_flops(work: Workload) -> tuple[float, float]:
-    """Return an example's forward FLOPs (scoring its candidates, reading them)."""
-    config, read = work.pretrain, work.pretrain.num_candidates - 1
+def _learning_flops(work: Workload) -> float:
+    """Return an example's FLOPs, forward and backward; reading what is drawn comes on top."""
+    config = work.pretrain
+    scoring, reading = _example_flops(work, config.num_candidates)
+    if config.gradient_candidates is None:
+        return LEARNING * (scoring + reading)
+    drawn = min(config.gradient_candidates, config.num_candidates)
+    return LEARNING * (scoring + _example_flops(work, drawn)[1]) + reading
+
+
+def _example_flops(work: Workload, candidates: int) -> tuple[float, float]:
+    """Return an example's forward FLOPs (scoring some candidates, reading them), null included."""
+    read = candidates - 1
     scoring = work.embedder.embed_flops(work.query_wordpieces, work.dim)
     scoring += read * work.passage_flops
     reading = read * work.encoder.forward_flops(work.joint_wordpieces, spread=_joint_spread(work))
     reading += work.encoder.forward_flops(work.query_wordpieces + 1)
-    reading += work.encoder.head_flops(config.num_candidates * work.masks)
+    reading += work.encoder.head_flops(candidates * work.masks)
     return scoring, reading
 
 
@@ -241,7 +252,8 @@ def _joint_spread(work: Workload) -> float:
 def _pretrain_saved(work: Workload) -> dict[str, float]:
     """Return what one backward pass holds: about `batch_tokens`, at least one query's candidates.
 
-    Towers and encoder both keep theirs: the loss needs both.
+    Towers and encoder both keep theirs, as the loss needs both. Where candidates are drawn, first
+    those of the towers, then those of the encoder; what it needs to read them is not counted.
     """
     config, read = work.pretrain, work.pretrain.num_candidates - 1
     joint = read * work.joint_wordpieces + work.query_wordpieces
@@ -249,18 +261,24 @@ def _pretrain_saved(work: Workload) -> dict[str, float]:
     examples = min(examples, max(1, config.batch_size / work.trainers))
     embedded = read * work.embedded_wordpieces + work.query_wordpieces
     logits = config.num_candidates * work.masks * work.encoder.vocabulary * LOGIT_BYTES
+    drawn = config.gradient_candidates
+    part = 1.0 if drawn is None else min(1.0, drawn / config.num_candidates)
+    reading = part * saved(
+        work.encoder, work, config, wordpieces=examples * joint, each=work.joint_wordpieces
+    )
+    scoring = saved(
+        work.embedder,
+        work,
+        config,
+        wordpieces=examples * embedded,
+        each=work.embedded_wordpieces,
+    )
+    if drawn is not None:
+        reading = max(0.0, reading - scoring)
     return {
-        "activations of the encoder": saved(
-            work.encoder, work, config, wordpieces=examples * joint, each=work.joint_wordpieces
-        ),
-        "activations of the towers": saved(
-            work.embedder,
-            work,
-            config,
-            wordpieces=examples * embedded,
-            each=work.embedded_wordpieces,
-        ),
-        "logits": examples * logits,
+        "activations of the encoder": reading,
+        "activations of the towers": scoring,
+        "logits": part * examples * logits,
         "scores of a chunk": config.batch_size * min(CHUNK_ROWS, work.passages) * SCORE_BYTES,
     }
 

@@ -17,6 +17,7 @@ from realm.index.builder import PassageEmbedder
 from realm.index.mapped import MappedRows
 from realm.index.searchable import Searchable
 from realm.index.sharded import ShardedIndex
+from realm.model.bert import evaluating
 from realm.model.embedder import Towers
 from realm.ranks import ALONE, Ranks
 from realm.refresh.audit import recall_of_index
@@ -142,11 +143,8 @@ class IndexInUse:
     def embed(self, rows: Sequence[int]) -> Float[Tensor, "rows dim"]:
         """Return fresh embeddings of passages, without dropout or gradients."""
         tower = self.towers.passage
-        was_training = tower.training
-        tower.eval()
-        vectors = PassageEmbedder(tower, self.refresher.store, self.index_config)(rows)
-        tower.train(was_training)
-        return vectors
+        with evaluating(tower):
+            return PassageEmbedder(tower, self.refresher.store, self.index_config)(rows)
 
     def state(self) -> Mapping[str, Any]:
         """Return which index is in use."""

@@ -11,21 +11,17 @@ from realm.checkpoint.parts import Model
 from realm.config import PretrainConfig
 from realm.device import autocast_to, device_of
 from realm.masking.store import ExampleStore
+from realm.model.bert import evaluating
 from realm.model.embedder import Towers, embed_in_groups
 from realm.model.encoder import Encoder
 from realm.model.likelihood import marginal_log_likelihood, token_marginal_log_likelihood
-from realm.model.realm import (
-    Budget,
-    CandidateBatch,
-    candidate_vectors,
-    read_candidates,
-    score_vectors,
-)
+from realm.model.realm import Budget, CandidateBatch
 from realm.ranks import ALONE, Ranks
 from realm.records import MaskedExample
 from realm.refresh.refresher import Refresher
 from realm.retrieval.batch import Lengths, candidate_batch
 from realm.retrieval.retriever import CandidateFinder
+from realm.training.backward import Passed, Way
 from realm.training.examples import ExampleSampler
 from realm.training.held_out import HeldOutRead
 from realm.training.index_in_use import IndexInUse, Seen
@@ -38,6 +34,7 @@ from realm.training.measures import (
 )
 from realm.training.packing import pack
 from realm.training.refreshing import index_config
+from realm.training.sampling import step_rng
 
 
 def _seen(
@@ -51,8 +48,8 @@ def _seen(
     is_passage = chosen >= 0
     return Seen(
         rows=chosen[is_passage],
-        drift=(scores.detach().float() - stale).abs()[is_passage],
-        vectors=passages.detach()[batch.passage_of[is_passage]],
+        drift=(scores.float() - stale).abs()[is_passage],
+        vectors=passages[batch.passage_of[is_passage]],
     )
 
 
@@ -98,6 +95,13 @@ class PretrainJob:
             joint=config.joint_wordpieces,
         )
         self.budget = Budget(pad_id=self.store.tokenizer.pad_id, batch_tokens=config.batch_tokens)
+        self.way = Way(
+            towers=towers,
+            encoder=encoder,
+            budget=self.budget,
+            autocast=config.autocast,
+            objective=self.objective,
+        )
         self.forward = ForwardPass(
             store=self.store,
             towers=towers,
@@ -132,7 +136,6 @@ class PretrainJob:
         whole_batch = self.sampler.batch(step, self.config.batch_size)
         drawn = self.ranks.share(whole_batch)
         rows, stale = self.candidates(drawn)
-        is_frozen = step < self.config.retriever_frozen_steps
         parts: list[Mapping[str, float]] = []
         seen: list[Seen] = []
         for group in self._groups(drawn, rows):
@@ -141,21 +144,31 @@ class PretrainJob:
             )
             if not self.config.null_passage:
                 leave_out_null(batch)
-            with autocast_to(self.config.autocast, device_of(self.towers)):
-                queries, passages = candidate_vectors(self.towers, batch, self.budget)
-                scores = score_vectors(queries, passages, batch)
-                log_probs = read_candidates(self.encoder, batch, self.budget)
-            if is_frozen:
-                scores = scores.detach()
-            likelihood = self.objective(scores, log_probs, batch.mask_is_real)
-            (-likelihood.sum() / len(whole_batch)).backward()
-            measured = step_measures(scores.detach(), log_probs.detach(), batch, stale[group])
-            measured["objective"] = -float(likelihood.detach().mean())
+            passed = self._pass_through(batch, step, group[0], share=1 / len(whole_batch))
+            measured = step_measures(passed.scores, passed.log_probs, batch, stale[group])
+            measured["objective"] = -float(passed.likelihood.mean())
+            if passed.posterior_drawn is not None:
+                measured["posterior_drawn"] = passed.posterior_drawn
             parts.append(measured)
-            seen.append(_seen([rows[i] for i in group], batch, passages, scores, stale[group]))
+            seen.append(
+                _seen([rows[i] for i in group], batch, passed.passages, passed.scores, stale[group])
+            )
         everything = [part for found in self.ranks.gather_values(parts) for part in found]
         measures = average(everything, sums={"tokens"})
         return {**measures, **self.index.take(seen, measures)}
+
+    def _pass_through(
+        self, batch: CandidateBatch, step: int, first: int, *, share: float
+    ) -> Passed:
+        """Leave the gradients of a group, whose first query has this place in the batch."""
+        is_frozen = step < self.config.retriever_frozen_steps
+        if self.config.gradient_candidates is None:
+            return self.way.through_all(batch, share=share, is_frozen=is_frozen)
+        place = self.ranks.rank * self.config.batch_size + first
+        rng = step_rng(self.config.seed, step * 1_000_003 + place)
+        return self.way.through_drawn(
+            batch, self.config.gradient_candidates, rng, share=share, is_frozen=is_frozen
+        )
 
     def objective(
         self, scores: torch.Tensor, log_probs: torch.Tensor, mask_is_real: torch.Tensor
@@ -177,16 +190,17 @@ class PretrainJob:
     def _query_vectors(self, drawn: Sequence[MaskedExample]) -> torch.Tensor:
         """Return Embed_input of masked sentences, without dropout or gradients."""
         queries = [self.store.tokenizer.query_input(e.query_ids, self.lengths.query) for e in drawn]
-        was_training = self.towers.training
-        self.towers.eval()
-        with torch.no_grad(), autocast_to(self.config.autocast, device_of(self.towers)):
+        with (
+            torch.no_grad(),
+            evaluating(self.towers),
+            autocast_to(self.config.autocast, device_of(self.towers)),
+        ):
             vectors = embed_in_groups(
                 self.towers.query,
                 queries,
                 pad_id=self.budget.pad_id,
                 batch_tokens=self.budget.batch_tokens,
             )
-        self.towers.train(was_training)
         return vectors.float()
 
     def evaluate(self, step: int) -> Mapping[str, float]:
