@@ -93,6 +93,12 @@ ROWS = (
         warm_up=("steps=100", "optimizer.warmup_steps=20"),
         overrides=("gradient_candidates=1",),
     ),
+    Row(
+        name="short-drawn-2",
+        meaning="after a quarter of it, from 2 drawn candidates of 6",
+        warm_up=("steps=100", "optimizer.warmup_steps=20"),
+        overrides=("gradient_candidates=2",),
+    ),
 )
 
 

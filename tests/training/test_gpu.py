@@ -81,8 +81,13 @@ def test_an_index_on_a_gpu_finds_what_one_in_main_memory_finds(
             index.write(rows, vectors, 7)
 
 
+@pytest.mark.parametrize("drawn", [None, 2])
 def test_a_step_on_a_gpu_shows_the_loss_of_the_cpu_and_a_run_goes_on(
-    examples: ExampleStore, store: PassageStore, start: dict[str, Path], tmp_path: Path
+    examples: ExampleStore,
+    store: PassageStore,
+    start: dict[str, Path],
+    tmp_path: Path,
+    drawn: int | None,
 ) -> None:
     for device in ("cpu", "cuda"):
         pretrain(
@@ -95,6 +100,7 @@ def test_a_step_on_a_gpu_shows_the_loss_of_the_cpu_and_a_run_goes_on(
                 steps=4,
                 batch_size=4,
                 num_candidates=4,
+                gradient_candidates=drawn,
                 num_eval_examples=4,
                 device=device,
                 save_every_steps=2,
