@@ -1,7 +1,8 @@
 """The tables of docs/performance.md, from the results of the benchmarks.
 
 Between `<!-- benchmark: NAME -->` and `<!-- end -->` stands what benchmarks/results/NAME.json says;
-between `<!-- benchmark: summary -->` and its end, every figure that has a target.
+between `<!-- benchmark: summary -->` and its end, every figure that has a target. What was
+measured on another processor has a folder and a table of its own.
 """
 
 import json
@@ -23,6 +24,8 @@ PARTS = {
     "start_up": "start-up",
     "growth": "growth",
 }
+OTHERS = {"summary_avx2": "avx2"}
+"""Name of a table -> folder of what was measured on another processor."""
 REGION = re.compile(r"(<!-- benchmark: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 MISSING = "Not measured yet: `make bench`.\n"
 
@@ -38,15 +41,20 @@ def performance_page(text: str, results: Path) -> str:
         SystemExit: the page has no table of some benchmark, or one of an unknown benchmark.
     """
     named = {name for _, name, _ in REGION.findall(text)}
-    if named != {"summary", *PARTS}:
-        wrong = ", ".join(sorted(named ^ {"summary", *PARTS}))
+    wanted = {"summary", *OTHERS, *PARTS}
+    if named != wanted:
+        wrong = ", ".join(sorted(named ^ wanted))
         raise SystemExit(f"docs/performance.md: expected one table of each benchmark, see {wrong}")
-    found = {name: _read(results / f"{name}.json") for name in PARTS}
 
     def filled(match: re.Match[str]) -> str:
         name = match[2]
-        table = _summary(found) if name == "summary" else _table(found[name])
-        return f"{match[1]}{table}{match[3]}"
+        if name in PARTS:
+            return f"{match[1]}{_table(_read(results / f'{name}.json'))}{match[3]}"
+        folder = results / OTHERS.get(name, "")
+        found = {part: _read(folder / f"{part}.json") for part in PARTS}
+        measured = [content for content in found.values() if content]
+        machine = f"Measured on {_machine(measured[0])}.\n\n" if name in OTHERS and measured else ""
+        return f"{match[1]}{_summary(found)}{machine}{match[3]}"
 
     return REGION.sub(filled, text)
 
@@ -114,13 +122,20 @@ def _seconds(told: Mapping[str, Any]) -> str:
 
 def _conditions(content: Mapping[str, Any]) -> str:
     """Return commit, hardware, load, releases and settings in one paragraph."""
-    hardware, load = content["hardware"], content["load_average"]
+    load = content["load_average"]
     changed = " with changes" if content["dirty"] else ""
     releases = ", ".join(f"{name} {v}" for name, v in content["versions"].items() if v)
     settings = ", ".join(f"{name.replace('_', ' ')} {v}" for name, v in content["settings"].items())
     return (
         f"`{content['command']}`, {content['date']}, commit {content['commit']}{changed}; "
-        f"{hardware['cores']} cores of {hardware['cpu']} ({', '.join(hardware['features'])}), "
-        f"{hardware['memory_bytes'] / 2**30:.0f} GiB; load average {load['before']} before and "
+        f"{_machine(content)}; load average {load['before']} before and "
         f"{load['after']} after; {content['seconds']:.0f} s. {settings}. {releases}.\n"
+    )
+
+
+def _machine(content: Mapping[str, Any]) -> str:
+    hardware = content["hardware"]
+    return (
+        f"{hardware['cores']} cores of {hardware['cpu']} ({', '.join(hardware['features'])}), "
+        f"{hardware['memory_bytes'] / 2**30:.0f} GiB"
     )

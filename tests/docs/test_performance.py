@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from harness import Figure, Measured, Spread, Timings, run_benchmark
-from performance_tables import MISSING, PARTS, performance_page
+from performance_tables import MISSING, OTHERS, PARTS, performance_page
 
 REGION = "<!-- benchmark: {} -->\nold\n<!-- end -->\n"
-PAGE = "# Title\n\n" + "prose\n".join(REGION.format(name) for name in ("summary", *PARTS))
+PAGE = "# Title\n\n" + "prose\n".join(REGION.format(name) for name in ("summary", *OTHERS, *PARTS))
 
 
 def measured(folder: Path) -> None:
@@ -41,10 +41,22 @@ def test_a_table_has_value_spread_target_and_outcome(tmp_path: Path) -> None:
     assert "| an old peer (it is not installed) | not measured |  |  |" in page
     assert "| ours | 2 [1.5, 2.5] | 5 [4.5, 5.5] |" in page
     assert "mean wordpieces 147.2" in page
-    assert page.count("prose\n") == len(PARTS)
+    assert page.count("prose\n") == len(PARTS) + len(OTHERS)
     assert "old\n" not in page
-    assert page.count(MISSING) == len(PARTS) - 1
+    assert page.count(MISSING) == len(PARTS) - 1 + len(OTHERS)
     assert performance_page(page, tmp_path) == page
+
+
+def test_another_processor_has_a_summary_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "avx2").mkdir()
+    measured(tmp_path / "avx2")
+    page = performance_page(PAGE, tmp_path)
+    own = page.partition("<!-- benchmark: summary_avx2 -->")[2].partition("<!-- end -->")[0]
+    assert (
+        "| embedding a corpus | against a peer | 3.25x [3, 3.5] | at least 4 | **missed** |" in own
+    )
+    assert "Measured on " in own
+    assert page.count("3.25x") == 1
 
 
 def test_another_result_changes_the_page(tmp_path: Path) -> None:

@@ -168,6 +168,23 @@ def test_a_small_index_is_searched_in_32_bits_at_once(
 PRODUCTS = [scan_module._ManyQueries, scan_module._Widened, scan_module._OneQuery]
 
 
+@pytest.mark.parametrize(
+    ("is_quick", "num_queries", "product"),
+    [
+        (True, 1, "_OneQuery"),
+        (True, 2, "_ManyQueries"),
+        (False, 1, "_Widened"),
+        (False, 2, "_Widened"),
+    ],
+)
+def test_16_bit_rows_are_multiplied_as_is_quickest_there(
+    monkeypatch: pytest.MonkeyPatch, is_quick: bool, num_queries: int, product: str
+) -> None:
+    monkeypatch.setattr(scan_module, "has_quick_bfloat16", lambda _: is_quick)
+    rows = MappedRows([torch.zeros(8, 128, dtype=torch.bfloat16)])
+    assert scan_module._product(num_queries, rows).__name__ == product
+
+
 @pytest.mark.parametrize("product", PRODUCTS)
 @settings(max_examples=60)
 @given(dim=st.integers(1, 32), scale=st.floats(1e-3, 1e3), seed=st.integers(0, 10_000))
