@@ -178,7 +178,7 @@ PRODUCTS = [scan_module._ManyQueries, scan_module._Widened, scan_module._OneQuer
     ],
 )
 def test_16_bit_rows_are_multiplied_as_is_quickest_there(
-    monkeypatch: pytest.MonkeyPatch, is_quick: bool, num_queries: int, product: str
+    monkeypatch: pytest.MonkeyPatch, *, is_quick: bool, num_queries: int, product: str
 ) -> None:
     monkeypatch.setattr(scan_module, "has_quick_bfloat16", lambda _: is_quick)
     rows = MappedRows([torch.zeros(8, 128, dtype=torch.bfloat16)])

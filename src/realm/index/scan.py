@@ -45,8 +45,8 @@ LOWER_HALF_UNIT = 2.0**-7
 PAIR_DIMS = range(66, 161)
 """Where `_OneQuery` is used. Measured against a product with one column: 32 against 42 ms at 128
 dimensions (256 MB), but 47 against 30 at 384 (230 MB) and 5.9 against 3.1 at 64 (38 MB). The ends
-are set between these, not measured. Without instructions for 16-bit products `_Widened` is quicker:
-38 against 45 ms at 128 dimensions."""
+are set between these, not measured. Without instructions for 16-bit products `_Widened` takes its
+place: 38 against 45 ms at 128 dimensions."""
 WIDE_ROWS = 1 << 12
 """Rows that `_Widened` converts at once: 2 MiB for 128 dimensions."""
 PAIR_ROWS = 1 << 12
