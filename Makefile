@@ -15,7 +15,7 @@ quickstart: $(STAMP)  ## every stage on the small encyclopedia, in minutes
 
 test: $(STAMP)  ## all checks, then all tests, in JOBS (2) processes
 	PATH="$(abspath $(BIN)):$$PATH" scripts/check
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP)
 	PATH="$(abspath $(BIN)):$$PATH" scripts/check
