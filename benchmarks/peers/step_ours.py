@@ -18,7 +18,7 @@ from realm.model.embedder import Embedder, Towers
 from realm.model.encoder import Encoder
 from realm.model.likelihood import token_marginal_log_likelihood
 from realm.model.realm import Budget, CandidateBatch, read_candidates
-from realm.training.backward import Way
+from realm.training.backward import BackwardPass
 from realm.training.packing import pack
 
 DRAWN = 2
@@ -52,7 +52,7 @@ def main(folder: Path, mode: str) -> None:
     def objective(scores: Tensor, log_probs: Tensor, is_real: Tensor) -> Tensor:
         return token_marginal_log_likelihood(scores, log_probs, is_real) / is_real.sum(dim=-1)
 
-    way = Way(
+    backward_pass = BackwardPass(
         towers=towers,
         encoder=encoder,
         budget=budget,
@@ -66,11 +66,11 @@ def main(folder: Path, mode: str) -> None:
         for group in groups_of(content, config.batch_tokens):
             batch = candidate_batch(content, group)
             if mode != "encoder":
-                told: dict[str, Any] = {"share": 1 / len(given), "is_frozen": False}
+                told: dict[str, Any] = {"num_examples": len(given), "is_frozen": False}
                 if mode == "whole":
-                    passed = way.through_all(batch, **told)
+                    passed = backward_pass.through_all(batch, **told)
                 else:
-                    passed = way.through_drawn(batch, DRAWN, rng, **told)
+                    passed = backward_pass.through_drawn(batch, DRAWN, rng, **told)
                 loss -= passed.likelihood.sum().item() / len(given)
                 continue
             with autocast_to(config.autocast, CPU):

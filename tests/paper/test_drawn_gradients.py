@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from realm.config import PretrainConfig
+from realm.config.base import check
 from realm.corpus.store import PassageStore
+from realm.errors import ConfigError
 from realm.model.bert import set_dropout
 from realm.model.encoder import Encoder
 from realm.model.likelihood import marginal_log_likelihood, token_marginal_log_likelihood
@@ -20,7 +22,7 @@ from realm.records import MaskedExample
 from realm.retrieval.batch import Lengths, candidate_batch
 from realm.retrieval.retriever import MISSING_ROW, NULL_ROW
 from realm.training import backward
-from realm.training.backward import Objective, Passed, Way, draw
+from realm.training.backward import BackwardPass, Objective, Passed, draw
 
 Gradients = dict[str, Tensor]
 WEIGHTS = torch.tensor([0.5, 0.0, 0.1, 0.1, 0.2, 0.1])
@@ -52,11 +54,11 @@ def batch(
 
 
 @pytest.fixture
-def make_way(
+def make_pass(
     make_towers: Callable[..., Any], make_encoder: Callable[..., Encoder], budget: Budget
-) -> Callable[..., Way]:
-    def make(objective: Objective = marginal_log_likelihood, **towers: Any) -> Way:
-        return Way(
+) -> Callable[..., BackwardPass]:
+    def make(objective: Objective = marginal_log_likelihood, **towers: Any) -> BackwardPass:
+        return BackwardPass(
             towers=make_towers(**towers),
             encoder=make_encoder(),
             budget=budget,
@@ -67,8 +69,8 @@ def make_way(
     return make
 
 
-def gradients_of(way: Way, go: Callable[[], Passed]) -> tuple[Gradients, Passed]:
-    parts = {"towers": way.towers, "encoder": way.encoder}
+def gradients_of(one_pass: BackwardPass, go: Callable[[], Passed]) -> tuple[Gradients, Passed]:
+    parts = {"towers": one_pass.towers, "encoder": one_pass.encoder}
     for part in parts.values():
         part.zero_grad(set_to_none=True)
     passed = go()
@@ -80,16 +82,22 @@ def gradients_of(way: Way, go: Callable[[], Passed]) -> tuple[Gradients, Passed]
     }, passed
 
 
-def through_all(way: Way, batch: CandidateBatch, **changed: Any) -> tuple[Gradients, Passed]:
-    settings = {"share": 0.5, "is_frozen": False, **changed}
-    return gradients_of(way, lambda: way.through_all(batch, **settings))
+def through_all(
+    one_pass: BackwardPass, batch: CandidateBatch, **changed: Any
+) -> tuple[Gradients, Passed]:
+    settings = {"num_examples": 2, "is_frozen": False, **changed}
+    return gradients_of(one_pass, lambda: one_pass.through_all(batch, **settings))
 
 
 def through_drawn(
-    way: Way, batch: CandidateBatch, number: int, rng: np.random.Generator, **changed: Any
+    one_pass: BackwardPass,
+    batch: CandidateBatch,
+    number: int,
+    rng: np.random.Generator,
+    **changed: Any,
 ) -> tuple[Gradients, Passed]:
-    settings = {"share": 0.5, "is_frozen": False, **changed}
-    return gradients_of(way, lambda: way.through_drawn(batch, number, rng, **settings))
+    settings = {"num_examples": 2, "is_frozen": False, **changed}
+    return gradients_of(one_pass, lambda: one_pass.through_drawn(batch, number, rng, **settings))
 
 
 def only(part: str, gradients: Gradients) -> Gradients:
@@ -114,11 +122,11 @@ def distance(found: Gradients, expected: Gradients) -> float:
 
 @pytest.mark.parametrize("objective", [marginal_log_likelihood, token_marginal_log_likelihood])
 def test_with_all_drawn_the_gradients_are_the_same(
-    make_way: Callable[..., Way], batch: CandidateBatch, objective: Objective
+    make_pass: Callable[..., BackwardPass], batch: CandidateBatch, objective: Objective
 ) -> None:
-    way = make_way(objective)
-    expected, all_passed = through_all(way, batch)
-    found, passed = through_drawn(way, batch, 5, Fixed(0.3))
+    one_pass = make_pass(objective)
+    expected, all_passed = through_all(one_pass, batch)
+    found, passed = through_drawn(one_pass, batch, 5, Fixed(0.3))
     assert found.keys() == expected.keys()
     assert distance(found, expected) < 1e-5
     for name in ("scores", "log_probs", "passages", "likelihood"):
@@ -133,14 +141,14 @@ def test_with_all_drawn_the_gradients_are_the_same(
     [(marginal_log_likelihood, {}), (token_marginal_log_likelihood, {"share": False})],
 )
 def test_the_expectation_of_the_encoders_gradient_is_that_of_all_and_the_towers_have_theirs(
-    make_way: Callable[..., Way],
+    make_pass: Callable[..., BackwardPass],
     batch: CandidateBatch,
     objective: Objective,
     towers: dict[str, Any],
 ) -> None:
-    way = make_way(objective, **towers)
-    expected, _ = through_all(way, batch)
-    each = [through_drawn(way, batch, 1, rng)[0] for rng in grid(60)]
+    one_pass = make_pass(objective, **towers)
+    expected, _ = through_all(one_pass, batch)
+    each = [through_drawn(one_pass, batch, 1, rng)[0] for rng in grid(60)]
     own = [only("encoder.", one) for one in (*each, expected)]
     assert max(distance(one, own[-1]) for one in own[:-1]) > 0.2  # one draw is another gradient
     assert distance(mean_of(own[:-1]), own[-1]) < 0.05
@@ -149,9 +157,9 @@ def test_the_expectation_of_the_encoders_gradient_is_that_of_all_and_the_towers_
 
 
 def test_only_what_is_drawn_goes_through_a_backward_pass(
-    make_way: Callable[..., Way], batch: CandidateBatch, monkeypatch: pytest.MonkeyPatch
+    make_pass: Callable[..., BackwardPass], batch: CandidateBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    way = make_way()
+    one_pass = make_pass()
     read: list[int] = []
     real = backward.read_masks
 
@@ -160,19 +168,19 @@ def test_only_what_is_drawn_goes_through_a_backward_pass(
         return real(encoder, some, numbers, budget)
 
     monkeypatch.setattr(backward, "read_masks", watched)
-    _, passed = through_drawn(way, batch, 2, Fixed(0.3))
+    _, passed = through_drawn(one_pass, batch, 2, Fixed(0.3))
     assert len(read) == len(set(read)) == 4  # 2 for each of 2 queries, of 10
     assert passed.posterior_drawn is not None
     assert 0.4 < passed.posterior_drawn < 1.0
 
 
 def test_a_candidate_that_is_left_out_is_never_drawn(
-    make_way: Callable[..., Way], batch: CandidateBatch, monkeypatch: pytest.MonkeyPatch
+    make_pass: Callable[..., BackwardPass], batch: CandidateBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     missing = 9  # the last of the second query's
     monkeypatch.setattr(backward, "read_masks", _refusing(missing))
     for rng in grid(20):
-        through_drawn(make_way(), batch, 3, rng)
+        through_drawn(make_pass(), batch, 3, rng)
 
 
 def _refusing(number: int) -> Callable[..., Any]:
@@ -186,34 +194,34 @@ def _refusing(number: int) -> Callable[..., Any]:
 
 
 def test_frozen_towers_get_no_gradients(
-    make_way: Callable[..., Way], batch: CandidateBatch
+    make_pass: Callable[..., BackwardPass], batch: CandidateBatch
 ) -> None:
-    found, _ = through_drawn(make_way(), batch, 2, Fixed(0.3), is_frozen=True)
+    found, _ = through_drawn(make_pass(), batch, 2, Fixed(0.3), is_frozen=True)
     assert found
     assert all(name.startswith("encoder.") for name in found)
 
 
 def test_the_posterior_comes_without_dropout_and_gradients_with_it(
-    make_way: Callable[..., Way], batch: CandidateBatch
+    make_pass: Callable[..., BackwardPass], batch: CandidateBatch
 ) -> None:
-    way = make_way()
-    way.encoder.train()
-    set_dropout(way.encoder, 0.3)
-    first, passed = through_drawn(way, batch, 5, Fixed(0.3))
-    second, again = through_drawn(way, batch, 5, Fixed(0.3))
+    one_pass = make_pass()
+    one_pass.encoder.train()
+    set_dropout(one_pass.encoder, 0.3)
+    first, passed = through_drawn(one_pass, batch, 5, Fixed(0.3))
+    second, again = through_drawn(one_pass, batch, 5, Fixed(0.3))
     torch.testing.assert_close(passed.log_probs, again.log_probs, rtol=0.0, atol=0.0)
     assert distance(first, second) > 0.05
-    assert way.encoder.training
+    assert one_pass.encoder.training
 
 
 def test_what_is_not_finite_reaches_the_gradients(
-    make_way: Callable[..., Way], batch: CandidateBatch
+    make_pass: Callable[..., BackwardPass], batch: CandidateBatch
 ) -> None:
     """So that the loop stops there."""
-    way = make_way()
+    one_pass = make_pass()
     with torch.no_grad():
-        way.encoder.head.bias.fill_(torch.nan)
-    found, _ = through_drawn(way, batch, 1, Fixed(0.3))
+        one_pass.encoder.head.bias.fill_(torch.nan)
+    found, _ = through_drawn(one_pass, batch, 1, Fixed(0.3))
     assert not all(bool(one.isfinite().all()) for one in found.values())
 
 
@@ -266,6 +274,11 @@ def test_all_are_where_a_weight_is_not_finite() -> None:
 
 def test_none_is_without_weight() -> None:
     assert draw(torch.zeros(3), 2, Fixed(0.9)).tolist() == [0, 0, 0]
+
+
+def test_to_draw_all_or_more_is_refused() -> None:
+    with pytest.raises(ConfigError, match="gradient_candidates=8 of num_candidates=8, expected"):
+        check(PretrainConfig, {"gradient_candidates": 8}, section="pretrain")
 
 
 def test_a_run_from_before_the_setting_goes_on() -> None:

@@ -54,4 +54,9 @@ class PretrainConfig(TrainConfig):
     @model_validator(mode="after")
     def _possible(self) -> "PretrainConfig":
         check_room(self.joint_wordpieces, "query_wordpieces", self.query_wordpieces)
+        if self.gradient_candidates and self.gradient_candidates >= self.num_candidates:
+            raise ValueError(
+                f"gradient_candidates={self.gradient_candidates} of num_candidates="
+                f"{self.num_candidates}, expected fewer; leave it out to learn from all of them"
+            )
         return self

@@ -52,8 +52,8 @@ class Passed(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
-    """What a group goes through."""
+class BackwardPass:
+    """What a group of queries goes through, to leave gradients."""
 
     towers: Towers
     encoder: Encoder
@@ -61,19 +61,19 @@ class Way:
     autocast: Literal["bfloat16", "none"]
     objective: Objective
 
-    def through_all(self, batch: CandidateBatch, *, share: float, is_frozen: bool) -> Passed:
-        """Leave the gradients of -share * sum of the log-likelihoods.
+    def through_all(self, batch: CandidateBatch, *, num_examples: int, is_frozen: bool) -> Passed:
+        """Leave the gradients of the mean loss, this group's part of it.
 
         Args:
             batch: queries and candidates.
-            share: 1 / examples of the whole batch.
+            num_examples: of the whole batch, which the mean is over.
             is_frozen: whether the towers learn nothing.
         """
         scores, passages = self._score(batch, is_frozen=is_frozen)
         with self._autocast():
             log_probs = read_candidates(self.encoder, batch, self.budget)
         likelihood = self.objective(scores, log_probs, batch.mask_is_real)
-        (-likelihood.sum() * share).backward()
+        (-likelihood.sum() / num_examples).backward()
         return Passed(scores.detach(), log_probs.detach(), passages, likelihood.detach())
 
     def through_drawn(
@@ -82,7 +82,7 @@ class Way:
         num_drawn: int,
         rng: np.random.Generator,
         *,
-        share: float,
+        num_examples: int,
         is_frozen: bool,
     ) -> Passed:
         """Leave the same gradients in the towers, and in expectation in the encoder.
@@ -93,7 +93,7 @@ class Way:
             batch: see `through_all`.
             num_drawn: candidates that are drawn for a query, on average over the group.
             rng: draws.
-            share: see `through_all`.
+            num_examples: see `through_all`.
             is_frozen: see `through_all`.
         """
         scores, passages = self._score(batch, is_frozen=is_frozen)
@@ -101,7 +101,7 @@ class Way:
             log_probs = read_candidates(self.encoder, batch, self.budget)
         read = log_probs.detach().requires_grad_()
         likelihood = self.objective(scores, read, batch.mask_is_real)
-        (-likelihood.sum() * share).backward()
+        (-likelihood.sum() / num_examples).backward()
         by_mask = cast("Tensor", read.grad).flatten(0, 1)
         # where p is near 1, log p hardly moves: the gradient of the logits is as large as 1 - p
         moved = by_mask.abs() * -torch.expm1(log_probs.flatten(0, 1))

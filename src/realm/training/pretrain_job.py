@@ -21,7 +21,7 @@ from realm.records import MaskedExample
 from realm.refresh.refresher import Refresher
 from realm.retrieval.batch import Lengths, candidate_batch
 from realm.retrieval.retriever import CandidateFinder
-from realm.training.backward import Passed, Way
+from realm.training.backward import BackwardPass, Passed
 from realm.training.examples import ExampleSampler
 from realm.training.held_out import HeldOutRead
 from realm.training.index_in_use import IndexInUse, Seen
@@ -95,7 +95,7 @@ class PretrainJob:
             joint=config.joint_wordpieces,
         )
         self.budget = Budget(pad_id=self.store.tokenizer.pad_id, batch_tokens=config.batch_tokens)
-        self.way = Way(
+        self.backward = BackwardPass(
             towers=towers,
             encoder=encoder,
             budget=self.budget,
@@ -144,7 +144,7 @@ class PretrainJob:
             )
             if not self.config.null_passage:
                 leave_out_null(batch)
-            passed = self._pass_through(batch, step, group[0], share=1 / len(whole_batch))
+            passed = self._pass_through(batch, step, group[0], num_examples=len(whole_batch))
             measured = step_measures(passed.scores, passed.log_probs, batch, stale[group])
             measured["objective"] = -float(passed.likelihood.mean())
             if passed.posterior_drawn is not None:
@@ -158,16 +158,20 @@ class PretrainJob:
         return {**measures, **self.index.take(seen, measures)}
 
     def _pass_through(
-        self, batch: CandidateBatch, step: int, first: int, *, share: float
+        self, batch: CandidateBatch, step: int, first: int, *, num_examples: int
     ) -> Passed:
         """Leave the gradients of a group, whose first query has this place in the batch."""
         is_frozen = step < self.config.retriever_frozen_steps
         if self.config.gradient_candidates is None:
-            return self.way.through_all(batch, share=share, is_frozen=is_frozen)
+            return self.backward.through_all(batch, num_examples=num_examples, is_frozen=is_frozen)
         place = self.ranks.rank * self.config.batch_size + first
         rng = step_rng(self.config.seed, step * 1_000_003 + place)
-        return self.way.through_drawn(
-            batch, self.config.gradient_candidates, rng, share=share, is_frozen=is_frozen
+        return self.backward.through_drawn(
+            batch,
+            self.config.gradient_candidates,
+            rng,
+            num_examples=num_examples,
+            is_frozen=is_frozen,
         )
 
     def objective(
