@@ -215,7 +215,7 @@ def test_the_bound_holds_for_every_row(
     order=st.sampled_from(["as drawn", "best last", "best first"]),
     block_rows=st.sampled_from([16, 64, 256]),
     k=st.integers(1, 6),
-    **PROBLEMS,
+    **{**PROBLEMS, "num_queries": st.sampled_from([1, 2, 3, 4, 5, 16])},
 )
 def test_the_true_top_k_survive_many_small_blocks(
     one_by_pairs: bool,  # noqa: FBT001 - drawn
