@@ -44,7 +44,7 @@ def main(folder: Path, mode: str) -> None:
     del weights
     towers, config = Towers(tower), PretrainConfig()
     for module in (towers, encoder):
-        set_attention(module.train(), CPU)
+        set_attention(module.train(), CPU, dropout=0.0)
     stepper = Stepper(baseline, [towers, encoder] if mode != "encoder" else [encoder])
     budget = Budget(pad_id=0, batch_tokens=config.batch_tokens)
     given, steps = torch.tensor(content["scores"]), 0

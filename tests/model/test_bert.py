@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from realm.model import bert as bert_module
 from realm.model.bert import (
     PLAIN,
     bert_settings,
@@ -40,7 +41,7 @@ def test_plain_attention_is_the_fused_one_in_another_order(bert_shape: dict[str,
     bert = build_bert(bert_shape).train()
     inputs = pad(SEQUENCES, 0)
     for device in (torch.device("cuda"), torch.device("cpu")):
-        set_attention(bert, device)
+        set_attention(bert, device, dropout=0.1)
         bert.zero_grad()
         hidden = hidden_states(bert, inputs)[inputs.token_is_real]
         hidden.square().sum().backward()
@@ -49,6 +50,18 @@ def test_plain_attention_is_the_fused_one_in_another_order(bert_shape: dict[str,
     assert bert.config._attn_implementation == PLAIN
     for fused, plain in zip(*results, strict=True):
         torch.testing.assert_close(plain, fused, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("is_quick", [True, False])
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_a_cpu_trains_with_the_attention_that_is_quicker_there(
+    bert_shape: dict[str, Any], monkeypatch: pytest.MonkeyPatch, *, is_quick: bool, dropout: float
+) -> None:
+    monkeypatch.setattr(bert_module, "has_quick_bfloat16", lambda _: is_quick)
+    bert = build_bert(bert_shape)
+    set_attention(bert, torch.device("cpu"), dropout=dropout)
+    found = bert.config._attn_implementation
+    assert found == ("sdpa" if dropout == 0 and not is_quick else PLAIN)
 
 
 def test_dropout_is_off_unless_it_is_set_and_in_training(bert_shape: dict[str, Any]) -> None:
@@ -66,7 +79,7 @@ def test_dropout_is_off_unless_it_is_set_and_in_training(bert_shape: dict[str, A
 def test_set_dropout_reaches_the_attention(bert_shape: dict[str, Any], device: str) -> None:
     """Attention weights are dropped inside either kernel, by the rate of a module."""
     bert = build_bert(bert_shape).train()
-    set_attention(bert, torch.device(device))
+    set_attention(bert, torch.device(device), dropout=0.5)
     inputs = pad(SEQUENCES, 0)
     set_dropout(bert, 0.5)
     for name, part in bert.named_modules():

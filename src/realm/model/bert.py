@@ -1,7 +1,8 @@
 """The Transformer under every tower: transformers' own BertModel, attention `sdpa`.
 
-On a CPU, training uses `plain` attention instead: a training step of MiniLM is then 1.3 times as
-fast (`docs/log.md`, entry 23), as the backward pass of torch's fused kernel is slow there.
+On a CPU that multiplies in 16 bits, training uses `plain` attention instead: a training step of
+MiniLM is then 1.3 times as fast (`docs/log.md`, entry 23), as the backward pass of torch's fused
+kernel is slow there. In 32 bits the fused one is quicker (entry 36), unless weights are dropped.
 
 For answering alone there is a twin that needs no import of transformers (`quick_bert.py`).
 """
@@ -15,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from realm.device import has_quick_bfloat16
 from realm.model.inputs import Inputs, Pack
 from realm.model.quick_bert import ACTIVATIONS, QuickBert
 
@@ -135,14 +137,21 @@ def plain_attention(
     return (weights.to(value.dtype) @ value).transpose(1, 2).contiguous(), None
 
 
-def set_attention(module: nn.Module, device: torch.device) -> None:
-    """Give every BERT inside the attention that trains fastest on a device."""
+def set_attention(module: nn.Module, device: torch.device, *, dropout: float) -> None:
+    """Give every BERT inside the attention that trains fastest on a device.
+
+    Args:
+        module: holds them.
+        device: where it trains.
+        dropout: rate; on a CPU torch's fused kernel has none, and takes a detour where it is not 0.
+    """
     from transformers import AttentionInterface, BertModel
 
     AttentionInterface.register(PLAIN, plain_attention)
+    is_plain = device.type == "cpu" and (dropout > 0 or has_quick_bfloat16(device))
     for part in module.modules():
         if isinstance(part, BertModel):
-            part.set_attn_implementation(PLAIN if device.type == "cpu" else "sdpa")
+            part.set_attn_implementation(PLAIN if is_plain else "sdpa")
 
 
 def quick_twin(bert: Bert) -> QuickBert | None:

@@ -131,7 +131,7 @@ def train(
         torch.set_num_threads(config.threads)
     for part in job.model.modules.values():
         part.to(choose_device(config.device))
-        set_attention(part, choose_device(config.device))
+        set_attention(part, choose_device(config.device), dropout=config.dropout)
     optimizer = build_optimizer(job.trained(), config.optimizer)
     first = 0
     if (found := resume_point(run, ranks)) is not None:
