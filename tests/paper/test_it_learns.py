@@ -16,7 +16,7 @@ from recipe import REALM, SmallWorld
 
 from realm.refresh.sync import SyncRefresher
 from realm.retrieval.retriever import CandidateFinder
-from realm.training import pretrain_job
+from realm.training import backward
 
 OVERRIDES = {
     "ict": ("steps=300",),
@@ -79,8 +79,8 @@ def test_it_does_not_learn_without(
 ) -> None:
     """Three mutations of the code, each of which must turn the test above red."""
     if broken == "gradient":
-        scored = pretrain_job.score_vectors
-        monkeypatch.setattr(pretrain_job, "score_vectors", lambda *parts: scored(*parts).detach())
+        scored = backward.score_vectors
+        monkeypatch.setattr(backward, "score_vectors", lambda *parts: scored(*parts).detach())
     elif broken == "own passage":
         monkeypatch.setattr(CandidateFinder, "are_own", lambda _, __, rows: [False] * len(rows))
     else:
