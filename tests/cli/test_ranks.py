@@ -1,7 +1,9 @@
 """The command line under torchrun: one voice, and only verbs that can share their work."""
 
 import json
+import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,3 +66,18 @@ def test_a_verb_started_by_hand_with_torchruns_variables_is_told_what_is_missing
     monkeypatch.setenv("WORLD_SIZE", "2")
     told = call(*world.command("ict", tmp_path / "out")).message
     assert "found WORLD_SIZE=2 but no RANK, MASTER_ADDR, MASTER_PORT" in told
+
+
+@pytest.mark.parametrize(("world", "is_heard"), [("1", True), ("2", False)])
+def test_a_rank_ends_without_taking_torch_down(world: str, *, is_heard: bool) -> None:
+    """On a busy machine torch's threads may abort a rank that has done all its work."""
+    script = f"import atexit; atexit.register(print, 'taken down'); {COMMAND}"
+    ended = subprocess.run(
+        [sys.executable, "-c", script, "--version"],
+        env={**os.environ, "WORLD_SIZE": world},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ended.stdout.startswith("realm ")
+    assert ("taken down" in ended.stdout) is is_heard

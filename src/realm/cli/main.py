@@ -25,10 +25,17 @@ def run() -> None:
     code = _run()
     if code == INTERRUPTED:
         sys.stderr.write("\nstopped: nothing finished is lost, the same command resumes\n")
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)  # at once: taking torch down takes seconds
+        _leave(code)  # at once: taking torch down takes seconds
+    if code == 0 and os.environ.get("WORLD_SIZE", "1") != "1":
+        _leave(code)  # a busy machine's rank may abort while torch's threads are taken down
     sys.exit(code)
+
+
+def _leave(code: int) -> None:
+    """End the process without taking anything down; what was to be written is written."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def build_app() -> typer.Typer:
