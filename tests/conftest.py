@@ -41,6 +41,9 @@ Launch = Callable[..., list[subprocess.Popen[str]]]
 Torchrun = Callable[..., subprocess.CompletedProcess[str]]
 KilledAfter = Callable[[int, Callable[[], object]], bool]
 
+LEAVE = "\nimport os, sys; sys.stdout.flush(); sys.stderr.flush(); os._exit(0)\n"
+"""As `realm` ends a rank: on a busy machine torch may abort while its threads are taken down."""
+
 PLACES = (
     ("Fermat", "1607", "Toulouse", "a lawyer", "number theory"),
     ("Euler", "1707", "Basel", "a teacher", "graph theory"),
@@ -111,7 +114,7 @@ def torchrun(tmp_path_factory: pytest.TempPathFactory) -> Torchrun:
         script: str, *arguments: object, world: int = 2, restarts: int = 0
     ) -> subprocess.CompletedProcess[str]:
         file = tmp_path_factory.mktemp("ranks") / "script.py"
-        file.write_text(script, encoding="utf-8")
+        file.write_text(script + LEAVE, encoding="utf-8")
         options = [f"--nproc-per-node={world}", f"--max-restarts={restarts}"]
         return subprocess.run(
             [sys.executable, "-m", "torch.distributed.run", "--standalone", *options]
@@ -139,7 +142,7 @@ def launch() -> Launch:
         place = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         return [
             subprocess.Popen(
-                [sys.executable, "-c", script, *map(str, arguments)],
+                [sys.executable, "-c", script + LEAVE, *map(str, arguments)],
                 env={**_rank_environment(), **place, "RANK": str(rank), **environment},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
