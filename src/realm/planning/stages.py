@@ -223,8 +223,8 @@ def _learning_flops(work: Workload) -> float:
     scoring, reading = _example_flops(work, config.num_candidates)
     if config.gradient_candidates is None:
         return LEARNING * (scoring + reading)
-    drawn = min(config.gradient_candidates, config.num_candidates)
-    return LEARNING * (scoring + _example_flops(work, drawn)[1]) + reading
+    read_again = _example_flops(work, config.gradient_candidates)[1]
+    return LEARNING * (scoring + read_again) + reading
 
 
 def _example_flops(work: Workload, candidates: int) -> tuple[float, float]:
@@ -262,7 +262,7 @@ def _pretrain_saved(work: Workload) -> dict[str, float]:
     embedded = read * work.embedded_wordpieces + work.query_wordpieces
     logits = config.num_candidates * work.masks * work.encoder.vocabulary * LOGIT_BYTES
     drawn = config.gradient_candidates
-    part = 1.0 if drawn is None else min(1.0, drawn / config.num_candidates)
+    part = 1.0 if drawn is None else drawn / config.num_candidates
     reading = part * saved(
         work.encoder, work, config, wordpieces=examples * joint, each=work.joint_wordpieces
     )
