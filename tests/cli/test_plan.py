@@ -41,6 +41,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             1e10,
         ),
         embed_passage_seconds=1e-5,
+        has_quick_bfloat16=True,
     )
 
     def calibrate(shape: Any, *, dim: int, threads: int, progress: Any) -> Calibration:

@@ -24,6 +24,7 @@ def rates() -> MachineRates:
         network_bytes=1e9,
         memory_bytes=64e9,
         base_memory_bytes=4e8,
+        has_quick_bfloat16=True,
     )
 
 

@@ -67,6 +67,14 @@ def test_another_format_and_a_missing_file_are_refused(kept: Path) -> None:
         Calibration.load(kept.with_name("absent.json"))
 
 
+def test_rates_of_an_older_release_are_refused(kept: Path) -> None:
+    told = read_json(kept)
+    del told["rates"]["has_quick_bfloat16"]
+    write_json(kept, {**told, "format": 1})
+    with pytest.raises(ArtifactError, match="format 1, this release reads 2"):
+        Calibration.load(kept)
+
+
 def test_rates_of_an_accelerator_are_computed_and_say_so(rates: MachineRates) -> None:
     made = computed_rates(ACCELERATORS["h100"], network_gbits=400.0, cpu=rates)
     assert not made.is_measured

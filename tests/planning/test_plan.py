@@ -22,7 +22,7 @@ PAPER = PretrainConfig(steps=200_000, batch_size=512)
 @pytest.fixture
 def paper(wikipedia: Workload) -> Workload:
     """Section 4.3: 64 trainers, 16 builders, 200k steps of 512 queries x 8 candidates."""
-    return replace(wikipedia, pretrain=PAPER, trainers=64, builders=16, keeps_attention=False)
+    return replace(wikipedia, pretrain=PAPER, trainers=64, builders=16)
 
 
 @pytest.fixture

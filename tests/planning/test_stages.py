@@ -90,6 +90,25 @@ def test_smaller_groups_hold_fewer_activations(wikipedia: Workload, rates: Machi
     assert pretrain_stage(large, rates).memory[name] > 3 * pretrain_stage(small, rates).memory[name]
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_without_instructions_for_16_bits_activations_are_counted_in_32(
+    wikipedia: Workload, rates: MachineRates, dropout: float
+) -> None:
+    """Nothing is copied to 16 bits then; attention's weights are kept under dropout alone."""
+    work = replace(wikipedia, pretrain=PretrainConfig(dropout=dropout))
+    quick = pretrain_stage(work, rates).memory
+    slow = pretrain_stage(work, replace(rates, has_quick_bfloat16=False)).memory
+    assert quick["16-bit copies"] > 0
+    assert slow["16-bit copies"] == 0
+    shape, each = work.encoder, work.joint_wordpieces
+    told = {"half": False, "keeps_attention": dropout > 0}
+    ratio = shape.saved_bytes(each, **told) / shape.saved_bytes(
+        each, half=True, keeps_attention=True
+    )
+    name = "activations of the encoder"
+    assert slow[name] == pytest.approx(ratio * quick[name])
+
+
 def test_gradients_through_few_candidates_cost_less(
     wikipedia: Workload, rates: MachineRates
 ) -> None:

@@ -193,7 +193,6 @@ def assign_processes(work: Workload, rates: MachineRates, told: Processes) -> Wo
             raise ConfigError(f"--{name}: found {number}, expected 1 to {MAX_PROCESSES:,}")
     if told.builders is not None and not 0 <= told.builders <= MAX_PROCESSES:
         raise ConfigError(f"--builders: found {told.builders}, expected 0 to {MAX_PROCESSES:,}")
-    work = replace(work, keeps_attention=rates.is_measured)
     if told.gpus is None:
         return replace(work, trainers=told.trainers or 1, builders=told.builders or 0)
     if told.trainers is None and told.builders is None:

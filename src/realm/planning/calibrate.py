@@ -23,6 +23,7 @@ from realm.checkpoint.folders import load_tokenizer
 from realm.config import MaskConfig, SplitConfig
 from realm.corpus.split import split
 from realm.corpus.store import PassageStore
+from realm.device import CPU, has_quick_bfloat16
 from realm.encyclopedia import articles_file
 from realm.errors import ConfigError
 from realm.index.builder import embed_sequences
@@ -123,6 +124,7 @@ def calibrate(
         network_bytes=NETWORK_BYTES,
         memory_bytes=machine_memory_bytes(),
         base_memory_bytes=base,
+        has_quick_bfloat16=has_quick_bfloat16(CPU),
     )
     return Calibration(
         rates=rates,

@@ -89,7 +89,7 @@ def training_memory(
     rates: MachineRates, parameters: int, config: TrainConfig, saved: Mapping[str, float]
 ) -> dict[str, float]:
     """Bytes of a training process: libraries, parameters and what goes with them, one group."""
-    casts = 2 * parameters if config.autocast == "bfloat16" else 0.0
+    casts = 2 * parameters if rates.halves(config.autocast) else 0.0
     return {
         "libraries": rates.base_memory_bytes,
         "parameters": FLOAT * parameters,
@@ -101,13 +101,13 @@ def training_memory(
 
 
 def saved(
-    shape: EncoderShape, work: Workload, config: TrainConfig, *, wordpieces: float, each: float
+    shape: EncoderShape, rates: MachineRates, config: TrainConfig, *, wordpieces: float, each: float
 ) -> float:
     """Bytes that so many wordpieces, in texts of `each`, leave for the backward pass."""
     a_wordpiece = shape.saved_bytes(
         each,
-        half=config.autocast == "bfloat16",
-        keeps_attention=work.keeps_attention,
+        half=rates.halves(config.autocast),
+        keeps_attention=rates.keeps_attention(config.dropout),
     )
     return wordpieces * a_wordpiece
 

@@ -14,7 +14,7 @@ EFFICIENCY = 0.4
 """Share of an accelerator's peak that training and embedding are assumed to reach."""
 _TOO_MUCH = (OverflowError, RecursionError)
 """What a number or a nesting without end leads to."""
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +49,20 @@ class MachineRates:
     """Bytes that one process may take (accelerator memory, or all of the machine's)."""
     base_memory_bytes: float
     """Bytes of a process that has only imported the libraries."""
+    has_quick_bfloat16: bool
+    """False: matrix products run in 32 bits there, whatever the settings say."""
+
+    def halves(self, autocast: str) -> bool:
+        """Return whether matrix products run in 16 bits under this setting of `autocast`."""
+        return autocast == "bfloat16" and self.has_quick_bfloat16
+
+    def keeps_attention(self, dropout: float) -> bool:
+        """Return whether attention's weights are kept for the backward pass.
+
+        Not by the fused kernels, which compute them again: those of accelerators, and on a CPU
+        torch's, where it is the quicker (`realm.model.bert.set_attention`).
+        """
+        return self.is_measured and (self.has_quick_bfloat16 or dropout > 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +125,7 @@ def computed_rates(
         network_bytes=network_gbits * 1e9 / 8,
         memory_bytes=gpu.memory_gb * 1e9,
         base_memory_bytes=1.5e9,
+        has_quick_bfloat16=True,
     )
 
 
@@ -150,14 +165,14 @@ class Calibration:
             )
         try:
             values = read_json(file)
+            if (found := values.pop("format")) != FORMAT:
+                raise ValueError(f"format {found!r}, this release reads {FORMAT}")  # noqa: TRY301
             told: dict[str, Any] = values.pop("rates")
             numbers: dict[str, Any] = {
                 name: value if isinstance(value, bool | str) else float(value)
                 for name, value in told.items()
             }
-            rates = MachineRates(**numbers)
-            found = values.pop("format")
-            loaded = cls(rates=rates, **values)
+            return cls(rates=MachineRates(**numbers), **values)
         except (
             ArtifactError,
             ValueError,
@@ -170,12 +185,6 @@ class Calibration:
                 f"{file} is no calibration of this release ({error}); make it again with "
                 "`realm plan --calibrate`"
             ) from None
-        if found != FORMAT:
-            raise ArtifactError(
-                f"{file} has calibration format {found!r}, this release reads {FORMAT}; make it "
-                "again with `realm plan --calibrate`"
-            )
-        return loaded
 
 
 def calibration_file(encoder: str, threads: int) -> Path:

@@ -61,8 +61,8 @@ def finetune_stage(work: Workload, rates: MachineRates) -> StageCost:
             parameters,
             config,
             {
-                "activations": saved(work.encoder, work, config, wordpieces=held, each=joint),
-                **_tower_activations(work),
+                "activations": saved(work.encoder, rates, config, wordpieces=held, each=joint),
+                **_tower_activations(work, rates),
             },
         ),
         mapped={"index (16 bits)": work.scan_bytes / work.trainers, "passages": work.store_bytes},
@@ -77,14 +77,14 @@ def finetune_stage(work: Workload, rates: MachineRates) -> StageCost:
     )
 
 
-def _tower_activations(work: Workload) -> dict[str, float]:
+def _tower_activations(work: Workload, rates: MachineRates) -> dict[str, float]:
     """Return what Embed_doc holds until a group's backward pass, at least one question's."""
     config, each = work.finetune, work.embedded_wordpieces
     one = num_fresh_passages(config) * each
     if not one:
         return {}
     held = max(one, min(float(config.batch_tokens), config.batch_size / work.trainers * one))
-    return {"tower": saved(work.embedder, work, config, wordpieces=held, each=each)}
+    return {"tower": saved(work.embedder, rates, config, wordpieces=held, each=each)}
 
 
 def num_fresh_passages(config: FinetuneConfig) -> int:

@@ -63,7 +63,7 @@ def ict_stage(work: Workload, rates: MachineRates) -> StageCost:
     evaluation = num_measurements(config) * min(NUM_ICT_EVAL, work.passages * config.held_out)
     evaluation *= pair / rates.embed_flops
     held = config.batch_size / work.trainers * (query + passage)  # the whole batch: one backward
-    activations = saved(work.embedder, work, config, wordpieces=held, each=passage)
+    activations = saved(work.embedder, rates, config, wordpieces=held, each=passage)
     return StageCost(
         name="ict",
         steps=config.steps,
@@ -103,7 +103,7 @@ def mlm_stage(work: Workload, rates: MachineRates) -> StageCost:
             parameters,
             config,
             {
-                "activations": saved(work.encoder, work, config, wordpieces=held, each=length),
+                "activations": saved(work.encoder, rates, config, wordpieces=held, each=length),
                 "logits": held / length * masks * work.encoder.vocabulary * LOGIT_BYTES,
             },
         ),
@@ -178,12 +178,13 @@ def pretrain_stage(work: Workload, rates: MachineRates) -> StageCost:
         search_seconds(rates, rows=float(work.passages), dim=work.dim, queries=held_out)
     )
     seconds = config.steps * sum(parts.values()) + num_measurements(config) * evaluation
-    memory = training_memory(rates, parameters, config, _pretrain_saved(work))
+    left = _pretrain_saved(work, rates)
+    memory = training_memory(rates, parameters, config, left)
     if not work.builders:
         shard = min(work.index.shard_rows, work.passages / work.trainers)
         beside = shard * (work.embedded_wordpieces * SEQUENCE_BYTES + work.dim * VECTOR_BYTES)
         memory["a shard's wordpieces, above the activations"] = max(
-            0.0, beside - sum(_pretrain_saved(work).values())
+            0.0, beside - sum(left.values())
         )
     return StageCost(
         name="pretrain",
@@ -249,7 +250,7 @@ def _joint_spread(work: Workload) -> float:
     return 1 + (work.spread - 1) * share**2
 
 
-def _pretrain_saved(work: Workload) -> dict[str, float]:
+def _pretrain_saved(work: Workload, rates: MachineRates) -> dict[str, float]:
     """Return what one backward pass holds: about `batch_tokens`, at least one query's candidates.
 
     Towers and encoder both keep theirs, as the loss needs both. Where candidates are drawn, first
@@ -264,11 +265,11 @@ def _pretrain_saved(work: Workload) -> dict[str, float]:
     drawn = config.gradient_candidates
     part = 1.0 if drawn is None else drawn / config.num_candidates
     reading = part * saved(
-        work.encoder, work, config, wordpieces=examples * joint, each=work.joint_wordpieces
+        work.encoder, rates, config, wordpieces=examples * joint, each=work.joint_wordpieces
     )
     scoring = saved(
         work.embedder,
-        work,
+        rates,
         config,
         wordpieces=examples * embedded,
         each=work.embedded_wordpieces,

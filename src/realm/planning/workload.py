@@ -55,8 +55,6 @@ class Workload:
     """Processes that share each batch."""
     builders: int = 0
     """Processes that embed beside the trainers; 0: the trainers do, between two steps."""
-    keeps_attention: bool = True
-    """See `EncoderShape.saved_bytes`; false on accelerators."""
 
     @property
     def dim(self) -> int:
