@@ -42,6 +42,7 @@ from realm.retrieval.retriever import NULL_ROW
 from realm.training import refreshing
 from realm.training.finetune import finetune
 from realm.training.finetune_job import FinetuneJob
+from realm.training.index_in_use import Seen
 from realm.training.mixing import QuestionSet
 from realm.training.passage_scores import FreshScores
 from realm.training.supervision import Judged, correct_spans, judge, rows_to_read
@@ -390,6 +391,31 @@ def test_what_was_scored_afresh_can_be_written_into_the_index(make_job: MakeJob)
     assert steps.unique().tolist() == [1]
     assert (vectors - before[rows]).abs().max() > 0.05
     torch.testing.assert_close(vectors, job.live.embed(rows.tolist()), rtol=1e-4, atol=1e-4)
+
+
+def test_of_several_vectors_of_a_passage_the_last_is_written_whatever_the_threads(
+    make_job: MakeJob,
+) -> None:
+    """Dropout makes them differ; torch shares out the writing of many among its threads."""
+    job = make_job(refresh=RefreshConfig(mode="sync", every_steps=100, write_back=True))
+    assert job.live is not None
+    draw = torch.Generator().manual_seed(0)
+    rows = torch.randint(len(job.store), (8_000,), generator=draw)
+    vectors = torch.randn(8_000, 16, generator=draw)
+    seen = [
+        Seen(rows=some, drift=torch.zeros(len(some)), vectors=theirs)
+        for some, theirs in zip(rows.split(3_000), vectors.split(3_000), strict=True)
+    ]
+    torch.set_num_threads(4)
+    try:
+        job.live.take(seen, {})
+    finally:
+        torch.set_num_threads(1)
+    last = {int(row): number for number, row in enumerate(rows)}
+    expected = vectors[[last[row] for row in range(len(job.store))]]
+    everything = torch.arange(len(job.store))
+    assert torch.equal(job.live.exact[everything], expected)
+    assert torch.equal(job.live.refresher.index.scan[everything], expected.bfloat16())
 
 
 def test_re_ranking_finds_what_a_fresh_index_finds(make_job: MakeJob, store: PassageStore) -> None:

@@ -65,7 +65,10 @@ class MappedRows:
         return found.view(*rows.shape, self.dim)
 
     def put(self, rows: Int[Tensor, " rows"], vectors: Shaped[Tensor, "rows dim"]) -> None:
-        """Write some rows, in memory only; of a row that is given twice, the last stays."""
+        """Write some rows, in memory only; they are distinct, or have equal vectors.
+
+        Of several vectors of a row torch would keep any, and its threads not the same everywhere.
+        """
         ends = torch.tensor(self._starts[1:])
         part_of = torch.bucketize(rows, ends, right=True)
         for number in part_of.unique().tolist():

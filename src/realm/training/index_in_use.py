@@ -168,8 +168,20 @@ class IndexInUse:
         )
 
     def _write_back(self, rows: Int[Tensor, " rows"], vectors: Float[Tensor, "rows dim"]) -> None:
-        """Put fresh vectors of all ranks into every rank's index."""
-        self.refresher.index.write(self.ranks.gather(rows), self.ranks.gather(vectors), self._step)
+        """Put fresh vectors of all ranks into every rank's index; of several of a row, the last.
+
+        Dropout makes a passage's vector another one in each group of queries that it is in.
+        """
+        rows, vectors = self.ranks.gather(rows), self.ranks.gather(vectors)
+        distinct, last = _last_of_each(rows)
+        self.refresher.index.write(distinct, vectors[last], self._step)
+
+
+def _last_of_each(rows: Int[Tensor, " rows"]) -> tuple[Int[Tensor, " some"], Int[Tensor, " some"]]:
+    """Return (the distinct rows, the place at which each stands last)."""
+    distinct, number = rows.unique(return_inverse=True)
+    places = torch.arange(len(rows))
+    return distinct, torch.zeros_like(distinct).scatter_reduce(0, number, places, "amax")
 
 
 def _nothing(dim: int) -> Seen:
