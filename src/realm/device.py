@@ -6,6 +6,8 @@ for each text). So only `realm.model` and the code that calls a Transformer dire
 """
 
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -72,3 +74,14 @@ def autocast_to(kind: Literal["bfloat16", "none"], device: torch.device) -> torc
     """
     is_half = kind == "bfloat16" and has_quick_bfloat16(device)
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=is_half)
+
+
+@contextmanager
+def on_threads(count: int | None) -> Generator[None]:
+    """Compute on so many CPU threads (None: as many as before), then on as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,27 @@ def test_gradients_are_clipped_and_their_own_norm_is_told(
     assert seen == pytest.approx([0.5] * 7, rel=1e-4)
     norms = [line["gradient_norm"] for line in read_metrics(tmp_path / "run") if "loss" in line]
     assert min(norms) > 1
+
+
+@pytest.mark.parametrize("ends_well", [True, False])
+def test_a_run_computes_on_its_own_threads_and_leaves_those_of_the_process_as_they_were(
+    tokenizer: WordpieceTokenizer, tmp_path: Path, *, ends_well: bool
+) -> None:
+    counts: set[int] = set()
+
+    def look(step: int, *_: object) -> None:
+        counts.add(torch.get_num_threads())
+        if step == 7 and not ends_well:
+            raise Killed
+
+    torch.set_num_threads(3)
+    try:
+        with nullcontext() if ends_well else pytest.raises(Killed):
+            run_all(tokenizer, tmp_path / "run", on_metrics=look)
+        assert counts == {1}
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(1)
 
 
 def test_a_step_whose_gradients_are_not_finite_ends_the_run_and_updates_nothing(

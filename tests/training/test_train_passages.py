@@ -1,6 +1,7 @@
 """Fine-tuning that trains Embed_doc, too: gradients, the refreshed index, what the run leaves."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,7 +19,7 @@ from realm.answering import Answerer
 from realm.checkpoint.checkpoints import find_checkpoint, load_model
 from realm.checkpoint.parts import tower_hash
 from realm.checkpoint.run_records import read_metrics
-from realm.config import FinetuneConfig, IndexConfig, OptimizerConfig, RefreshConfig
+from realm.config import FinetuneConfig, IndexConfig, OptimizerConfig, PretrainConfig, RefreshConfig
 from realm.corpus.store import PassageStore
 from realm.errors import ConfigError
 from realm.index.builder import EmbedderVersion, build_index
@@ -391,6 +392,25 @@ def test_what_was_scored_afresh_can_be_written_into_the_index(make_job: MakeJob)
     assert steps.unique().tolist() == [1]
     assert (vectors - before[rows]).abs().max() > 0.05
     torch.testing.assert_close(vectors, job.live.embed(rows.tolist()), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("available", "builders", "expected"), [(8, 2, 6), (4, 1, 3), (1, 1, 1), (2, 3, 1), (4, 0, 4)]
+)
+def test_builders_get_some_of_the_threads_that_the_process_has_not_of_the_machine(
+    available: int, builders: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ranks on one machine part its cores by OMP_NUM_THREADS; torch counts by it."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    refresh = RefreshConfig(builders=builders)
+    torch.set_num_threads(available)
+    try:
+        told = refreshing.with_threads(PretrainConfig(refresh=refresh)).threads
+        own = refreshing.with_threads(PretrainConfig(refresh=refresh, threads=5)).threads
+        alone = refreshing.with_threads(PretrainConfig(refresh=SYNC)).threads
+    finally:
+        torch.set_num_threads(1)
+    assert (told, own, alone) == (expected, 5, None)
 
 
 def test_of_several_vectors_of_a_passage_the_last_is_written_whatever_the_threads(

@@ -28,7 +28,7 @@ from realm.checkpoint.checkpoints import (
 from realm.checkpoint.parts import Model
 from realm.checkpoint.run_folder import TrainReport, resume_point, start_run
 from realm.config import TrainConfig
-from realm.device import choose_device
+from realm.device import choose_device, on_threads
 from realm.errors import ConfigError, DivergedError
 from realm.memory import limit_kernel_cache, return_free_memory
 from realm.model.bert import set_attention, set_dropout
@@ -125,47 +125,48 @@ def train(
         DivergedError: a step's gradients are not finite; all that was saved before is whole.
         RankError: another rank died, or does not answer.
     """
-    ranks.from_first(partial(start_run, run, request))
-    limit_kernel_cache()
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    for part in job.model.modules.values():
-        part.to(choose_device(config.device))
-        set_attention(part, choose_device(config.device), dropout=config.dropout)
-    optimizer = build_optimizer(job.trained(), config.optimizer)
-    first = 0
-    if (found := resume_point(run, ranks)) is not None:
-        first = _restore(job, optimizer, load_state(found))
-    ranks.copy_from_first(job.model.modules.values())
-    on_metrics = on_metrics if ranks.is_first else None
-    log = RunLog(run, resume_step=first, tensorboard=tensorboard, writes=ranks.is_first)
-    started = time.monotonic() - _seconds_before(run, first)
-    last = dict(log.last)
-    if first == 0:
-        _measure(job, 0, log, config, last, on_metrics)
-    for step in range(first, config.steps):
-        done = step + 1
-        metrics = _update(job, optimizer, step, config, ranks)
-        last |= metrics
-        log.write(done, metrics)
-        if on_metrics and (done % config.log_every_steps == 0 or done in {1, config.steps}):
-            on_metrics(done, config.steps, metrics)
-        if done % config.eval_every_steps == 0 or done == config.steps:
-            _measure(job, done, log, config, last, on_metrics)
-        if done % config.save_every_steps == 0 or done == config.steps:
-            ranks.from_first(partial(_save, job, run, request, optimizer, done, config, started))
-    log.close()
-    at_end()
-    report = TrainReport(
-        run=run,
-        steps=config.steps,
-        seconds=time.monotonic() - started,
-        resumed_from=first,
-        already_done=False,
-        metrics=last,
-    )
-    ranks.from_first(partial(_finish, request, report, str(choose_device(config.device))))
-    return report
+    with on_threads(config.threads):
+        ranks.from_first(partial(start_run, run, request))
+        limit_kernel_cache()
+        for part in job.model.modules.values():
+            part.to(choose_device(config.device))
+            set_attention(part, choose_device(config.device), dropout=config.dropout)
+        optimizer = build_optimizer(job.trained(), config.optimizer)
+        first = 0
+        if (found := resume_point(run, ranks)) is not None:
+            first = _restore(job, optimizer, load_state(found))
+        ranks.copy_from_first(job.model.modules.values())
+        on_metrics = on_metrics if ranks.is_first else None
+        log = RunLog(run, resume_step=first, tensorboard=tensorboard, writes=ranks.is_first)
+        started = time.monotonic() - _seconds_before(run, first)
+        last = dict(log.last)
+        if first == 0:
+            _measure(job, 0, log, config, last, on_metrics)
+        for step in range(first, config.steps):
+            done = step + 1
+            metrics = _update(job, optimizer, step, config, ranks)
+            last |= metrics
+            log.write(done, metrics)
+            if on_metrics and (done % config.log_every_steps == 0 or done in {1, config.steps}):
+                on_metrics(done, config.steps, metrics)
+            if done % config.eval_every_steps == 0 or done == config.steps:
+                _measure(job, done, log, config, last, on_metrics)
+            if done % config.save_every_steps == 0 or done == config.steps:
+                ranks.from_first(
+                    partial(_save, job, run, request, optimizer, done, config, started)
+                )
+        log.close()
+        at_end()
+        report = TrainReport(
+            run=run,
+            steps=config.steps,
+            seconds=time.monotonic() - started,
+            resumed_from=first,
+            already_done=False,
+            metrics=last,
+        )
+        ranks.from_first(partial(_finish, request, report, str(choose_device(config.device))))
+        return report
 
 
 def check_ranks(config: TrainConfig, ranks: Ranks) -> None:

@@ -1,10 +1,11 @@
 """What the stages set up alike whose Embed_doc learns: towers, threads, refresher, last index."""
 
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
+
+import torch
 
 from realm.config import FinetuneConfig, IndexConfig, PretrainConfig
 from realm.corpus.store import PassageStore
@@ -81,11 +82,15 @@ def towers_as_asked(towers: Towers, share_towers: bool | None, start: Path) -> T
 
 
 def with_threads(config: C) -> C:
-    """Leave the builders that the trainer starts some of the machine's cores."""
+    """Leave the builders that the trainer starts some of the cores.
+
+    Those that torch would take: all that this process may use, or as many as OMP_NUM_THREADS says,
+    which is how ranks on one machine part its cores.
+    """
     refresh = config.refresh
     if config.threads or refresh.mode != "async":
         return config
-    left = (os.cpu_count() or 1) - refresh.builders * refresh.builder_threads
+    left = torch.get_num_threads() - refresh.builders * refresh.builder_threads
     return config.model_copy(update={"threads": max(1, left)})
 
 
