@@ -27,6 +27,7 @@ from realm.config import (
     load_config,
 )
 from realm.errors import ConfigError
+from realm.tokenizer import SPECIAL_TOKENS, WordpieceTokenizer
 
 STAGES = {
     "split": SplitConfig,
@@ -149,8 +150,9 @@ def test_set_takes_bare_words_lists_and_text_with_equals_signs() -> None:
         (PretrainConfig, "optimizer.learning_rate=nan", "optimizer.learning_rate: found nan"),
         (PretrainConfig, "optimizer=fast", "optimizer: found 'fast'"),
         (PretrainConfig, "refresh.order=newest", "refresh.order: found"),
-        (PretrainConfig, "joint_wordpieces=96", "no room for a passage"),
-        (FinetuneConfig, "joint_wordpieces=64", "no room for a passage"),
+        (PretrainConfig, "joint_wordpieces=97", "no room for a passage .*expected 98"),
+        (FinetuneConfig, "joint_wordpieces=65", "no room for a passage .*expected 66"),
+        (ClassifyConfig, "joint_wordpieces=64", "no room for a passage .*expected 66"),
         (RefreshConfig, "mode=often", "'async', 'sync' or 'off'"),
         (EncoderConfig, "num_layers=0", "num_layers: found 0"),
         (SplitConfig, "max_wordpieces=600", "less than or equal to 510"),
@@ -163,6 +165,18 @@ def test_a_wrong_setting_is_told_with_what_was_found_and_what_there_is(
         load_config(stage, section="here", overrides=[override])
     if "=" in override:
         assert str(error.value).startswith("[here] ")
+
+
+def test_the_least_joint_input_holds_a_wordpiece_of_the_passage_beside_the_longest_question() -> (
+    None
+):
+    """Without one there is no span to choose: training ended in a traceback."""
+    config = FinetuneConfig(question_wordpieces=32, joint_wordpieces=34)
+    tokenizer = WordpieceTokenizer.from_vocabulary([*SPECIAL_TOKENS, "who", "she"])
+    question = tokenizer.encode("who " * (config.question_wordpieces - 2)).ids
+    passage = tokenizer.encode("she she").ids
+    ids, _ = tokenizer.joint_input(question, passage, config.joint_wordpieces)
+    assert ids.count(passage[0]) == 1
 
 
 def test_all_wrong_settings_are_told_at_once() -> None:

@@ -392,7 +392,7 @@ def test_inputs_longer_than_a_part_reads_are_refused_and_leave_no_run(
 ) -> None:
     """Each of the three; without the refusal the first long text would end training."""
     lengths = {"query_wordpieces": 60, "passage_wordpieces": 64, "joint_wordpieces": 64, name: 65}
-    lengths["joint_wordpieces"] = max(lengths["joint_wordpieces"], lengths["query_wordpieces"] + 1)
+    lengths["joint_wordpieces"] = max(lengths["joint_wordpieces"], lengths["query_wordpieces"] + 2)
     settings = config(**lengths)
     with pytest.raises(ConfigError, match=f"{name}=65, expected at most 64 wordpieces"):
         pretrain(examples, store, tmp_path / "run", config=settings, **make_short(store))

@@ -128,15 +128,18 @@ class MlmConfig(TrainConfig):
 def check_room(joint: int, name: str, longest: int) -> None:
     """Refuse a joint input without room for a passage beside the longest query.
 
+    [CLS] query [SEP] passage [SEP]: a wordpiece of the passage, and the [SEP] behind it.
+
     Args:
         joint: longest joint input in wordpieces.
         name: of the setting of the query.
-        longest: the query, in wordpieces.
+        longest: the query, in wordpieces, [CLS] and [SEP] included.
 
     Raises:
         ValueError: there is none.
     """
-    if joint <= longest:
+    if joint < longest + 2:
         raise ValueError(
-            f"joint_wordpieces ({joint}) is not more than {name} ({longest}): no room for a passage"
+            f"joint_wordpieces ({joint}) leaves no room for a passage beside {name} ({longest}); "
+            f"expected {longest + 2} at least"
         )
