@@ -54,6 +54,7 @@ def test_one_example_by_hand() -> None:
     log = lambda value: float(torch.tensor(value).log())  # noqa: E731
     expected = {
         "count": 1.0,
+        "masks": 2.0,
         "loss": -log(p),
         "loss_per_mask": -log(p) / 2,
         "utility/marginal_minus_null": log(p / 0.1),
@@ -104,6 +105,16 @@ def test_groups_are_averaged_by_their_size_and_tokens_are_summed() -> None:
     assert average(parts, sums={"tokens"}) == {"examples": 4.0, "loss": 1.0, "tokens": 15.0}
     parts[0]["rare"] = 7.0
     assert average(parts)["rare"] == 7.0  # of those that have it
+
+
+def test_each_masked_wordpiece_counts_alike_in_whatever_group_it_stands() -> None:
+    """A span of nine and one of one: nine times as much, not as much."""
+    parts = [
+        {"count": 1.0, "masks": 9.0, "loss_per_mask": 1.0, "piece_accuracy": 1.0, "p_null": 0.0},
+        {"count": 1.0, "masks": 1.0, "loss_per_mask": 6.0, "piece_accuracy": 0.0, "p_null": 1.0},
+    ]
+    together = {"loss_per_mask": 1.5, "piece_accuracy": 0.9, "p_null": 0.5, "examples": 2.0}
+    assert average(parts) == pytest.approx(together)
 
 
 def test_the_null_passage_is_left_out_where_something_else_is_there() -> None:

@@ -31,6 +31,8 @@ from realm.retrieval.batch import Lengths, body_of, candidate_batch
 from realm.training.held_out import HeldOutRead
 
 EVAL_GROUP = 8
+OF_MASKS = frozenset({"loss_per_mask", "piece_accuracy", "piece_accuracy_null"})
+"""Means over masked wordpieces; all others are over examples."""
 
 
 Candidates = Callable[[Sequence[MaskedExample]], tuple[list[list[int]], Tensor]]
@@ -71,6 +73,7 @@ def step_measures(
     log_likelihood = marginal_log_likelihood(scores, mask_log_probs, batch.mask_is_real)
     measures = {
         "count": float(len(scores)),
+        "masks": float(batch.mask_is_real.sum()),
         "loss": -float(log_likelihood.mean()),
         "loss_per_mask": -float(log_likelihood.sum() / batch.mask_is_real.sum()),
         "utility/marginal_minus_null": float(
@@ -97,17 +100,18 @@ def step_measures(
 def average(
     parts: Sequence[Mapping[str, float]], *, sums: set[str] | None = None
 ) -> dict[str, float]:
-    """Return measures of several groups together, weighted by their "count"."""
+    """Return measures of several groups together, weighted by their "count", or "masks"."""
     total = sum(part["count"] for part in parts)
-    names = {name for part in parts for name in part} - {"count"}
+    names = {name for part in parts for name in part} - {"count", "masks"}
     joined: dict[str, float] = {}
     for name in sorted(names):
         having = [part for part in parts if name in part]
         if sums and name in sums:
             joined[name] = sum(part[name] for part in having)
         else:
-            weight = sum(part["count"] for part in having)
-            joined[name] = sum(part[name] * part["count"] for part in having) / weight
+            weight = "masks" if name in OF_MASKS else "count"
+            whole = sum(part[weight] for part in having)
+            joined[name] = sum(part[name] * part[weight] for part in having) / whole
     return {**joined, "examples": total}
 
 
