@@ -46,7 +46,8 @@ class RefreshConfig(Config):
     builder_threads: int = Field(default=1, ge=1)
     """CPU threads of each of them."""
     keep_snapshots: int = Field(default=2, ge=1)
-    """Newest snapshots kept on disk, beside those that checkpoints would resume with."""
+    """Mode async: newest snapshots kept on disk, beside those that checkpoints would resume with.
+    In the other modes only these are kept, and the one in use."""
     shard_rows: int | None = Field(default=None, ge=1)
     """Rows per shard (None: a sixteenth of the passages, 1,024 to 65,536). Builders share shards, a
     killed one loses one; a rolling refresh publishes so many rows at a time."""

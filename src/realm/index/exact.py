@@ -63,8 +63,8 @@ def search_exactly(
 
     The scan keeps every row that its error bound cannot exclude from the top k (`realm.index.scan`)
     and those are scored again in 32 bits. Equal vectors get equal scores, and of equal scores the
-    first rows are among the k. Queries that the scan gives up, because hundreds of rows are nearly
-    equal, are searched in 32 bits.
+    first rows are among the k. A small index, and queries that the scan gives up because hundreds
+    of rows are nearly equal, are searched in 32 bits: there `search` leaves both open.
 
     Args:
         queries: in 32 bits.

@@ -108,7 +108,8 @@ def train(
 
     Every random number is a function of (seed, step), so that on a CPU a run that was killed and
     resumed equals one that was not, bit for bit. It may go on with another number of ranks, and
-    then equals the other up to rounding (without dropout, whose noise is each rank's own).
+    then equals the other up to rounding (without dropout and `gradient_candidates`: noise and draws
+    are each rank's own).
 
     Args:
         job: what a step does.
