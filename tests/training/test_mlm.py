@@ -305,6 +305,18 @@ def test_sentence_and_passage_together_are_no_longer_than_the_encoder_reads(
     assert long.step(0)["loss"] > 0
 
 
+@pytest.mark.parametrize("room", [{"passage_wordpieces": 16}, {"window": 510}])
+def test_what_a_passage_is_read_for_is_not_cut_off_where_there_is_less_room_than_a_window(
+    make_store: Callable[..., PassageStore], room: dict[str, int]
+) -> None:
+    text = " ".join(f"The people of Tarvik keep the lantern of {year}." for year in range(60))
+    store = make_store([{"id": "long", "title": "", "text": text}], max_wordpieces=510)
+    narrow = job(store, None, query_wordpieces=32, copy_rate=1.0, held_out=0.0, **room)
+    readings = many(narrow, 20)
+    assert all(holds(body_of(reading), sentence_of(reading, store)) for reading in readings)
+    assert max(len(r.ids[0]) for r in readings) == 32 + narrow.config.passage_wordpieces
+
+
 def test_a_sentence_as_long_as_the_encoder_reads_is_refused_and_leaves_no_run(
     store: PassageStore, tmp_path: Path
 ) -> None:

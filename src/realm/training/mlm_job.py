@@ -188,7 +188,7 @@ class MlmJob:
                     positions.append(place)
                     targets.append(example.original_ids[place])
                     query[place] = mask_id
-        body = window(body_of(self.store, passage), example.target_ids, self.config.window, rng)
+        body = self._read_beside(query, passage, example.target_ids, rng)
         return self._joint(query, positions, targets, body)
 
     def _dense(self, row: int, rng: np.random.Generator, *, with_passage: bool) -> Reading | None:
@@ -205,8 +205,7 @@ class MlmJob:
         positions = sorted(masked)
         targets = [pieces[i] for i in positions]
         query = [tokenizer.mask_id if i in masked else piece for i, piece in enumerate(pieces)]
-        whole = body_of(self.store, row if with_passage else NULL_ROW)
-        body = window(whole, pieces, self.config.window, rng)
+        body = self._read_beside(query, row if with_passage else NULL_ROW, pieces, rng)
         return self._joint(query, positions, targets, body)
 
     def _any_sentence(self, rng: np.random.Generator) -> Reading:
@@ -219,12 +218,23 @@ class MlmJob:
             "expected at least one; look at the passages"
         )
 
+    @property
+    def _longest(self) -> int:
+        """The longest joint input, in wordpieces."""
+        room = self.config.query_wordpieces + self.config.passage_wordpieces
+        return min(room, max_length(self.encoder.bert))
+
+    def _read_beside(
+        self, query: Sequence[int], row: int, wanted: Sequence[int], rng: np.random.Generator
+    ) -> list[int]:
+        """Return the window of a passage that is read with a query: no longer than its room."""
+        room = self._longest - 3 - len(query)  # [CLS] query [SEP] passage [SEP]
+        return window(body_of(self.store, row), wanted, min(self.config.window, room), rng)
+
     def _joint(
         self, query: list[int], positions: list[int], targets: list[int], body: list[int]
     ) -> Reading:
-        room = self.config.query_wordpieces + self.config.passage_wordpieces
-        limit = min(room, max_length(self.encoder.bert))
-        ids = self.store.tokenizer.joint_input(query, body, limit)
+        ids = self.store.tokenizer.joint_input(query, body, self._longest)
         return Reading(ids=ids, positions=[place + 1 for place in positions], targets=targets)
 
 
