@@ -69,4 +69,4 @@ def _group_keys(examples: ExampleStore, store: PassageStore) -> Callable[[int], 
     """Return group -> what it is held out by: its title where X is Z, else its article."""
     if examples.passages_fingerprint != store.fingerprint:
         return examples.group_article
-    return lambda number: group_key(store, examples[examples.group(number)[0]].origin)
+    return lambda number: group_key(store, int(examples.origin[examples.group(number).start]))
