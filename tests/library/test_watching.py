@@ -340,6 +340,30 @@ def test_two_programs_that_start_on_one_folder_note_what_both_have_read(
     assert list(held(library)) == ["a.md", "deep/b.txt"]
 
 
+def test_what_another_program_saw_go_while_it_was_embedded_goes(
+    watcher: FolderWatcher,
+    library: Library,
+    indexer: Indexer,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    other = WatchedFolder(Library(library.folder), indexer, folder)
+    embed = indexer.content
+
+    def gone_meanwhile(*told: Any, **more: Any) -> Any:
+        monkeypatch.setattr(indexer, "content", embed)
+        (folder / "c.txt").unlink()
+        other.sync()
+        return embed(*told, **more)
+
+    (folder / "c.txt").write_text("Gauss lived.")
+    monkeypatch.setattr(indexer, "content", gone_meanwhile)
+    watcher.folder.sync()
+    assert "c.txt" in held(library)
+    settle(watcher)
+    assert list(held(library)) == ["a.md", "deep/b.txt"]
+
+
 def test_a_folder_that_is_away_takes_nothing_along(
     library: Library, indexer: Indexer, folder: Path
 ) -> None:

@@ -84,6 +84,8 @@ class WatchedFolder:
         documents = self._documents(files, only, skipped, unusable)
         try:
             changes = self.library.add(documents, self.indexer, progress=progress)
+            # Who saw a file go meanwhile has forgotten it, and it has come into the library.
+            self._claim({file.name for file in files}, _noted(self._note)[1])
             held = self.library.current().held
             gone = ours - names - self._claimed(ours - names)
             removed = self._remove(sorted(name for name in gone | unusable if name in held))
