@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -390,6 +391,34 @@ def test_a_folder_that_is_away_takes_nothing_along(
     assert told[-1].replaced == ("deep/b.txt",)
     with pytest.raises(CorpusError, match="found no"):
         FolderWatcher(library, indexer, folder / "none").start()
+
+
+def test_a_watcher_that_is_closed_does_not_embed_to_the_end(
+    library: Library, indexer: Indexer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("realm.library.adding.GROUP_PASSAGES", 1)
+    embed, cut = indexer.content, threading.Event()
+    told: list[Changes | RealmError] = []
+    watcher = FolderWatcher(
+        library, indexer, folder, every_seconds=0.01, on_change=told.append, on_error=told.append
+    )
+
+    def embed_first(*documents: Any, **more: Any) -> Any:
+        made = embed(*documents, **more)
+        cut.set()
+        watcher._stopped.wait(20)
+        return made
+
+    with watcher:
+        monkeypatch.setattr(indexer, "content", embed_first)
+        for name in ("c.txt", "d.txt", "e.txt"):
+            (folder / name).write_text(f"{name} lived.")
+        assert cut.wait(20)
+    assert len(told) == 1  # of the start
+    assert len(held(library)) == 3  # the first of them is whole
+    monkeypatch.setattr(indexer, "content", embed)
+    WatchedFolder(library, indexer, folder).sync()
+    assert len(held(library)) == 5
 
 
 def test_a_file_that_changes_while_it_is_read_waits(

@@ -198,6 +198,10 @@ class WatchedFolder:
             ) from error
 
 
+class _ClosedError(Exception):
+    """Somebody has closed a watcher in the midst of a change."""
+
+
 class FolderWatcher:
     """Looks at a folder again and again, in a thread of its own.
 
@@ -267,13 +271,19 @@ class FolderWatcher:
             pass
 
     def close(self) -> None:
-        """Stop, after what is being read is in the library."""
+        """Stop before the next passages are embedded; whole documents of what is being read stay.
+
+        The rest is read when somebody follows the folder again.
+        """
         self._stopped.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join()
 
-    def look(self) -> Changes | None:
+    def look(self, *, progress: Progress | None = None) -> Changes | None:
         """Look once; return what has changed in the library, None where nothing has to.
+
+        Args:
+            progress: see `Library.add`.
 
         Raises:
             CorpusError: there is no such folder.
@@ -286,15 +296,17 @@ class FolderWatcher:
         if self.folder.is_as_read(looks):
             return None
         settled = {name: look for name, look in looks.items() if before.get(name) == look}
-        return self.folder.sync(only=settled, keep=missing - before_last)
+        return self.folder.sync(only=settled, keep=missing - before_last, progress=progress)
 
     def _run(self) -> None:
         while not self._stopped.wait(self.every_seconds):
             try:
-                changes = self.look()
+                changes = self.look(progress=self._go_on)
                 if changes is not None:
                     self._tell(changes)
                 self.error = None
+            except _ClosedError:
+                return
             except Exception as caught:  # noqa: BLE001 - a thread that ends follows nothing more
                 error = self._as_ours(caught)
                 is_new = str(error) != str(self.error)
@@ -302,6 +314,16 @@ class FolderWatcher:
                 if self._on_error and is_new:
                     with suppress(Exception):  # a fault of the caller's
                         self._on_error(error)
+
+    def _go_on(self, done: int, total: int) -> None:
+        """Hear how far a change is, between its groups of passages.
+
+        Raises:
+            _ClosedError: it is to end here.
+        """
+        del done, total
+        if self._stopped.is_set():
+            raise _ClosedError
 
     def _as_ours(self, error: Exception) -> RealmError:
         if isinstance(error, RealmError):
