@@ -42,6 +42,11 @@ def library(tmp_path: Path) -> Path:
     return tmp_path / "notes.library"
 
 
+def test_what_comes_next_can_be_pasted(call: Run, notes: Path, tmp_path: Path) -> None:
+    added = call("docs", "add", tmp_path / "my [notes]", notes)
+    assert f"--library '{tmp_path}/my [notes]'" in added.err
+
+
 def test_add_list_ask_remove(call: Run, notes: Path, library: Path) -> None:
     added = call("docs", "add", library, notes)
     assert added.code == 0, added.err

@@ -2,12 +2,16 @@
 
 import io
 import json
+import shlex
 import sys
+from pathlib import Path
 
 import pytest
 
-from realm.cli import display, main, options
-from realm.errors import CorpusError
+from realm.checkpoint.run_folder import TrainReport
+from realm.cli import display, main, options, quickstart_display
+from realm.cli.telling import tell_trained
+from realm.errors import AnsweringError, CorpusError
 from realm.library.results import (
     Answered,
     PlacedAnswer,
@@ -15,6 +19,7 @@ from realm.library.results import (
     ReadPassage,
     SearchResult,
 )
+from realm.quickstart import Quickstart
 from realm.readable import visible
 from realm.records import Answer, AnsweredQuestion, Passage
 
@@ -88,6 +93,36 @@ def test_longer_and_shorter_words_of_one_place_stand_together(
         "2. 3 pounds  p=0.200   cards.md:2 (Cards, p(z|x)=1.00)",
         text,
     ]
+
+
+def test_paths_and_questions_are_no_markup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, is_stderr in (("out", False), ("err", True)):
+        monkeypatch.setattr(display, name, display._console(is_terminal=False, stderr=is_stderr))
+    run = tmp_path / "[bold] [" / "] runs"
+    for is_done in (False, True):
+        report = TrainReport(
+            run=run, steps=3, seconds=1.0, resumed_from=0, already_done=is_done, metrics={}
+        )
+        tell_trained(report, is_done, False, run)  # noqa: FBT003 - as the verbs call it
+    told = capsys.readouterr()
+    assert told.out.count(str(run)) == 2
+    assert shlex.quote(str(run)) in told.err
+
+    typed = iter(["[/]", ""])
+    monkeypatch.setattr(display, "is_interactive", lambda: True)
+    monkeypatch.setattr(quickstart_display, "_next_question", lambda: next(typed))
+    monkeypatch.setattr(Quickstart, "answerer", Answerless())
+    quickstart_display.offer_to_ask(Quickstart(tmp_path))
+    assert "found no word in '[/]'" in capsys.readouterr().err
+
+
+class Answerless:
+    """An answerer that no question satisfies."""
+
+    def answer(self, questions: list[str], **_: object) -> list[AnsweredQuestion]:
+        raise AnsweringError(f"found no word in {questions[0]!r}")
 
 
 def test_colours_are_the_packages_own() -> None:

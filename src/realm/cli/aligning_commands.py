@@ -83,5 +83,6 @@ def align(
     done = "already done: " if report.already_done else ""
     display.out.print(
         f"{done}{report.num_aligned:,} of {report.num_sentences:,} sentences have a passage that "
-        f"helps, {report.num_pairs:,} pairs in {out}"
+        f"helps, {report.num_pairs:,} pairs in {out}",
+        markup=False,
     )

@@ -90,7 +90,8 @@ def split(
     done = "already done: " if report.already_done else ""
     display.out.print(
         f"{done}{report.num_articles:,} articles, {report.num_passages:,} passages, "
-        f"{report.num_wordpieces:,} wordpieces in {out}"
+        f"{report.num_wordpieces:,} wordpieces in {out}",
+        markup=False,
     )
     if not quiet:
         display.show_next(f"realm mask {shlex.quote(str(out))} --out examples/")
@@ -146,7 +147,8 @@ def mask(
     done = "already done: " if report.already_done else ""
     display.out.print(
         f"{done}{report.num_examples:,} masked examples from {report.num_passages:,} passages "
-        f"({kinds}) in {out}"
+        f"({kinds}) in {out}",
+        markup=False,
     )
     if not quiet:
         where = shlex.quote(str(passages))

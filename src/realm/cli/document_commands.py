@@ -1,5 +1,6 @@
 """realm docs: add, remove, list, watch, reindex the documents of a library."""
 
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -76,7 +77,7 @@ def add(
     skipped.join(changes.skipped)
     _show(changes, skipped, as_json=as_json)
     if not quiet and not as_json:
-        display.show_next(f'realm ask "..." --library {library}')
+        display.show_next(f'realm ask "..." --library {shlex.quote(str(library))}')
 
 
 def remove(

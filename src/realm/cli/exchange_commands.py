@@ -98,7 +98,9 @@ def import_(
         return
     passages = f", {report.num_passages:,} passages" if report.num_passages else ""
     done = "already done: " if report.already_done else ""
-    display.out.print(f"{done}{report.kind}: {', '.join(report.parts)}{passages}; run in {out}")
+    display.out.print(
+        f"{done}{report.kind}: {', '.join(report.parts)}{passages}; run in {out}", markup=False
+    )
     if not quiet:
         display.show_next(_next(report.parts, out, has_passages=report.num_passages > 0))
 
@@ -138,7 +140,7 @@ def export(
         options.print_json(report)
         return
     done = "already done: " if report.already_done else ""
-    display.out.print(f"{done}{', '.join(report.holds)} in {report.folder}")
+    display.out.print(f"{done}{', '.join(report.holds)} in {report.folder}", markup=False)
 
 
 def pack(
@@ -162,7 +164,8 @@ def pack(
     done = "already done: " if report.already_done else ""
     display.out.print(
         f"{done}{report.size_bytes / 1e6:.1f} MB in {report.folder} "
-        f"(the run's weights: {report.source_bytes / 1e6:.1f} MB)"
+        f"(the run's weights: {report.source_bytes / 1e6:.1f} MB)",
+        markup=False,
     )
     if report.calibration_left is not None:
         display.err.print(report.calibration_left, markup=False)
@@ -172,16 +175,17 @@ def pack(
 
 def _next(parts: tuple[str, ...], out: Path, *, has_passages: bool) -> str:
     """Return the command that a new run invites to."""
+    run = shlex.quote(str(out))
     if has_passages:
-        return f'realm ask "..." --model {out}'
+        return f'realm ask "..." --model {run}'
     if {"embedder", "reader"} <= set(parts):
-        return f'realm ask "..." --model {out} --passages passages/'
+        return f'realm ask "..." --model {run} --passages passages/'
     if "embedder" in parts:
         return (
-            f"realm pretrain EXAMPLES PASSAGES --embedder {out} --encoder RUN --out runs/pretrain"
+            f"realm pretrain EXAMPLES PASSAGES --embedder {run} --encoder RUN --out runs/pretrain"
         )
     if "encoder" in parts:
         return (
-            f"realm pretrain EXAMPLES PASSAGES --embedder RUN --encoder {out} --out runs/pretrain"
+            f"realm pretrain EXAMPLES PASSAGES --embedder RUN --encoder {run} --out runs/pretrain"
         )
-    return f"realm finetune QUESTIONS PASSAGES --model RUN --encoder {out} --out runs/qa"
+    return f"realm finetune QUESTIONS PASSAGES --model RUN --encoder {run} --out runs/qa"

@@ -109,7 +109,9 @@ def index(  # noqa: PLR0917
         told = {"out": out, "num_passages": len(snapshot), "dim": tower.dim}
         options.print_json({**told, "already_done": bool(done)})
     elif share[0] == 0:
-        display.out.print(f"{done}{len(snapshot):,} passages x {tower.dim} dimensions in {out}")
+        display.out.print(
+            f"{done}{len(snapshot):,} passages x {tower.dim} dimensions in {out}", markup=False
+        )
 
 
 def _follow(

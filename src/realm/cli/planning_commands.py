@@ -175,7 +175,8 @@ def approximate(
         return
     display.out.print(
         f"{done}{len(made):,} passages, {size / len(made):.0f} bytes a passage, recall@"
-        f"{made.recall_at} {made.recall:.3f} with {made.probes} probes in {out}"
+        f"{made.recall_at} {made.recall:.3f} with {made.probes} probes in {out}",
+        markup=False,
     )
 
 
@@ -201,7 +202,8 @@ def _calibrated(encoder: str, threads: int | None, *, again: bool, quiet: bool) 
     file = calibration_file(shape.name, count)
     measured.save(file)
     if not quiet:
-        display.err.print(f"measured in {measured.seconds:.0f} s, kept in {file}", style="dim")
+        told = f"measured in {measured.seconds:.0f} s, kept in {file}"
+        display.err.print(told, style="dim", markup=False)
     return measured
 
 

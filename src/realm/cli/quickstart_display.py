@@ -4,6 +4,8 @@ import shutil
 import time
 from pathlib import Path
 
+from rich.markup import escape
+
 from realm.asking import FolderAnswerer
 from realm.cli import display
 from realm.encyclopedia import write_texts
@@ -24,7 +26,7 @@ def run_quickstart(out: Path, *, rebuild: bool) -> None:
     if rebuild:
         _remove(quickstart)
     if quickstart.is_done:
-        display.out.print(f"[bold]already done[/]: everything is in {out}")
+        display.out.print(f"[bold]already done[/]: everything is in {escape(str(out))}")
         show_results(quickstart)
         offer_to_ask(quickstart)
         return
@@ -104,7 +106,7 @@ def offer_to_ask(quickstart: Quickstart) -> None:
         try:
             display.show_answers(quickstart.answerer.answer([question], num_answers=2)[0])
         except AnsweringError as error:
-            display.err.print(f"[red]{error}[/]")
+            display.err.print(str(error), style="red", markup=False)
 
 
 def _next_question() -> str:

@@ -21,11 +21,12 @@ def tell_trained(
     if as_json:
         options.print_json(report)
     elif report.already_done:
-        display.out.print(f"already done: {report.run} ({report.steps:,} steps)")
+        display.out.print(f"already done: {report.run} ({report.steps:,} steps)", markup=False)
     else:
         resumed = f", resumed from {report.resumed_from:,}" if report.resumed_from else ""
         display.out.print(
-            f"{report.steps:,} steps in {report.seconds:,.0f} s{resumed}; run in {report.run}"
+            f"{report.steps:,} steps in {report.seconds:,.0f} s{resumed}; run in {report.run}",
+            markup=False,
         )
     if not quiet:
         display.show_next(
