@@ -88,6 +88,11 @@ def test_a_file_goes_over_defaults_and_set_goes_over_the_file(toml: Callable[[st
     assert load_config(MlmConfig, section="mlm", file=file) == MlmConfig()
 
 
+def test_a_file_written_on_windows_is_read(toml: Callable[[str], Path]) -> None:
+    file = toml("\ufeff[ict]\r\nsteps = 9\r\n")
+    assert load_config(IctConfig, section="ict", file=file).steps == 9
+
+
 @pytest.mark.parametrize("stage", [IctConfig, MlmConfig, PretrainConfig, FinetuneConfig])
 def test_one_nested_setting_leaves_the_stages_other_defaults_as_they_are(
     stage: type[Config],

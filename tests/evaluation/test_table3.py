@@ -120,6 +120,12 @@ def test_sentences_are_read_in_order(tmp_path: Path) -> None:
     ]
 
 
+def test_a_file_written_on_windows_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "s.jsonl"
+    file.write_bytes(b'\xef\xbb\xbf{"sentence": "a [MASK]", "answer": "b"}\r\n\r\n')
+    assert read_sentences(file) == [ClozeSentence(text="a [MASK]", answers=("b",))]
+
+
 @pytest.mark.parametrize(
     ("line", "told"),
     [

@@ -65,7 +65,7 @@ def read_toml(file: Path) -> dict[str, Any]:
         ConfigError: it is missing, unreadable or no TOML.
     """
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"found no config file {file}") from None
     except OSError as error:

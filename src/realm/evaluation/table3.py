@@ -3,14 +3,13 @@
 The paper shows one sentence. Here are as many as a file holds, and how often retrieval helps.
 """
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
 from realm.errors import ArtifactError, CorpusError
-from realm.evaluation.json_lines import whole
+from realm.evaluation.json_lines import read_objects, whole
 from realm.explaining import CandidateExplanation, Explanation
 from realm.readable import as_probability
 from realm.records import Progress
@@ -109,21 +108,16 @@ def read_sentences(path: Path) -> list[ClozeSentence]:
     Keys of a line: `sentence` with one or more [MASK], and `answers`, one for each blank, or
     `answer`. Other keys are ignored, blank lines too.
 
+    Args:
+        path: a file named *.jsonl, or *.jsonl.gz, .bz2 or .zst.
+
     Raises:
         CorpusError: the file cannot be read, is empty, or a line is no such sentence.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # JSON may hold other line breaks
-    except FileNotFoundError:
-        raise CorpusError(f"found no file {path}, expected sentences as JSON lines") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise CorpusError(f"cannot read {path} ({error}), expected JSON lines in UTF-8") from None
-    found = [
-        _parse(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()
+    return [
+        _parse(entry, f"{path}:{number}")
+        for number, entry in read_objects(path, noun="sentence", example=_EXAMPLE)
     ]
-    if not found:
-        raise CorpusError(f"{path}: found no line, expected sentences like {_EXAMPLE}")
-    return found
 
 
 def table3(
@@ -182,14 +176,7 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def _parse(line: str, place: str) -> ClozeSentence:
-    try:
-        value: object = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise CorpusError(f"{place}: found no JSON ({error}), expected {_EXAMPLE}") from None
-    if not isinstance(value, dict):
-        raise CorpusError(f"{place}: found a JSON {type(value).__name__}, expected {_EXAMPLE}")
-    entry = cast("dict[str, object]", value)
+def _parse(entry: Mapping[str, Any], place: str) -> ClozeSentence:
     text = entry.get("sentence")
     if not isinstance(text, str) or not text.strip():
         raise CorpusError(
