@@ -215,7 +215,7 @@ def _hold(realm: Realm, documents: Sequence[Document]) -> None:
         records.Document(
             id=document.id,
             text=document.content or "",
-            title=str(document.meta.get("title", "")),
+            title=str(document.meta.get("title") or ""),
         )
         for document in documents
     )
