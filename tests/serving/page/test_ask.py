@@ -1,6 +1,7 @@
 """The tab "Ask": answers, their words in context, and the way to their place."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -127,3 +128,39 @@ def test_a_server_that_is_gone_is_told_so(site: Any, visit: Make, shows: Make) -
     page.fill("#question", QUESTION)
     page.press("#question", "Enter")
     shows(page, ".notice.alarm", "The server does not answer")
+
+
+def test_an_earlier_question_takes_nothing_from_a_later_one(
+    site: Any, visit: Make, shows: Make
+) -> None:
+    site.put("fermat.md", FERMAT)
+    page = visit(site)
+    held: list[Any] = []
+    asked: list[str] = []
+
+    def hold_first(route: Any) -> None:
+        asked.append(route.request.post_data_json["question"])
+        if len(asked) == 1:
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.route("**/answer", hold_first)
+    page.evaluate("location.hash = '#ask?q=first'")
+    page.wait_for_selector("#ask-result[aria-busy=true]")
+    page.evaluate("location.hash = '#ask?q=second'")
+    page.wait_for_selector("#answer")
+    page.click("#tab-documents")
+    page.click("#tab-ask")
+    page.wait_for_timeout(200)
+    assert asked == ["first", "second"]  # what was answered is not asked again
+
+    asked.clear()
+    page.evaluate("location.hash = '#ask?q=third'")
+    page.wait_for_selector("#ask-result[aria-busy=true]")
+    page.evaluate("location.hash = '#ask?q=fourth&n=99'")
+    shows(page, "#ask-result", "Found another number of answers")
+    with suppress(Exception):  # the page has given it up
+        held[-1].continue_()
+    page.wait_for_timeout(500)
+    shows(page, "#ask-result", "Found another number of answers")

@@ -65,6 +65,30 @@ def test_undo_is_not_offered_where_the_server_would_not_take_it_back(
     shows(page, "#listing", "There are no documents yet")
 
 
+def test_a_second_click_on_remove_leaves_the_way_back(site: Any, visit: Make, shows: Make) -> None:
+    site.put("euler.md", EULER)
+    site.put("fermat.md", FERMAT)
+    page = visit(site, "#documents")
+    held: list[Any] = []
+
+    def hold(route: Any) -> None:
+        if route.request.method == "DELETE":
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.route("**/documents/euler.md", hold)
+    page.click(".acts button >> nth=0")
+    page.click(".acts button >> nth=0")  # nothing has happened yet, for all one sees
+    page.wait_for_timeout(300)
+    for route in held:
+        route.continue_()
+    shows(page, "#how-many", "1 document")
+    page.wait_for_timeout(300)
+    page.click("#undo")
+    shows(page, "#how-many", "2 documents")
+
+
 def test_a_pasted_text_becomes_a_document(site: Any, visit: Make, shows: Make) -> None:
     page = visit(site, "#documents")
     page.click("#paste")

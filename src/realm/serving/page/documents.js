@@ -14,6 +14,8 @@ const FEW = 12;
 const MOST_ID_POINTS = 500;
 /** A backslash, or a part between slashes that is empty, . or .. */
 const NO_ID = /\\|(^|\/)\.{0,2}(\/|$)/;
+/** Ids on their way out: a second click would fail, and its error would take "Undo" away. */
+const leaving = new Set();
 let changed = async () => {};
 let known = { documents: [], numPassages: 0 };
 let filter = "";
@@ -230,12 +232,16 @@ function removed(kept) {
 }
 
 async function remove(info) {
+  if (leaving.has(info.id)) return;
+  leaving.add(info.id);
   try {
     const kept = await api.document(info.id);
     await api.removeDocument(info.id);
     removed(kept);
   } catch (error) {
     byId("uploads").replaceChildren(errorNotice(error, `${info.id} was not removed`));
+  } finally {
+    leaving.delete(info.id);
   }
   await Promise.all([list(), changed()]);
 }

@@ -75,12 +75,12 @@ export class RequestForm {
   }
 
   async #request(params) {
+    this.#running?.abort();
     const problem = this.problemWith(params);
     if (problem) {
       this.show(errorNotice({ message: problem }, this.words.nothing));
       return;
     }
-    this.#running?.abort();
     const mine = new AbortController();
     this.#running = mine;
     this.#setBusy(true);
@@ -90,7 +90,7 @@ export class RequestForm {
       if (error.name !== "AbortError") {
         this.show(this.failure(error) ?? errorNotice(error, this.words.failed));
       }
-      this.forget();
+      if (this.#running === mine) this.forget(); // a later request is to be shown otherwise
     } finally {
       if (this.#running === mine) {
         this.#running = null;
