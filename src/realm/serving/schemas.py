@@ -61,6 +61,10 @@ def _is_control(letter: str) -> bool:
 
 
 Text = Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS), AfterValidator(_check_text)]
+Title = Annotated[
+    str, Field(min_length=1, max_length=MAX_CHARACTERS), AfterValidator(check_unicode)
+]
+"""Of a document, which may hold what its text may: a title comes from there, and may come back."""
 DocumentId = Annotated[
     str, Field(min_length=1, max_length=MAX_ID_CHARACTERS), AfterValidator(check_id)
 ]
@@ -141,7 +145,7 @@ class DocumentRequest(_Asked):
     )
     id: DocumentId
     text: Annotated[str, Field(min_length=1), AfterValidator(check_unicode)]
-    title: Annotated[Text | None, Field(description="Null: from the text, or from the id.")] = None
+    title: Annotated[Title | None, Field(description="Null: from the text, or from the id.")] = None
     format: Literal["text", "markdown", "jsonl"] = "text"
 
 

@@ -63,6 +63,24 @@ def test_undo_is_not_offered_where_the_server_would_not_take_it_back(
     shows(page, "#documents-said", "It cannot be brought back from here")
     assert page.locator("#undo").count() == 0
     shows(page, "#listing", "There are no documents yet")
+    site.put("long.md", f"# {'Euler ' * 800}\n\n{EULER}")
+    page.reload()
+    page.click(".acts button")
+    shows(page, "#uploads", "It cannot be brought back from here")
+
+
+def test_undo_stays_where_it_did_not_work(site: Any, visit: Make, shows: Make) -> None:
+    site.put("euler.md", EULER)
+    page = visit(site, "#documents")
+    page.click(".acts button")
+    page.wait_for_selector("#undo")
+    page.route("**/documents", lambda route: route.abort())
+    page.click("#undo")
+    shows(page, "#uploads", "euler.md was not put back")
+    page.unroute("**/documents")
+    page.click("#undo")
+    shows(page, "#documents-said", "euler.md is back")
+    assert site.document("euler.md")["text"] == EULER
 
 
 def test_a_second_click_on_remove_leaves_the_way_back(site: Any, visit: Make, shows: Make) -> None:

@@ -12,6 +12,7 @@ import { setUpAdding } from "./uploads.js";
 const MOST_ROWS = 200;
 const FEW = 12;
 const MOST_ID_POINTS = 500;
+const MOST_TITLE_POINTS = 4000;
 /** A backslash, or a part between slashes that is empty, . or .. */
 const NO_ID = /\\|(^|\/)\.{0,2}(\/|$)/;
 /** Ids on their way out: a second click would fail, and its error would take "Undo" away. */
@@ -198,8 +199,9 @@ async function list() {
 }
 
 /** Whether the server would take a document as it is; a library may hold what others put there. */
-function canComeBack({ id, text }) {
-  return Boolean(text) && countPoints(id) <= MOST_ID_POINTS && !NO_ID.test(id);
+function canComeBack({ id, text, title }) {
+  const isShort = countPoints(id) <= MOST_ID_POINTS && countPoints(title) <= MOST_TITLE_POINTS;
+  return Boolean(text) && isShort && !NO_ID.test(id);
 }
 
 async function putBack(kept) {
@@ -209,23 +211,30 @@ async function putBack(kept) {
     byId("uploads").replaceChildren();
     say("documents-said", `${id} is back.`);
   } catch (error) {
-    byId("uploads").replaceChildren(errorNotice(error, `${id} was not put back`));
+    const told = errorNotice(error, `${id} was not put back`);
+    byId("uploads").replaceChildren(told, strip(kept, undo(kept)));
   }
   await Promise.all([list(), changed()]);
+}
+
+function undo(kept) {
+  return el(
+    "button",
+    { type: "button", class: "small", id: "undo", onclick: () => putBack(kept) },
+    "Undo",
+  );
+}
+
+function strip(kept, after) {
+  return el("p", { class: "strip" }, el("span", {}, "Removed ", el("b", {}, kept.id)), after);
 }
 
 function removed(kept) {
   const isUndone = canComeBack(kept);
   const after = isUndone
-    ? el(
-        "button",
-        { type: "button", class: "small", id: "undo", onclick: () => putBack(kept) },
-        "Undo",
-      )
+    ? undo(kept)
     : el("span", { class: "quiet", tabindex: "-1" }, "It cannot be brought back from here");
-  byId("uploads").replaceChildren(
-    el("p", { class: "strip" }, el("span", {}, "Removed ", el("b", {}, kept.id)), after),
-  );
+  byId("uploads").replaceChildren(strip(kept, after));
   after.focus();
   const told = isUndone ? "Undo brings it back." : "It cannot be brought back from here.";
   say("documents-said", `Removed ${kept.id}. ${told}`);
