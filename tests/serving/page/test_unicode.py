@@ -21,6 +21,12 @@ async (cases) => {
   });
 }
 """
+BODIES = """
+async (texts) => {
+  const { body } = await import("/evidence.js");
+  return texts.map((text) => body({ title: "Fermat", text }));
+}
+"""
 
 
 def test_a_range_of_code_points_is_marked_in_any_text(site: Any, visit: Make) -> None:
@@ -34,6 +40,15 @@ def test_a_range_of_code_points_is_marked_in_any_text(site: Any, visit: Make) ->
     for (text, start, end), told in zip(cases, page.evaluate(MARKED, cases), strict=True):
         before = len(text[:start].encode("utf-16-le")) // 2
         assert told == [len(text), before, text[start:end], text]
+
+
+def test_lines_that_end_as_on_windows_flow_as_others_do(site: Any, visit: Make) -> None:
+    text = "# Fermat\n\nFermat was born\nin 1607.\n\n- a list\n- of two\n\nThe end."
+    page = visit(site)
+    told = page.evaluate(BODIES, [text, text.replace("\n", "\r\n")])
+    assert told[0] == "Fermat was born in 1607.\n\n- a list\n- of two\n\nThe end."
+    assert told[1].replace("  ", " ").replace("\r\n", "\n") == told[0]
+    assert len(told[1]) == len(text.replace("\n", "\r\n")) - len("# Fermat\r\n\r\n")
 
 
 def test_an_answer_in_a_record_is_marked_in_the_record(site: Any, visit: Make, ask: Make) -> None:

@@ -39,12 +39,13 @@ function titleOf(passage) {
 
 /** Return a text whose hard-wrapped lines flow; its length, and so every offset, stays. */
 function flowing(text) {
-  return text.replace(/(?<!\n)\n(?![\n\-*#|>`+]|\d+[.)]\s)/g, " ");
+  const soft = /(?<!\n\r?)\r?\n(?![\r\n\-*#|>`+]|\d+[.)]\s)/g;
+  return text.replace(soft, (end) => " ".repeat(end.length));
 }
 
 /** Return the Markdown heading that a passage begins with, where its title says the same. */
 function heading({ title, text }) {
-  const found = /^#+[ \t]+(.*)\n+/.exec(text);
+  const found = /^#+[ \t]+(.*)\r?\n[\r\n]*/.exec(text);
   return found && found[1].trim() === title ? found[0] : "";
 }
 
