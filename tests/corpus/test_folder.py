@@ -13,6 +13,7 @@ from realm.corpus.places import PLACES, Places
 from realm.corpus.store import PassageStore
 from realm.errors import ArtifactError, CorpusError
 from realm.records import Article, Skipped
+from realm.storage import Request, write_json
 from realm.tokenizer import WordpieceTokenizer
 
 CONFIG = SplitConfig(max_wordpieces=24, drop_titles=())
@@ -123,6 +124,26 @@ def test_a_file_that_may_not_be_opened_is_counted(
     skipped = Skipped()
     assert read(docs, skipped) == {}
     assert skipped.counts == {reading.NOT_READ: 3}
+
+
+def test_what_realm_made_is_passed_over(docs: Path, tokenizer: WordpieceTokenizer) -> None:
+    """Else what is kept of files among them would be read again at every question."""
+    before = read(docs)
+    names = [file.name for file in list_files(docs, Skipped())]
+    skipped = Skipped()
+    split(docs, docs / "cache" / "passages-1", tokenizer, skipped)
+    assert (docs / "cache" / "passages-1" / "skipped.jsonl").is_file()
+    (docs / "run").mkdir()
+    write_json(docs / "run" / "request.json", Request(kind="run").as_json())
+    (docs / "run" / "metrics.jsonl").write_text('{"step": 1, "text": "no text of theirs"}\n')
+    again = Skipped()
+    assert read(docs, again) == before
+    assert again.counts == skipped.counts
+    assert [file.name for file in list_files(docs, Skipped())] == names
+    (docs / "site").mkdir()
+    (docs / "site" / "manifest.json").write_text('{"name": "of a web page", "kind": "page"}')
+    (docs / "site" / "index.md").write_text("Gauss was born.")
+    assert read(docs).keys() - before.keys() == {"site/index.md"}
 
 
 def test_a_single_file_is_read_by_its_name(docs: Path) -> None:

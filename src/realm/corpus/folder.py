@@ -10,6 +10,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,9 +36,9 @@ from realm.corpus.reading import (
 from realm.corpus.shards import open_shard
 from realm.corpus.split import SplitReport, store_found
 from realm.corpus.streams import read_blocks, read_lines
-from realm.errors import CorpusError, WithheldError
+from realm.errors import ArtifactError, CorpusError, WithheldError
 from realm.records import Article, Progress, Skipped
-from realm.storage import fingerprint_of, unreadable
+from realm.storage import MANIFEST, REQUEST, fingerprint_of, read_json, unreadable
 from realm.tokenizer import WordpieceTokenizer
 
 READ = (
@@ -45,6 +46,8 @@ READ = (
     "in UTF-8, in a folder at any depth, or one such file"
 )
 HASHED_BYTES = 1 << 20
+MADE_WITH = {"format_version", "kind", "settings", "inputs"}
+"""What the manifest of every folder that realm makes holds, and the request before it."""
 NOTHING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 """What the system says of a path that leads to nothing."""
 
@@ -61,7 +64,8 @@ class TextFile:
 def list_files(docs: Path, skipped: Skipped) -> list[TextFile]:
     """Return the files that are read, by name; hidden ones are passed over, others counted.
 
-    A link is followed to another place in the folder, never out of it.
+    So are folders that realm made: runs, passages, what is kept of an earlier question. A link is
+    followed to another place in the folder, never out of it.
 
     Args:
         docs: a folder, or one file.
@@ -109,6 +113,9 @@ def find_files(
     found: list[TextFile] = []
     withheld = _Withheld(docs, skipped, not_listed)
     for folder, inner, names in os.walk(docs, onerror=withheld.folder):
+        if _is_made_by_us(Path(folder), names):
+            inner.clear()
+            continue
         inner[:] = sorted(name for name in inner if not name.startswith("."))
         for file in (Path(folder, name) for name in names if not name.startswith(".")):
             name = file.relative_to(docs).as_posix()
@@ -122,6 +129,14 @@ def find_files(
             else:
                 found.append(TextFile(name=name, path=file))
     return sorted(found, key=lambda file: file.name)
+
+
+def _is_made_by_us(folder: Path, names: list[str]) -> bool:
+    """Return whether a stage made a folder, or is at it: its logs are nobody's documents."""
+    for name in {MANIFEST, REQUEST}.intersection(names):
+        with suppress(ArtifactError):  # somebody else's file of that name
+            return read_json(folder / name).keys() >= MADE_WITH
+    return False
 
 
 def _left_out_for(file: Path, name: str, docs: Path) -> str:
