@@ -144,6 +144,36 @@ def test_indexing_shows_its_progress(site: Any, visit: Make, tmp_path: Path, sho
     shows(page, ".upload.done", "Added")
 
 
+def test_files_under_way_stay_shown_beside_others(
+    site: Any, visit: Make, tmp_path: Path, shows: Make
+) -> None:
+    site.put("gauss.md", "Gauss was born in 1777 in Brunswick.")
+    for name, text in (("euler", EULER), ("fermat", FERMAT)):
+        (tmp_path / f"{name}.md").write_text(text)
+    page = visit(site, "#documents")
+    held: list[Any] = []
+
+    def hold_first(route: Any) -> None:
+        if route.request.method == "POST" and not held:
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.route("**/documents", hold_first)
+    page.set_input_files("#files", tmp_path / "euler.md")
+    shows(page, ".upload", "Indexing")
+    page.set_input_files("#files", tmp_path / "fermat.md")
+    page.click(".acts button")
+    shows(page, "#uploads", "Removed gauss.md")
+    names = page.locator(".upload-name")
+    assert names.all_inner_texts() == ["euler.md", "fermat.md"]
+    held[0].continue_()
+    page.wait_for_selector(".upload.done >> nth=1")
+    assert names.all_inner_texts() == ["euler.md", "fermat.md"]
+    page.click("#undo")
+    shows(page, "#documents-said", "gauss.md is back")
+
+
 def test_a_script_in_a_document_stays_text(site: Any, visit: Make, shows: Make) -> None:
     nasty = "<script>window.caught = 1</script><img src=x onerror='window.caught = 2'>"
     site.put("fermat <b>.md", f"# {nasty}\n\n{nasty} Fermat was born in 1607. {nasty}\n")

@@ -6,7 +6,7 @@ import { count, counted, when } from "./format.js";
 import { closeReader, openReader, setUpReader } from "./reader.js";
 import { address, go } from "./route.js";
 import { countPoints } from "./text.js";
-import { setUpAdding } from "./uploads.js";
+import { setUpAdding, tellOf } from "./uploads.js";
 
 /** Rows drawn at once; the rest is found by its name. */
 const MOST_ROWS = 200;
@@ -208,11 +208,11 @@ async function putBack(kept) {
   const { id, text, title, format } = kept;
   try {
     await api.addDocument({ id, text, format, ...(title ? { title } : {}) });
-    byId("uploads").replaceChildren();
+    tellOf(null);
     say("documents-said", `${id} is back.`);
   } catch (error) {
     const told = errorNotice(error, `${id} was not put back`);
-    byId("uploads").replaceChildren(told, strip(kept, undo(kept)));
+    tellOf(el("div", {}, told, strip(kept, undo(kept))));
   }
   await Promise.all([list(), changed()]);
 }
@@ -234,7 +234,7 @@ function removed(kept) {
   const after = isUndone
     ? undo(kept)
     : el("span", { class: "quiet", tabindex: "-1" }, "It cannot be brought back from here");
-  byId("uploads").replaceChildren(strip(kept, after));
+  tellOf(strip(kept, after));
   after.focus();
   const told = isUndone ? "Undo brings it back." : "It cannot be brought back from here.";
   say("documents-said", `Removed ${kept.id}. ${told}`);
@@ -248,7 +248,7 @@ async function remove(info) {
     await api.removeDocument(info.id);
     removed(kept);
   } catch (error) {
-    byId("uploads").replaceChildren(errorNotice(error, `${info.id} was not removed`));
+    tellOf(errorNotice(error, `${info.id} was not removed`));
   } finally {
     leaving.delete(info.id);
   }

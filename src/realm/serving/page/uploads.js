@@ -93,14 +93,19 @@ function refuse({ entry, state }, name, message) {
   say("documents-said", `${name} was not added. ${message}`);
 }
 
-function start(entries) {
-  byId("uploads").replaceChildren(el("ul", { class: "plain uploads" }, ...entries));
+/** Show something in place of what became of earlier files; lines of those under way stay. */
+export function tellOf(node, entries = []) {
+  const underWay = byId("uploads").querySelectorAll(".upload:not(.done, .failed)");
+  const lines = [...underWay, ...entries];
+  const list = lines.length ? el("ul", { class: "plain uploads" }, ...lines) : null;
+  byId("uploads").replaceChildren(...[node, list].filter(Boolean));
 }
 
 /** Add files in their order; one that fails does not keep the others back. */
 function addFiles(files) {
   const lines = files.map((file) => line(file.name));
-  start(lines.map(({ entry }) => entry));
+  const entries = lines.map(({ entry }) => entry);
+  tellOf(null, entries);
   files.forEach((file, number) => {
     const problem = problemWith(file);
     if (problem) refuse(lines[number], file.name, problem);
@@ -114,7 +119,7 @@ function addText() {
   const given = byId("paste-id").value.trim();
   const id = given && !/\.[a-z]+$/i.test(given) ? `${given}.md` : given || "pasted.md";
   const shown = line(id);
-  start([shown.entry]);
+  tellOf(null, [shown.entry]);
   if (!text.trim()) {
     refuse(shown, id, "Found no text. Paste one into the field, then add it.");
     return;
