@@ -75,6 +75,16 @@ def test_no_answer_says_why_and_shows_its_guess_on_demand(
     assert "min=0" in page.url
 
 
+def test_a_guess_is_not_offered_where_there_is_none(site: Any, visit: Make, shows: Make) -> None:
+    site.put("fermat.md", FERMAT)
+    told = {**site.answer(QUESTION), "answer": None, "answers": [], "min_probability": 0.5}
+    page = visit(site)
+    page.route("**/answer", lambda route: route.fulfill(json=told))
+    page.evaluate("location.hash = '#ask?q=where'")
+    shows(page, ".why", "No passage that was read holds one.")
+    assert page.locator("#anyway").count() == 0
+
+
 def test_words_after_astral_and_combining_characters_are_marked_right(
     site: Any, visit: Make, ask: Make
 ) -> None:

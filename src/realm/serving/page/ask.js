@@ -93,7 +93,7 @@ function noAnswer(answered) {
     el("p", { class: "answer none", id: "answer" }, "No answer"),
     el("p", { class: "why" }, why),
     best ? gauge(best.probability, threshold) : null,
-    threshold > 0 && answered.passages?.length
+    best && threshold > 0
       ? el(
           "p",
           { class: "row" },
