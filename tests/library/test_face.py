@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -315,6 +317,27 @@ def test_who_watches_a_folder_hears_what_could_not_be_done(opened: "Realm", docs
         docs.rename(docs.with_name("away"))
         assert heard.wait(20.0)
     assert "found no" in str(errors[0])
+
+
+def test_a_folder_is_followed_until_its_watcher_is_closed(
+    model: Path, docs: Path, tmp_path: Path
+) -> None:
+    """Also where nobody holds what the folder is followed for."""
+    library = tmp_path / "watched"
+    followed = realm.load(model, library=library)
+    kept = weakref.ref(followed)
+    watcher = followed.watch(docs, every_seconds=0.01)
+    del followed
+    gc.collect()
+    (docs / "new.txt").write_text("Gauss lived in Brunswick.")
+    with realm.load(model, library=library) as opened:
+        deadline = time.monotonic() + 20
+        while "new.txt" not in {info.id for info in opened.documents()}:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    watcher.close()
+    gc.collect()
+    assert kept() is None
 
 
 def test_blanks_are_filled_from_documents_where_there_is_an_encoder(

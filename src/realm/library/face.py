@@ -360,6 +360,7 @@ class Realm:
             every_seconds=every_seconds,
             on_change=on_change,
             on_error=on_error,
+            keeping=self,
         )
         self._closing.callback(watcher.close)
         watcher.start()

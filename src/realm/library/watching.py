@@ -219,6 +219,7 @@ class FolderWatcher:
         every_seconds: float = 1.0,
         on_change: OnChange | None = None,
         on_error: OnError | None = None,
+        keeping: object = None,
     ) -> None:
         """Prepare to watch.
 
@@ -229,6 +230,7 @@ class FolderWatcher:
             every_seconds: how often to look.
             on_change: called with each change, in the watcher's thread.
             on_error: called with what could not be done, once in a row of the same.
+            keeping: is not collected while the folder is followed.
         """
         self.folder = WatchedFolder(library, indexer, folder)
         self.every_seconds = every_seconds
@@ -236,7 +238,9 @@ class FolderWatcher:
         """What could not be done at the last look; None: all is well."""
         self._on_change, self._on_error = on_change, on_error
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="realm-watch", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, args=(keeping,), name="realm-watch", daemon=True
+        )
         self._seen: dict[str, Look] = {}
         self._missing: Set[str] = frozenset()
 
@@ -298,7 +302,7 @@ class FolderWatcher:
         settled = {name: look for name, look in looks.items() if before.get(name) == look}
         return self.folder.sync(only=settled, keep=missing - before_last, progress=progress)
 
-    def _run(self) -> None:
+    def _run(self, _keeping: object) -> None:
         while not self._stopped.wait(self.every_seconds):
             try:
                 changes = self.look(progress=self._go_on)
