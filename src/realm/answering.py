@@ -17,6 +17,7 @@ from realm.checkpoint.parts import Model
 from realm.checkpoint.sources import check_vocabulary, passages_of
 from realm.corpus.store import Passages, PassageStore
 from realm.device import AUTO
+from realm.errors import ConfigError
 from realm.fine_tuned import AnsweringLengths, Autocast, FineTuned
 from realm.index.opening import open_snapshot
 from realm.index.snapshot import Snapshot
@@ -221,7 +222,9 @@ class Answerer(Retrieving):
 
         Raises:
             AnsweringError: an empty query, or one longer than the model reads.
+            ConfigError: no passages are to be found.
         """
+        _check_counts(num_passages=k)
         self._check(query)
         if not len(self.store):
             return [], [], []
@@ -253,7 +256,9 @@ class Answerer(Retrieving):
 
         Raises:
             AnsweringError: an empty question, or one longer than the model reads.
+            ConfigError: no passages are to be read, or no answers to be returned.
         """
+        _check_counts(num_passages=num_passages, num_answers=num_answers)
         calibration = None if self.why_uncalibrated else self.calibration
         if min_probability is None:
             min_probability = calibration.min_probability if calibration else 0.0
@@ -297,6 +302,17 @@ class Answerer(Retrieving):
     def _check(self, question: str) -> list[int]:
         """Return the question's wordpieces."""
         return question_ids(self.store.tokenizer, question, self.lengths.question)
+
+
+def _check_counts(**counts: int | None) -> None:
+    """Refuse what would be told as "no answer", or as no passage.
+
+    Raises:
+        ConfigError: a number below 1.
+    """
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise ConfigError(f"found {name}={count}, expected at least 1")
 
 
 def _calibrated(answers: tuple[Answer, ...], probability: float) -> tuple[Answer, ...]:

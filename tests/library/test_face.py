@@ -136,6 +136,18 @@ def test_search_finds_and_scores_passages(opened: "Realm") -> None:
     assert told["hits"][0]["document"] == found.hits[0].place.document
 
 
+@pytest.mark.parametrize("count", [0, -1])
+def test_nothing_asked_for_is_not_told_as_no_answer(opened: "Realm", count: int) -> None:
+    for ask in (
+        lambda: opened.answer(QUESTION, num_passages=count),
+        lambda: opened.search(QUESTION, num_passages=count),
+    ):
+        with pytest.raises(ConfigError, match=f"found num_passages={count}, expected at least 1"):
+            ask()
+    with pytest.raises(ConfigError, match=f"found num_answers={count}, expected at least 1"):
+        opened.answer(QUESTION, num_answers=count)
+
+
 def test_json_holds_all_that_asking_a_folder_tells(docs: Path, model: Path) -> None:
     answerer = FolderAnswerer.open(docs, model=model)
     (wanted,) = answerer.answer([QUESTION], num_answers=3)

@@ -219,6 +219,7 @@ class Realm:
 
         Raises:
             AnsweringError: an empty question, or one longer than the model reads.
+            ConfigError: no passages are to be read, or no answers to be returned.
             ArtifactError: the library is gone or damaged.
         """
         view = self.view()
@@ -236,6 +237,7 @@ class Realm:
 
         Raises:
             AnsweringError: an empty query, or one longer than the model reads.
+            ConfigError: no passages are to be found.
             ArtifactError: the library is gone or damaged.
         """
         view = self.view()
