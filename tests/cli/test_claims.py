@@ -62,6 +62,8 @@ def test_a_claim_is_answered_with_labels_and_passages(call: Run, claims: Path) -
     assert {one["label"] for one in found["labels"]} == {"true", "false"}
     assert sum(one["probability"] for one in found["labels"]) == pytest.approx(1.0)
     assert all(one["passage"]["text"] for one in found["labels"])
+    refused = call("ask", "Doba", "--model", claims / "run", "--min-probability", 0.5)
+    assert "classifies claims: found --min-probability" in refused.message
 
 
 def test_claims_are_evaluated(call: Run, claims: Path, tmp_path: Path) -> None:

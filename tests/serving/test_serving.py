@@ -324,3 +324,9 @@ def test_sources_that_exclude_each_other_are_refused(tmp_path: Path) -> None:
     assert "--docs beside --library" in refused("--docs", tmp_path, "--library", tmp_path)
     assert "--passages without --model" in refused("--passages", tmp_path)
     assert "--watch without --docs" in refused("--watch")
+
+
+def test_a_folder_of_runs_that_is_not_there_is_told_before_anything_is_loaded(
+    tmp_path: Path,
+) -> None:
+    assert "found no folder" in refused("--docs", tmp_path, "--runs", tmp_path / "typo")

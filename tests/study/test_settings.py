@@ -49,6 +49,7 @@ def test_overrides_name_a_section_and_win(study_file: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
+        ("[rows.h]", '[rows."h*"]', "expected the name of a folder"),
         ("[study]", "[studies]", r"found tables \['studies'\]"),
         ('["a", "d"]', '["a", "x"]', r"found rows \['x'\], the study has"),
         ('mode = "off"', 'mood = "off"', r"pretrain of row h.*no setting 'refresh\.mood'"),

@@ -72,6 +72,11 @@ def ask(  # noqa: PLR0917 - a command's options
     """
     _check_sources(docs, model, passages, cache, library)
     if model is not None and claim_commands.is_of_claims(model):
+        if min_probability is not None:
+            raise ConfigError(
+                f"{model} classifies claims: found --min-probability, expected none, as it tells "
+                "how probable each label is"
+            )
         _ask_claim(
             question, model, passages, docs or library, num_passages, device=device, as_json=as_json
         )

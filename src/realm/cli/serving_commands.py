@@ -1,6 +1,7 @@
 """realm serve."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -113,6 +114,7 @@ def serve(  # noqa: PLR0917
     Example: realm serve --library library --token-file token --host 0.0.0.0
     """
     _check_sources(docs, library, model, passages, watch=watch)
+    _check_runs(runs or ())
     _check_packages()
     access = _access(host, cors, allow_host, _token(token_file))
     from realm.serving.server import address_of, bind
@@ -170,6 +172,15 @@ def _check_sources(
         raise ConfigError("found --passages without --model, expected both")
     if watch and docs is None:
         raise ConfigError("found --watch without --docs FOLDER, expected the folder to look at")
+
+
+def _check_runs(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(
+                f"--runs: found no folder {folder}, expected one with training runs in it; make it "
+                "first if they are still to come"
+            )
 
 
 def _check_packages() -> None:

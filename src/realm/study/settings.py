@@ -39,6 +39,8 @@ STAGES: Mapping[str, type[Config]] = {
 }
 TRAINED = ("ict", "mlm", "pretrain", "finetune")
 Part = Literal["trained", "start"]
+_OF_PATTERNS = set("*?[")
+"""What finding a row's files by a pattern would not take for itself."""
 
 
 class StudyConfig(Config):
@@ -140,7 +142,7 @@ class StudySettings:
         if not self.rows:
             raise ConfigError(f"{file} has no row, expected at least one table [rows.NAME]")
         for name in self.rows:
-            if name.startswith(".") or not is_plain_name(name):
+            if name.startswith(".") or not is_plain_name(name) or set(name) & _OF_PATTERNS:
                 raise ConfigError(
                     f"{file}: found a row named {name[:80]!a}, expected the name of a folder, such "
                     "as no-retrieval: letters, digits, dashes"
