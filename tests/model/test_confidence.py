@@ -86,6 +86,14 @@ def test_a_logit_that_tells_the_contrary_makes_no_difference() -> None:
     )
 
 
+def test_where_the_logit_makes_no_difference_the_share_that_is_right_is_told() -> None:
+    """Also where the logits are far from 0: the shift of the slope left out told 0.98 here."""
+    logits, right = drawn(1_000, slope=-1.0, shift=-1.0)
+    temperature, shift = fit_temperature(logits + 5, right)
+    told = sigmoid(5 / temperature + shift)
+    assert told == pytest.approx(float(right.mean()), abs=1e-3)
+
+
 def test_calibrated_probabilities_are_those_of_the_questions_as_they_are_asked() -> None:
     """A hundred hopeless cases teach the weights, but do not make the asked ones less probable."""
     asked = [evidence(0.1 + 0.008 * number) for number in range(100)]

@@ -150,7 +150,7 @@ def fit_temperature(
     """Return (T, s) with which sigmoid(logit / T + s) fits best.
 
     A logit that says nothing, or the contrary of what is right, gets a very high temperature:
-    it then makes no difference.
+    it then makes no difference, and s alone tells the share that is right.
 
     Args:
         logits: one a case.
@@ -158,7 +158,11 @@ def fit_temperature(
         with_shift: False: s is 0, plain temperature scaling.
     """
     slope, shift = fit_logistic(logits[:, None], is_right, l2=1e-3, with_bias=with_shift)
-    return 1 / max(float(slope[0]), SURE), shift
+    if float(slope[0]) > SURE:
+        return 1 / float(slope[0]), shift
+    # That shift belongs to the slope that is not taken
+    nothing = torch.zeros_like(logits)[:, None]
+    return 1 / SURE, fit_logistic(nothing, is_right, l2=1e-3, with_bias=with_shift)[1]
 
 
 def fit_logistic(
