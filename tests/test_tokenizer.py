@@ -159,6 +159,18 @@ def test_a_vocab_txt_is_read_line_by_line(newline: str, tmp_path: Path) -> None:
     assert tokenizer.fingerprint == WordpieceTokenizer.from_vocabulary(lines).fingerprint
 
 
+def test_a_cased_vocab_txt_is_cut_as_its_tokenizer_config_says(tmp_path: Path) -> None:
+    """An encoder that reads upper case must not be given lower case alone."""
+    (tmp_path / "vocab.txt").write_text("\n".join([*SPECIAL_TOKENS, "House", "house"]) + "\n")
+    assert WordpieceTokenizer.load(tmp_path).encode("House").ids == [6]
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    for path in (tmp_path, tmp_path / "vocab.txt"):
+        assert WordpieceTokenizer.load(path).encode("House house").ids == [5, 6]
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": "no"}')
+    with pytest.raises(ConfigError, match="found do_lower_case = 'no', expected true or false"):
+        WordpieceTokenizer.load(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [

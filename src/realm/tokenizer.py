@@ -12,9 +12,11 @@ from tokenizers import normalizers, pre_tokenizers
 from tokenizers.models import WordPiece
 
 from realm.errors import ConfigError
-from realm.storage import unreadable
+from realm.storage import read_json, unreadable
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+NORMALISATION = {"do_lower_case": True, "strip_accents": None, "tokenize_chinese_chars": True}
+"""What of a tokenizer_config.json decides the wordpieces, with the old tokenizer's defaults."""
 
 
 class Wordpieces(NamedTuple):
@@ -44,9 +46,13 @@ class WordpieceTokenizer:
     def load(cls, path: Path) -> "WordpieceTokenizer":
         """Read `tokenizer.json`, `vocab.txt`, or a folder that holds one of them.
 
+        Of a vocab.txt, a tokenizer_config.json beside it decides upper case, accents and Chinese
+        characters; without one, or where it does not say, they are those of BERT's uncased models.
+
         Raises:
             ConfigError: there is neither, or the file is damaged.
-            UnreadableError: it cannot be read.
+            DamagedError: the tokenizer_config.json is.
+            UnreadableError: one cannot be read.
         """
         if path.is_dir():
             found = [path / n for n in ("tokenizer.json", "vocab.txt") if (path / n).is_file()]
@@ -56,7 +62,7 @@ class WordpieceTokenizer:
         if not path.is_file():
             raise ConfigError(f"found no tokenizer at {path}")
         if path.suffix == ".txt":
-            return cls.from_vocabulary(read_vocabulary(path))
+            return cls.from_vocabulary(read_vocabulary(path), **_normalisation(path.parent))
         content = _content(path)
         try:
             return cls(FastTokenizer.from_buffer(content))
@@ -225,6 +231,21 @@ def _encodable(text: str) -> str:
     except UnicodeEncodeError:
         return re.sub("[\ud800-\udfff]", "\ufffd", text)
     return text
+
+
+def _normalisation(folder: Path) -> dict[str, Any]:
+    """Return how the texts of a vocab.txt are changed, as `from_vocabulary` takes it."""
+    told: dict[str, Any] = dict(NORMALISATION)
+    if (settings := folder / "tokenizer_config.json").is_file():
+        told |= read_json(settings)
+    for name, usual in NORMALISATION.items():
+        if not (isinstance(told[name], bool) or (usual is None and told[name] is None)):
+            raise ConfigError(f"{settings}: found {name} = {told[name]!r}, expected true or false")
+    return {
+        "lowercase": told["do_lower_case"],
+        "strip_accents": told["strip_accents"],
+        "split_chinese": told["tokenize_chinese_chars"],
+    }
 
 
 def read_vocabulary(path: Path) -> list[str]:

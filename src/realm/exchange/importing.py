@@ -32,12 +32,10 @@ from realm.index.builder import publish_vectors
 from realm.index.snapshot import Snapshot, snapshot_folder
 from realm.records import Article, Progress
 from realm.storage import MANIFEST, Request, fingerprint, read_json, write_json
-from realm.tokenizer import WordpieceTokenizer, read_vocabulary
+from realm.tokenizer import WordpieceTokenizer
 
 BLOCK_RECORDS = "block_records.npy"
 PASSAGES = "passages"
-NORMALISATION = {"do_lower_case": True, "strip_accents": None, "tokenize_chinese_chars": True}
-"""What of a tokenizer_config.json decides the wordpieces, with the old tokenizer's defaults."""
 SHARD_ROWS = 65_536
 
 
@@ -163,18 +161,7 @@ def load_vocabulary(source: Path, tokenizer: Path | None = None) -> WordpieceTok
             f"{source} has no vocab.txt; expected the vocabulary of the checkpoint there, or pass "
             "--tokenizer vocab.txt (the published ones use that of bert-base-uncased)"
         )
-    told: dict[str, Any] = dict(NORMALISATION)
-    if (settings := source / "tokenizer_config.json").is_file():
-        told |= read_json(settings)
-    for name, usual in NORMALISATION.items():
-        if not (isinstance(told[name], bool) or (usual is None and told[name] is None)):
-            raise ConfigError(f"{settings}: found {name} = {told[name]!r}, expected true or false")
-    return WordpieceTokenizer.from_vocabulary(
-        read_vocabulary(source / "vocab.txt"),
-        lowercase=told["do_lower_case"],
-        strip_accents=told["strip_accents"],
-        split_chinese=told["tokenize_chinese_chars"],
-    )
+    return WordpieceTokenizer.load(source / "vocab.txt")
 
 
 def _records_file(source: Path, given: Path | None) -> Path:
