@@ -40,6 +40,24 @@ def test_files_of_several_members_are_read_whole(tmp_path: Path, suffix: str) ->
 
 
 @pytest.mark.parametrize("suffix", COMPRESS)
+def test_an_empty_member_between_others_is_passed_over(tmp_path: Path, suffix: str) -> None:
+    """So `cat` joins compressed parts of which some hold nothing."""
+    path = tmp_path / f"a.jsonl{suffix}"
+    parts = [b"", b"first\n", b"", b"", b"second\n", b""]
+    path.write_bytes(b"".join(map(COMPRESS[suffix], parts)))
+    assert b"".join(read_blocks(path)) == b"first\nsecond\n"
+
+
+def test_what_stands_behind_a_compressed_stream_is_not_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl.bz2"
+    whole = bz2.compress(b"first\n")
+    for rest in (b"\0" * 20, b"B", whole[:-1]):
+        path.write_bytes(whole + rest)
+        with pytest.raises(CorpusError, match="bz2 is truncated or damaged"):
+            list(read_blocks(path))
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
 @pytest.mark.parametrize("missing", [1, 3, 500])
 def test_a_truncated_file_is_refused_by_name(tmp_path: Path, suffix: str, missing: int) -> None:
     path = tmp_path / f"a.jsonl{suffix}"
