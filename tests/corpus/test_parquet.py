@@ -8,7 +8,7 @@ import pytest
 from pyarrow import parquet
 
 from realm.corpus.articles import read_articles
-from realm.corpus.reading import BAD_UTF8, NO_TEXT
+from realm.corpus.reading import BAD_UTF8, NO_TEXT, TOO_LONG
 from realm.errors import CorpusError, WithheldError
 from realm.records import Article, Skipped
 
@@ -71,6 +71,27 @@ def test_a_file_without_a_column_of_texts_is_refused(
     path = write(tmp_path / "a.parquet", **columns)
     with pytest.raises(CorpusError, match=r"has the columns .*expected text \(string\)"):
         list(read_articles([path]))
+
+
+@pytest.mark.parametrize("name", ["id", "title", "text"])
+def test_a_column_that_stands_twice_is_refused(tmp_path: Path, name: str) -> None:
+    table = pa.table([pa.array(TEXTS)] * 3, names=["text", name, name])
+    parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(CorpusError, match=f"expected {name} once: write it again"):
+        list(read_articles([tmp_path / "a.parquet"]))
+
+
+def test_a_text_that_is_too_long_stops_where_a_malformed_record_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a line of JSON of that length."""
+    monkeypatch.setattr("realm.corpus.parquet.TEXT_LIMIT", 16)
+    path = write(tmp_path / "a.parquet", text=TEXTS)
+    skipped = Skipped()
+    assert [one.id for one in read_articles([path], skipped=skipped)] == ["a-3"]
+    assert skipped.examples == {TOO_LONG: ["a.parquet:1"], NO_TEXT: ["a.parquet:2"]}
+    with pytest.raises(CorpusError, match=r"a.parquet:1: longer than .* found more than 16 bytes"):
+        list(read_articles([path], on_error="fail"))
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 and no more", None])

@@ -47,11 +47,12 @@ def read_parquet(path: Path, stem: str, reading: Reading) -> Iterator[Found]:
                     number += 1
                     place = Place(path.name, number)
                     if _num_bytes(values["text"][at]) > TEXT_LIMIT:
-                        reading.skipped.add(TOO_LONG, str(place))
+                        found = f"more than {TEXT_LIMIT:,} bytes"
+                        reading.malformed(TOO_LONG, place, found=found, expected="one article")
                         continue
                     row = {name: column[at].as_py() for name, column in values.items()}
-                    if found := _to_found(row, place, f"{stem}-{number}", reading):
-                        yield found
+                    if article := _to_found(row, place, f"{stem}-{number}", reading):
+                        yield article
     except (OSError, pa.ArrowException) as error:
         if isinstance(error, OSError) and error.errno:  # a damaged file's has no number
             raise WithheldError(str(unreadable(path, error))) from None
@@ -62,11 +63,11 @@ def read_parquet(path: Path, stem: str, reading: Reading) -> Iterator[Found]:
 
 
 def _check_columns(path: Path, schema: pa.Schema) -> list[str]:
+    told = f"{path} has the columns {', '.join(f'{f.name} ({f.type})' for f in schema)}"
+    if twice := next((name for name in COLUMNS if schema.names.count(name) > 1), None):
+        raise CorpusError(f"{told}; expected {twice} once: write it again without the other")
     if "text" not in schema.names or not _is_text(schema.field("text").type):
-        raise CorpusError(
-            f"{path} has the columns {', '.join(f'{f.name} ({f.type})' for f in schema)}; "
-            "expected text (string), and if possible id and title"
-        )
+        raise CorpusError(f"{told}; expected text (string), and if possible id and title")
     return [name for name in COLUMNS if name in schema.names]
 
 
