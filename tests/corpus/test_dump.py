@@ -136,3 +136,19 @@ def test_a_page_beyond_the_limit_is_left_out(
     skipped = Skipped()
     assert [article.id for article in read_articles([path], skipped=skipped)] == ["1"]
     assert skipped.counts == {reading.TOO_LONG: 1}
+
+
+def test_of_a_page_with_its_history_the_last_revision_alone_has_a_length(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("realm.corpus.dump.TEXT_LIMIT", 1_000)
+    older = "<revision><model>wikitext</model><text>{}</text></revision>"
+    history = "".join(older.format("long " * size) for size in (150, 1_000, 150))
+    whole = page(3, "Long", "It is short now.", more=history)
+    grown = page(4, "Grown", "long " * 1_000, more=history)
+    path = write(tmp_path / "wiki.xml", whole, grown)
+    skipped = Skipped()
+    assert [article.text for article in read_articles([path], skipped=skipped)] == [
+        "It is short now."
+    ]
+    assert skipped.counts == {reading.TOO_LONG: 1}

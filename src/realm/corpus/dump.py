@@ -58,7 +58,22 @@ class _Page:
     line: int
     fields: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     size: int = 0
+    """Characters of all fields."""
+    sizes: dict[str, int] = field(default_factory=dict[str, int])
     is_redirect: bool = False
+
+    def begin(self, name: str) -> None:
+        """Forget what an earlier element of this name held: of several revisions the last stays."""
+        self.size -= self.sizes.get(name, 0)
+        self.sizes[name] = 0
+        self.fields[name] = []
+
+    def add(self, name: str, text: str) -> None:
+        """Take more of a field, as long as the page is no longer than a text may be."""
+        self.size += len(text)
+        self.sizes[name] += len(text)
+        if self.size <= TEXT_LIMIT:
+            self.fields[name].append(text)
 
     def get(self, name: str) -> str:
         return "".join(self.fields.get(name, ()))
@@ -168,13 +183,11 @@ class _Parser:
             self._field = self._field_here()
             self._page.is_redirect |= self._field == "redirect"
             if self._field:
-                self._page.fields[self._field] = []  # of several revisions the last one stays
+                self._page.begin(self._field)
 
     def _characters(self, text: str) -> None:
         if self._page is not None and self._field:
-            self._page.size += len(text)
-            if self._page.size <= TEXT_LIMIT:
-                self._page.fields[self._field].append(text)
+            self._page.add(self._field, text)
 
     def _end(self, name: str) -> None:
         self._path.pop()
