@@ -68,6 +68,14 @@ def test_a_sentence_at_the_end_of_a_window_is_read_with_what_follows() -> None:
     assert sentences(start + quoted + " Then it was over.")[-2] == quoted
 
 
+def test_a_sentence_nearly_as_long_as_a_window_ends_where_it_ends() -> None:
+    """It was joined with the beginning of the next one, up to the end of the window."""
+    for size in (1_790, 1_810, 1_900, 1_990):
+        long = "word " * (size // 5 - 1) + "last."
+        text = f"{long} A short one follows. {'And a longer one. ' * 20}"
+        assert sentences(text)[:2] == [long, "A short one follows."]
+
+
 def test_no_sentence_starts_inside_a_character() -> None:
     assert sentences("Great!\ufe0f Next one. Yes.") == ["Great!\ufe0f Next one.", "Yes."]
 

@@ -75,7 +75,8 @@ def _pieces(text: str, start: int, end: int, language: str) -> Iterator[tuple[in
     """Yield adjoining pieces of `text[start:end]`, a bounded window at a time."""
     while end - start > WINDOW:
         found = _boundaries(text[start : start + WINDOW], language)
-        sure = [boundary for boundary in found if boundary <= WINDOW - MARGIN]
+        # The first one is taken wherever it is: there is no longer window to look at it again
+        sure = [boundary for boundary in found if boundary <= WINDOW - MARGIN] or found[:1]
         if not sure:
             sure = [_cut(text, start, start + WINDOW) - start]
         previous = start
