@@ -1,6 +1,7 @@
 """Worker processes for what is slow and needs no model: splitting, masking."""
 
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -14,6 +15,8 @@ from realm.errors import ArtifactError, ConfigError
 
 T = TypeVar("T")
 R = TypeVar("R")
+THREADS = "OMP_NUM_THREADS"
+"""Environment variable that torch reads when it is imported."""
 AHEAD = 2
 """Tasks of each worker that are running, or done and not taken yet."""
 
@@ -81,9 +84,20 @@ def check_processes(num_processes: int) -> None:
 
 def _begin(start: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # of this worker: the others use the cores
+    _compute_on_one_thread()
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     if start is not None:
         start(*arguments)
+
+
+def _compute_on_one_thread() -> None:
+    """Let torch, if a tagger needs it here, leave the cores to the others, unless told how many."""
+    if THREADS in os.environ:
+        return
+    os.environ[THREADS] = "1"
+    torch: Any = sys.modules.get("torch")  # of a script that imports it, and is imported here again
+    if torch is not None:
+        torch.set_num_threads(1)
 
 
 def _leave_with_parent() -> None:
