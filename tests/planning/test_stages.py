@@ -147,6 +147,21 @@ def test_a_question_costs_embedding_search_and_reading(
     assert stage.parts["search"] == pytest.approx(3.42e9 / 1e10 + 3.42e9 / 1e11, rel=0.01)
 
 
+def test_a_question_is_read_whole_and_trainers_share_a_batch_in_memory_too(
+    wikipedia: Workload, rates: MachineRates
+) -> None:
+    def activations(trainers: int = 1, **changed: int) -> float:
+        config = FinetuneConfig.model_validate({"batch_tokens": 4_096, **changed})
+        work = replace(wikipedia, finetune=config, trainers=trainers)
+        return finetune_stage(work, rates).memory["activations"]
+
+    fifty, hundred = (activations(num_passages=n, retriever_beam=500) for n in (50, 100))
+    assert hundred == pytest.approx(2 * fifty)  # more than batch_tokens: they have one loss
+    assert activations(batch_size=4, num_passages=5) < activations(batch_size=16, num_passages=5)
+    shared = activations(trainers=4, batch_size=16, num_passages=5)
+    assert shared == pytest.approx(activations(batch_size=4, num_passages=5))
+
+
 def test_training_passages_costs_their_embedding_in_each_step_and_in_each_refresh(
     wikipedia: Workload, rates: MachineRates
 ) -> None:

@@ -46,7 +46,7 @@ def finetune_stage(work: Workload, rates: MachineRates) -> StageCost:
     each = (reading + question + fresh) / rates.embed_flops
     rebuilt = num_rebuilds(config)
     refresh = refresh_stage(replace(work, builders=0), rates).seconds
-    held = min(float(config.batch_tokens), config.num_passages * joint * config.batch_size)
+    held = _held_wordpieces(work, config.num_passages * joint)
     return StageCost(
         name="finetune",
         steps=config.steps,
@@ -83,8 +83,17 @@ def _tower_activations(work: Workload, rates: MachineRates) -> dict[str, float]:
     one = num_fresh_passages(config) * each
     if not one:
         return {}
-    held = max(one, min(float(config.batch_tokens), config.batch_size / work.trainers * one))
+    held = _held_wordpieces(work, one)
     return {"tower": saved(work.embedder, rates, config, wordpieces=held, each=each)}
+
+
+def _held_wordpieces(work: Workload, one: float) -> float:
+    """Return what a backward pass holds of questions of which each has `one` wordpieces.
+
+    About `batch_tokens`, at least one question's, at most those of a trainer's share of the batch.
+    """
+    config = work.finetune
+    return max(one, min(float(config.batch_tokens), config.batch_size / work.trainers * one))
 
 
 def num_fresh_passages(config: FinetuneConfig) -> int:
