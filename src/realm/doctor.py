@@ -14,7 +14,7 @@ from typing import Any, Literal
 from realm.cache import VARIABLE, cache_folder
 from realm.checkpoint.folders import MINILM_PACKAGE, pretrained_folder
 from realm.mini import NAME, has_default_model, model_folder
-from realm.planning.machine import machine_memory_bytes, processor_name
+from realm.planning.machine import machine_memory_bytes, processor_name, usable_cores
 from realm.readable import size
 from realm.storage import MANIFEST, check_files, checksums, read_json
 from realm.versions import PROJECT, installed, realm_version
@@ -170,7 +170,7 @@ def look_at_machine() -> list[Finding]:
         return Finding(group="machine", name=name, state="good", found=found)
 
     cores = os.cpu_count() or 1
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
+    usable = usable_cores()
     told = f"{cores}" if usable == cores else f"{cores}, of which this process may use {usable}"
     findings = [
         good("processor", f"{processor_name()}, {platform.system()} {platform.machine()}"),

@@ -104,6 +104,17 @@ def test_a_machine_is_measured_once(call: Run, measured: list[str], cache: Path)
     assert measured[-1] == "4x64"
 
 
+def test_without_threads_those_cores_count_that_the_process_may_use(
+    call: Run, measured: list[str], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CPU seconds are divided by threads: 64 of them on 3 cores would seem 21 times as fast."""
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 5}, raising=False)
+    assert call("plan", "--encoder", "2x128", "--calibrate").code == 0
+    assert [file.name for file in cache.iterdir()] == ["calibration-2x128-3.json"]
+    assert measured == ["2x128"]
+
+
 def test_accelerators_are_never_measured(call: Run, measured: list[str]) -> None:
     assert call(*PAPER, "--gpus", 8).code == 0
     assert call("plan", "--passages", "1M", "--tflops", 100, "--efficiency", 0.3).code == 0

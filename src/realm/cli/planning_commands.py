@@ -1,6 +1,5 @@
 """realm plan, realm approximate."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,7 +61,7 @@ def plan(
         typer.Option(help="Processes that rebuild the index beside them; 0: the trainers do."),
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(help="CPU threads of a process (default: all cores).")
+        int | None, typer.Option(help="CPU threads of a process (default: all cores it may use).")
     ] = None,
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Measure this machine again, for half a minute.")
@@ -185,11 +184,11 @@ def _calibrated(encoder: str, threads: int | None, *, again: bool, quiet: bool) 
     from realm.errors import ConfigError
     from realm.planning import asking
     from realm.planning.encoders import parse_encoder
-    from realm.planning.machine import calibration_file
+    from realm.planning.machine import calibration_file, usable_cores
 
     if threads is not None and threads < 1:
         raise ConfigError(f"--threads: found {threads}, expected at least 1")
-    count = threads or os.cpu_count() or 1
+    count = threads or usable_cores()
     shape = parse_encoder(encoder)
     kept = None if again else asking.saved_calibration(encoder, count)
     if kept is not None:
