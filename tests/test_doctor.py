@@ -49,6 +49,23 @@ def test_an_extra_that_is_missing_says_what_for_and_how(
     assert "no faiss-cpu (approximate search" in told.found
 
 
+def test_an_extra_of_another_release_is_not_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The adapter of mcp 2 cannot even be imported with mcp 1."""
+    releases = {"mcp": "1.9.0", "fastapi": "0.100", "uvicorn": "1.0"}
+    monkeypatch.setattr(doctor, "extras", lambda: ["mcp", "serve"])
+    monkeypatch.setattr(doctor, "installed", releases.get)
+    mcp, serve = doctor.look_at_extras()
+    assert mcp.found.startswith("mcp 1.9.0, expected ")
+    assert (mcp.state, mcp.advice) == ("missing", 'pip install "realm-lm[mcp]"')
+    assert serve.found.startswith("no p")
+    assert "; fastapi 0.100, expected >=" in serve.found
+    monkeypatch.setitem(releases, "mcp", "2.5.0")
+    assert (doctor.look_at_extras()[0].state, doctor.look_at_extras()[0].found) == (
+        "good",
+        "mcp 2.5.0",
+    )
+
+
 @pytest.mark.skipif(not has_default_model(), reason="this source tree has no weights")
 def test_a_damaged_model_is_broken_and_an_absent_one_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

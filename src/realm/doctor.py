@@ -259,20 +259,27 @@ def _looked(name: str, look: Callable[[], str], advice: str, otherwise: State) -
 
 
 def look_at_extras() -> list[Finding]:
-    """Return which extras are installed."""
-    return [_extra(name, [package for package, _ in requirements(name)]) for name in extras()]
+    """Return which extras are installed, in releases that fit."""
+    return [_extra(name, requirements(name)) for name in extras()]
 
 
-def _extra(name: str, packages: Sequence[str]) -> Finding:
-    absent = [package for package in packages if installed(package) is None]
+def _extra(name: str, asked: Sequence[tuple[str, str]]) -> Finding:
+    releases = {package: installed(package) for package, _ in asked}
+    absent = [package for package, release in releases.items() if release is None]
+    unfit = [
+        f"{package} {release}, expected {allowed}"
+        for package, allowed in asked
+        if (release := releases[package]) is not None and not _allows(allowed, release)
+    ]
+    problem = "; ".join([*([f"no {', '.join(absent)}"] if absent else []), *unfit])
     about = EXTRAS.get(name, "")
-    told = ", ".join(f"{p} {installed(p)}" for p in packages if p not in absent)
+    told = ", ".join(f"{package} {release}" for package, release in releases.items())
     return Finding(
         group="extras",
         name=name,
-        state="missing" if absent else "good",
-        found=f"no {', '.join(absent)}{about and f' ({about})'}" if absent else told,
-        advice=f'pip install "{PROJECT}[{name}]"' if absent else "",
+        state="missing" if problem else "good",
+        found=f"{problem}{about and f' ({about})'}" if problem else told,
+        advice=f'pip install "{PROJECT}[{name}]"' if problem else "",
     )
 
 
