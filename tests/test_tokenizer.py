@@ -1,5 +1,6 @@
 """Wordpieces: text stays text, offsets slice, and joined inputs are cut where they may be."""
 
+import json
 import string
 from pathlib import Path
 
@@ -193,3 +194,15 @@ def test_a_tokenizer_that_cannot_be_used_is_refused_with_a_reason(
 def test_a_missing_tokenizer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="found no tokenizer at"):
         WordpieceTokenizer.load(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("gap", [0, 3])
+def test_a_vocabulary_with_a_gap_has_no_vocab_txt(tmp_path: Path, gap: int) -> None:
+    told = json.loads(TOKENIZER.as_json())
+    words = told["model"]["vocab"]
+    told["model"]["vocab"] = {word: n + (n >= gap) for word, n in words.items()}
+    for token in told["added_tokens"]:
+        token["id"] += token["id"] >= gap
+    (tmp_path / "tokenizer.json").write_text(json.dumps(told))
+    with pytest.raises(ConfigError, match=f"has no wordpiece {gap}; expected one for each id"):
+        WordpieceTokenizer.load(tmp_path).vocabulary()

@@ -123,7 +123,8 @@ class WordpieceTokenizer:
             ConfigError: an id stands for no wordpiece, so that no vocab.txt can hold them.
         """
         by_id = {number: token for token, number in self._fast.get_vocab().items()}
-        if missing := next((n for n in range(len(by_id)) if n not in by_id), None):
+        missing = next((n for n in range(len(by_id)) if n not in by_id), None)
+        if missing is not None:
             raise ConfigError(f"the tokenizer has no wordpiece {missing}; expected one for each id")
         return [by_id[number] for number in range(len(by_id))]
 
