@@ -66,6 +66,7 @@ def test_of_overlapping_spans_the_longest_is_kept_and_the_others_counted(
         ({"id": "0#0", "spans": [[-1, 3, "X"]]}, "found span"),
         ({"id": "0#0", "spans": [[0, 3, ""]]}, "found span"),
         ({"id": "0#0", "spans": [[0, 3]]}, "found span"),
+        ('{"id": "0#0", "spans": [[0, 3, "\\ud800"]]}', "a label of Unicode characters"),
         ({"id": "0#0", "spans": [["0", 3, "X" * 200]]}, "\\.\\.\\.; expected"),
     ],
 )

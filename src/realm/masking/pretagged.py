@@ -121,13 +121,18 @@ def _parse(line: bytes, where: str) -> tuple[str, list[SalientSpan]]:
 
 def _parse_span(span: object, where: str) -> SalientSpan:
     match span:
-        case [int(start), int(end), str(label)] if 0 <= start < end and label:
+        case [int(start), int(end), str(label)] if 0 <= start < end and _is_label(label):
             return SalientSpan(start=start, end=end, label=label)
         case _:
             raise MaskingError(
                 f"{where}: found span {_short(span)}; expected [start, end, label] with characters "
-                "0 <= start < end"
+                "0 <= start < end and a label of Unicode characters"
             )
+
+
+def _is_label(text: str) -> bool:
+    """Return whether a text says something, and can be written: no half of a surrogate pair."""
+    return bool(text) and text == text.encode(errors="replace").decode()
 
 
 def _short(value: object) -> str:
