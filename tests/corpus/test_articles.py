@@ -45,6 +45,28 @@ def test_json_lines_are_articles(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("name", ["data.jsonl", "notes.md", ""])
+def test_files_of_the_same_name_are_not_taken_for_the_same(tmp_path: Path, name: str) -> None:
+    """All articles of the second were left out as duplicates, where they had no ids."""
+    inputs: list[Path] = []
+    for place in ("first", "second"):
+        (tmp_path / place).mkdir()
+        text = f"Notes of the {place}."
+        (tmp_path / place / (name or "a.txt")).write_text(
+            json.dumps({"text": text}) if name.endswith("jsonl") else text
+        )
+        inputs.append(tmp_path / place / name)
+    skipped = Skipped()
+    found = list(read_articles([*inputs, inputs[0]], skipped=skipped))
+    first = {"data.jsonl": "data-1", "notes.md": "notes.md", "": "a.txt"}[name]
+    second = {"data.jsonl": "data (2)-1", "notes.md": "notes.md (2)", "": "a.txt (2)"}[name]
+    assert {one.id: one.text for one in found} == {
+        first: "Notes of the first.",
+        second: "Notes of the second.",
+    }
+    assert skipped.counts == {reading.DUPLICATE: 1}  # the file that was named twice
+
+
 def test_default_ids_do_not_depend_on_compression(tmp_path: Path) -> None:
     path = tmp_path / "months.jsonl.gz"
     path.write_bytes(gzip.compress(b'{"text": "One two."}'))

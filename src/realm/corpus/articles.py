@@ -163,7 +163,7 @@ def _read_input(path: Path, reading: Reading) -> Iterator[Found]:
         case "jsonl":
             yield from _read_jsonl(path, reading)
         case "parquet":
-            yield from read_parquet(path, _stem(path), reading)
+            yield from read_parquet(path, reading.own_name(path, _stem(path)), reading)
         case "dump":
             yield from read_dump(path, reading)
         case _:
@@ -171,7 +171,7 @@ def _read_input(path: Path, reading: Reading) -> Iterator[Found]:
 
 
 def _read_jsonl(path: Path, reading: Reading) -> Iterator[Found]:
-    stem = _stem(path)
+    stem = reading.own_name(path, _stem(path))
     for number, line in read_lines(read_blocks(path), TEXT_LIMIT):
         place = Place(path.name, number)
         if line is None:
@@ -235,7 +235,8 @@ def _read_text(path: Path, name: str, reading: Reading) -> Iterator[Found]:
         reading.malformed(BAD_UTF8, place, found=found, expected="UTF-8 text")
         return
     title = heading_of(text) if path.suffix.lower() == ".md" else ""
-    yield Found(Article(id=name, title=title or path.stem, text=text), Place(name, 1))
+    own = reading.own_name(path, name)
+    yield Found(Article(id=own, title=title or path.stem, text=text), Place(name, 1))
 
 
 def heading_of(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -64,6 +65,24 @@ class Reading:
     on_error: OnError
     skipped: Skipped
     _ids: set[str] = field(default_factory=set[str])
+    _files: dict[str, Path] = field(default_factory=dict[str, Path])
+
+    def own_name(self, file: Path, name: str) -> str:
+        """Return a name for the ids of a file's articles, which that of no other file is.
+
+        Of two files data.jsonl in different folders the second one's is "data (2)"; a file that is
+        read twice has the same both times.
+
+        Args:
+            file: where it lies.
+            name: what it is called, or its path in the folder that was named.
+        """
+        names = (name if number == 1 else f"{name} ({number})" for number in count(1))
+        return next(own for own in names if self._is_of(own, file))
+
+    def _is_of(self, own: str, file: Path) -> bool:
+        other = self._files.setdefault(own, file)
+        return other is file or other.samefile(file)
 
     def malformed(self, reason: str, place: Place, *, found: str, expected: str) -> None:
         """Count a record that cannot be used.
