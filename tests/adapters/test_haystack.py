@@ -87,6 +87,18 @@ def test_answers_are_stretches_of_the_documents_given(reader: RealmReader) -> No
         assert answer.context in answer.document.content
 
 
+def test_a_title_that_is_not_known_is_none_of_that_name(model: str) -> None:
+    """Rows of a table come with `None` where a cell is empty."""
+    reader = RealmReader(model=model)
+    documents = [
+        Document(id="bridge.txt", content=BRIDGE, meta={"title": None}),
+        Document(id="library.md", content=LIBRARY, meta={"title": "A library"}),
+    ]
+    reader.run(QUESTION, documents)
+    assert reader._realm is not None
+    assert [info.title for info in reader._realm.documents()] == ["bridge", "A library"]
+
+
 def test_no_answer_stands_first_where_nothing_is_to_be_said(reader: RealmReader) -> None:
     known = reader.run(QUESTION, [Document(content=BRIDGE)])["answers"]
     assert known[0].data == "Maria Keller"
