@@ -127,15 +127,6 @@ def test_a_reader_forgets_what_it_read_before(reader: RealmReader) -> None:
     assert {one.document.content for one in after if one.document} == {LIBRARY}
 
 
-def test_a_title_that_is_none_is_no_title(reader: RealmReader) -> None:
-    """Converters write the key with nothing in it."""
-    scores = [
-        reader.run(QUESTION, [Document(id="bridge", content=BRIDGE, meta=meta)])["answers"][0].score
-        for meta in ({}, {"title": None}, {"title": "The bridge"})
-    ]
-    assert scores[0] == scores[1] != scores[2]
-
-
 def test_both_work_in_a_pipeline_that_went_through_yaml(docs: Path, model: str) -> None:
     pipeline = Pipeline()
     pipeline.add_component("retriever", RealmRetriever(docs=str(docs), model=model))
