@@ -42,7 +42,7 @@ def measure(told: argparse.Namespace) -> Measured:
             "questions": len(questions) - 1,
             "read": told.read,
             "threads": told.threads,
-            "autocast": answerer.autocast,
+            "autocast": answerer.passage_reader.autocast,
         },
     )
 

@@ -133,7 +133,7 @@ def measure(told: argparse.Namespace) -> Measured:
             "questions": rounds,
             "read": READ,
             "threads": threads,
-            "reader in": "16 bits" if answerer.autocast == "bfloat16" else "32 bits",
+            "reader in": "32 bits" if answerer.passage_reader.autocast == "none" else "16 bits",
         },
         versions={"transformers of the old environment": "4.57.6" if old else None},
     )
@@ -170,7 +170,7 @@ def open_answerer(store: PassageStore, snapshot: Snapshot) -> Answerer:
     tuned = FineTuned.load(default_model(), device="cpu", autocast="auto")
     tuned.model.need_towers().query.pooling = "pooler"
     answerer = Answerer(tuned.model, store, snapshot, lengths=tuned.lengths)
-    answerer.autocast = tuned.autocast
+    answerer.passage_reader.autocast = tuned.autocast
     return answerer
 
 

@@ -6,12 +6,17 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import Spread, Timings
 
+from realm.checkpoint.checkpoints import checkpoint_folder, save_checkpoint
+from realm.checkpoint.parts import Model
+from realm.checkpoint.sources import write_sources
+from realm.corpus.store import PassageStore
 from realm.device import CPU, has_quick_bfloat16
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -60,6 +65,37 @@ def test_answering(tmp_path: Path) -> None:
     assert figure(content, "against all-MiniLM")["value"] > 0
     same = figure(content, "same answer as RealmForOpenQA")
     assert same["value"] == 1 or "no environment" in same["note"]
+
+
+@pytest.mark.parametrize(("is_quick", "bits"), [(True, "bfloat16"), (False, "none")])
+def test_the_reader_computes_in_the_bits_that_are_told(
+    store: PassageStore,
+    make_towers: Callable[..., Any],
+    make_reader: Callable[..., Any],
+    make_snapshot: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    is_quick: bool,
+    bits: str,
+) -> None:
+    run, questions = tmp_path / "qa", tmp_path / "questions.jsonl"
+    model = Model(tokenizer=store.tokenizer, towers=make_towers(), reader=make_reader())
+    settings = {"question_wordpieces": 24, "joint_wordpieces": 96}
+    save_checkpoint(checkpoint_folder(run, 3), model, settings=settings, inputs={})
+    write_sources(run, store)
+    questions.write_text('{"question": "Where was Fermat born?", "answers": ["Toulouse"]}\n' * 2)
+    monkeypatch.setattr("realm.fine_tuned.has_quick_bfloat16", lambda _: is_quick)
+
+    answering = importlib.import_module("answering")
+    monkeypatch.setattr(answering, "default_model", lambda: run)
+    opened = answering.open_answerer(store, make_snapshot(model.towers))
+    assert opened.passage_reader.autocast == bits
+
+    told = {"run": run, "questions": questions, "passages": None, "autocast": "auto"}
+    told |= {"threads": 1, "limit": 1, "read": 2}
+    measured = importlib.import_module("answer_latency").measure(argparse.Namespace(**told))
+    assert measured.settings["autocast"] == bits
 
 
 def test_a_round_is_whole_batches_of_each_third() -> None:
