@@ -81,6 +81,14 @@ def test_several_blanks_are_one_answer(explainer: Explainer) -> None:
     assert max(joint) < max(c.p_answer for c in one.candidates)  # a product over both
 
 
+def test_a_long_answer_has_a_probability_too(explainer: Explainer) -> None:
+    """It is below what 32 bits hold, and was told as 0, with retrieval and without."""
+    found = explainer.explain(TEXT, answers=["the old house near the harbour of Toulouse " * 3])
+    assert found.num_masks == 24
+    assert 0 < found.p_without < 1e-50
+    check_equations(found)
+
+
 def test_without_an_answer_the_prediction_is_explained(explainer: Explainer) -> None:
     found = explainer.explain(TEXT)
     check_equations(found)

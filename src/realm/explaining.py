@@ -165,7 +165,7 @@ class Explainer:
         without = reading.predicted(only_null)[0]
         if not answers:
             batch.targets[0] = predicted
-        log_probs = reading.log_probs()
+        log_probs = reading.log_probs().double()  # 32 bits hold no p(y|x) below 1e-45
         decode = self.store.tokenizer.decode
         return Explanation(
             text=text,

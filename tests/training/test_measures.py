@@ -1,6 +1,7 @@
 """What joint pre-training measures, by hand."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -192,6 +193,8 @@ def test_what_candidates_did_for_the_first_examples_is_kept(
         assert one["sentence"][one["start"] : one["end"]] == one["answer"]
         assert passage["excerpt"][passage["start"] : passage["end"]] == one["answer"]
         assert passage["passage_id"] == forward.store[example.origin].id
+    faint = told_examples(replace(read[0], log_probs=read[0].log_probs - 200.0))
+    assert min(one["p_without"] for one in faint) > 0  # below what 32 bits hold
     assert measure_held_out(forward, chosen) == found
     for step in (0, 4, 2):  # cut after 4, resumed from 1
         keep_held_out(tmp_path, step, read[0])

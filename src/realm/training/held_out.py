@@ -49,10 +49,11 @@ def keep_held_out(run: Path, step: int, read: HeldOutRead) -> None:
 
 def told_examples(read: HeldOutRead) -> list[dict[str, Any]]:
     """Return each example with its candidates, the null passage first, as plain JSON values."""
+    log_probs = read.log_probs.double()  # 32 bits hold no p(y|x) below 1e-45
     p_z = read.scores.softmax(dim=-1)
-    p_y = span_log_probs(read.log_probs, read.batch.mask_is_real).exp()
-    utility = retrieval_utility(read.log_probs, read.batch.mask_is_real)
-    total = marginal_log_likelihood(read.scores, read.log_probs, read.batch.mask_is_real).exp()
+    p_y = span_log_probs(log_probs, read.batch.mask_is_real).exp()
+    utility = retrieval_utility(log_probs, read.batch.mask_is_real)
+    total = marginal_log_likelihood(read.scores, log_probs, read.batch.mask_is_real).exp()
     decode = read.store.tokenizer.decode
     told: list[dict[str, Any]] = []
     for place, (example, rows) in enumerate(zip(read.examples, read.rows, strict=True)):
