@@ -21,8 +21,8 @@ Make = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def of(evaluation: Make) -> Callable[..., Evaluation]:
-    def make(*records: dict[str, Any]) -> Evaluation:
-        return Evaluation(path=Path("e.json"), content=evaluation(questions=list(records)))
+    def make(*records: dict[str, Any], **more: Any) -> Evaluation:
+        return Evaluation(path=Path("e.json"), content=evaluation(questions=list(records), **more))
 
     return make
 
@@ -48,7 +48,14 @@ def test_who_searches_nothing_has_no_such_failures(
     of: Callable[..., Evaluation], question: Make
 ) -> None:
     closed = question(0, right=True, rank=None, answer_was_read=False)
-    assert failures_of(of(closed)) is None
+    settings = {"num_passages": 5, "num_retrieved": 0}
+    assert failures_of(of(closed, settings=settings)) is None
+
+
+def test_who_finds_nothing_has_failures(of: Callable[..., Evaluation], question: Make) -> None:
+    found = failures_of(of(question(0, right=False, rank=None, answer_was_read=False)))
+    assert found is not None
+    assert (found.not_found, found.total) == (1, 1)
 
 
 def test_examples_are_half_right_where_there_are_enough(

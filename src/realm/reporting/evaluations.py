@@ -194,7 +194,7 @@ def failures_of(evaluation: Evaluation) -> Failures | None:
     records = evaluation.records
     if evaluation.is_of_claims or not any("rank" in one for one in records):
         return None
-    if all(one["rank"] is None and not one["answer_was_read"] for one in records):
+    if not evaluation.content["settings"].get("num_retrieved"):
         return None
     reasons = [_reason(one) for one in records]
     return Failures(
