@@ -58,6 +58,18 @@ def test_who_finds_nothing_has_failures(of: Callable[..., Evaluation], question:
     assert (found.not_found, found.total) == (1, 1)
 
 
+def test_thirds_say_what_they_measure(evaluation: Make) -> None:
+    """Questions with patterns alone have no exact match: their thirds are of recall."""
+    share = {"mean": 0.5, "low": 0.4, "high": 0.6, "num_questions": 20}
+    for metric, told in (("exact_match", "exact match"), ("recall@1", "recall@1")):
+        metrics = {metric: share, "recall@5": {**share, "mean": 0.8}}
+        third = {"low": 0.0, "high": 0.4, "metrics": metrics}
+        content = evaluation(overlap_thirds={"least": third, "most": third})
+        *_, table = Evaluation(path=Path("e.json"), content=content).breakdowns()
+        assert table.title.endswith(f"its passage holds: {told}")
+        assert [row.mean for row in table.rows] == [0.5, 0.5]
+
+
 def test_examples_are_half_right_where_there_are_enough(
     of: Callable[..., Evaluation], question: Make
 ) -> None:

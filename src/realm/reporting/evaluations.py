@@ -94,14 +94,16 @@ class Evaluation:
             for name, one in self.content.get("breakdowns", {}).items()
         ]
         thirds = self.content.get("overlap_thirds", {})
-        rows = [
-            _row(f"{name} ({100 * one['low']:.0f} to {100 * one['high']:.0f} %)", metric)
-            for name, one in thirds.items()
-            if (metric := next(iter(one["metrics"].values()), None))
-        ]
-        if rows:
-            title = "By share of the question's words that its passage holds"
-            told.append(Table(title=title, rows=tuple(rows)))
+        measured = [str(metric) for one in thirds.values() for metric in one["metrics"]]
+        if measured:  # exact match, or recall where no question has answer strings
+            first = measured[0]
+            rows = [
+                _row(f"{name} ({100 * one['low']:.0f} to {100 * one['high']:.0f} %)", metric)
+                for name, one in thirds.items()
+                if (metric := one["metrics"].get(first))
+            ]
+            title = "By share of the question's words that its passage holds: "
+            told.append(Table(title=title + _METRICS.get(first, first), rows=tuple(rows)))
         return told
 
 
