@@ -117,6 +117,20 @@ def test_the_first_passage_counts_when_its_title_is_that_of_the_sentence(
     assert lines[-1] == "| chance | 37.5 | |"
 
 
+def test_random_masks_leave_no_sentence_without_them(
+    write: Callable[..., Path], z: PassageStore, x: PassageStore
+) -> None:
+    """Nobody knows which words they are: BM25 was asked the whole sentence under that name."""
+    pairs = write(([0, 1], z[3].id), ([], z[2].id))
+    told = [json.loads(line) for line in pairs.read_text().splitlines()]
+    told[1]["spans"] = [{"start": -1, "end": -1}]
+    pairs.write_text("".join(json.dumps(line) + "\n" for line in told))
+    lexical = Lexical(1, 0)
+    found = title_agreement(pairs, x, z, lexical)
+    assert list(found.all_sentences)[2:] == ["BM25, whole sentence"]
+    assert lexical.asked == [X_ARTICLES[0][1], X_ARTICLES[1][1]]
+
+
 def test_bm25_may_not_choose_the_sentences_own_passage(
     write: Callable[..., Path], x: PassageStore, make_store: Make
 ) -> None:

@@ -76,8 +76,9 @@ def title_agreement(
     """Return how often the first passage belongs to the article of the sentence's own title.
 
     Compared: the passage of most utility; the one that the retriever alone puts first; BM25's
-    first for the whole sentence, and for the sentence without its masked spans. A sentence that no
-    passage helps counts as wrong for utility. None may choose a sentence's own passage.
+    first for the whole sentence, and for the sentence without its masked spans, where it is known
+    which words they are (not with random masks). A sentence that no passage helps counts as wrong
+    for utility. None may choose a sentence's own passage.
 
     Args:
         pairs: what `realm align` wrote.
@@ -104,6 +105,7 @@ def title_agreement(
             "title; expected two corpora that share titles"
         )
     limit = float(manifest["settings"]["overlap_limit"])
+    has_spans = all(span["start"] >= 0 for line in known for span in line["spans"])
     hits: list[dict[str, bool]] = []
     for line in known:
         wanted = articles.title(line["origin"])
@@ -112,8 +114,10 @@ def title_agreement(
             "utility": line["passages"][0]["row"] if line["passages"] else None,
             "the retriever alone": store.row_of(line["nearest"]) if line["nearest"] else None,
             "BM25, whole sentence": _first(lexical, line["text"], is_own),
-            "BM25, without the masked words": _first(lexical, without_spans(line), is_own),
         }
+        if has_spans:
+            way = "BM25, without the masked words"
+            chosen[way] = _first(lexical, without_spans(line), is_own)
         hits.append(
             {n: row is not None and store.title(row) == wanted for n, row in chosen.items()}
         )
