@@ -6,13 +6,15 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066
 """What moves a cursor, colours, renames a window, or turns the order of letters round; not the tab
 and the end of a line."""
 DAY = 86_400.0
+_ROUND = 0.9995
+"""From here on three digits make it 1: of 999.7 GB 1 TB, where Python says 1e+03 GB."""
 
 
 def size(num_bytes: float) -> str:
     """Return bytes as people read them: 3.42 GB (1e9 bytes)."""
     for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if num_bytes >= scale:
-            return f"{num_bytes / scale:.3g} {unit}"
+        if num_bytes >= _ROUND * scale:
+            return f"{digits(num_bytes / scale)} {unit}"
     return f"{num_bytes:.0f} bytes"
 
 
@@ -20,8 +22,18 @@ def duration(seconds: float) -> str:
     """Return seconds as people read them: 2.3 days, 4.1 h, 12 min, 8.2 s, 31 ms."""
     for unit, scale in (("years", 365 * DAY), ("days", DAY), ("h", 3600.0), ("min", 60.0)):
         if seconds >= 1.5 * scale:
-            return f"{seconds / scale:,.3g} {unit}"
-    return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"
+            return f"{digits(seconds / scale)} {unit}"
+    return f"{digits(seconds)} s" if seconds >= _ROUND else f"{digits(seconds * 1e3)} ms"
+
+
+def digits(value: float, sign: str = "") -> str:
+    """Return a number with three digits that count, or all before the point: 0.0123, 999, 1,234.
+
+    Args:
+        value: the number.
+        sign: "+" to have it before what is not negative.
+    """
+    return f"{value:{sign},.0f}" if abs(value) >= _ROUND * 1_000 else f"{value:{sign}.3g}"
 
 
 def as_probability(value: float) -> str:

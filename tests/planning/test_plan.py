@@ -138,3 +138,5 @@ def test_numbers_read_well() -> None:
         "12 min",
         "2.31 days",
     ]
+    assert [size(n) for n in (999.4e6, 999.7e6, 1.234e15)] == ["999 MB", "1 GB", "1,234 TB"]
+    assert [duration(s) for s in (0.9994, 0.9997, 1e11)] == ["999 ms", "1 s", "3,171 years"]

@@ -55,6 +55,8 @@ def test_drawings_of_one_page_share_no_ids() -> None:
         (90.0, "seconds", "1.5 min"),
         (12_345.6, "number", "12,346"),
         (0.012345, "number", "0.0123"),
+        (-999.4, "number", "\N{MINUS SIGN}999"),
+        (999.7, "number", "1,000"),
     ],
 )
 def test_numbers_have_their_units(value: float, unit: str, told: str) -> None:
@@ -64,3 +66,5 @@ def test_numbers_have_their_units(value: float, unit: str, told: str) -> None:
 def test_changes_have_their_sign() -> None:
     assert change(0.05, "share") == "+5.0"
     assert change(-0.5, "nats") == "\N{MINUS SIGN}0.50"
+    assert change(-1_234.0) == "\N{MINUS SIGN}1,234"
+    assert change(0.012345) == "+0.0123"

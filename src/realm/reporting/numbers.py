@@ -1,6 +1,6 @@
 """Numbers as people read them."""
 
-from realm.readable import duration
+from realm.readable import digits, duration
 from realm.reporting.panels import Unit
 
 MINUS = "\N{MINUS SIGN}"
@@ -21,13 +21,17 @@ def number(value: float, unit: Unit = "number") -> str:
         case "seconds":
             told = duration(value)
         case _:
-            told = f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.3g}"
+            told = digits(value)
     return told.replace("-", MINUS)
 
 
 def change(value: float, unit: Unit = "number") -> str:
     """Return a difference with its sign; of shares in percentage points."""
-    told = f"{100 * value:+.1f}" if unit == "share" else f"{value:+.3g}"
-    if unit == "nats":
-        told = f"{value:+.2f}"
+    match unit:
+        case "share":
+            told = f"{100 * value:+.1f}"
+        case "nats":
+            told = f"{value:+.2f}"
+        case _:
+            told = digits(value, "+")
     return told.replace("-", MINUS)
