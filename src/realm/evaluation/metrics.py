@@ -208,7 +208,9 @@ def wilson_interval(right: int, total: int, *, level: float = 0.95) -> Interval:
     shrink = 1 + z**2 / total
     center = (share + z**2 / (2 * total)) / shrink
     half = z / shrink * (share * (1 - share) / total + (z / (2 * total)) ** 2) ** 0.5
-    return Interval(mean=share, low=max(0.0, center - half), high=min(1.0, center + half))
+    # Rounded, the ends of 0 and 1 would miss the share by a hair.
+    low, high = min(share, center - half), max(share, center + half)
+    return Interval(mean=share, low=max(0.0, low), high=min(1.0, high))
 
 
 def _f1(words: list[str], gold: list[str]) -> float:
