@@ -72,6 +72,8 @@ def test_the_threshold_is_the_least_that_refuses_enough() -> None:
     for share in (0.1, 0.3, 0.7, 0.99):
         told = [number / 1_000 for number in range(0, 1_000, 7)]
         assert share_below(told, choose_threshold(told, share)) >= share
+    for number in range(10_000):  # 0.0003 was its own threshold, and not refused
+        assert choose_threshold([number / 10_000], 1.0) == pytest.approx((number + 1) / 10_000)
 
 
 def test_all_numbers_of_a_set_of_questions() -> None:

@@ -190,7 +190,8 @@ def choose_threshold(unanswerable: Sequence[float], refuse: float) -> float:
     count = int(np.ceil(refuse * len(unanswerable) - 1e-9))
     if count < 1:
         return 0.0
-    return min(1.0, (floor(sorted(unanswerable)[count - 1] * 10_000) + 1) / 10_000)
+    refused = sorted(unanswerable)[count - 1]
+    return min(1.0, (floor(refused * 10_000 + 1e-9) + 1) / 10_000)  # 0.0003 x 10,000 is below 3
 
 
 def share_below(probabilities: Sequence[float], threshold: float) -> float:
