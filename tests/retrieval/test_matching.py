@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from realm.corpus.store import PassageStore
 from realm.errors import CorpusError
+from realm.evaluation.metrics import has_answer
 from realm.records import Question
 from realm.retrieval import matching
 from realm.retrieval.matching import answer_spans, holds_answer, wordpiece_spans
@@ -123,6 +124,8 @@ def test_every_occurrence_of_every_answer_is_found() -> None:
         (r"tip|\x41b", "ab", ["ab"]),
         (r"(?:km|miles)\b", "km", ["km"]),
         (r"end$|^start", "start of it", ["start"]),
+        (r"^1912\b", "Sunk:\n1912 at sea", ["1912"]),
+        (r"^\s*Orlando\s*$", "parks\nOrlando\nMiami", ["Orlando"]),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Possible nested set")
@@ -133,6 +136,13 @@ def test_patterns_mean_what_they_mean_to_python(
     question = asking(patterns=[pattern])
     assert found(text, question) == expected
     assert held([text, "", "zzz"], question)[0] == bool(expected)
+
+
+@pytest.mark.parametrize("pattern", [r"^1912", r"sea$", r"^at sea$", r"\Asea", r"sea\Z"])
+def test_training_and_recall_find_patterns_in_the_same_passages(pattern: str) -> None:
+    question = asking(patterns=[pattern])
+    texts = ["sunk\n1912\nat sea\n", "sunk in 1912 at sea", "at sea\nin 1912", "sea\nland"]
+    assert held(texts, question) == [has_answer(text, question) for text in texts]
 
 
 WORDS = st.text(

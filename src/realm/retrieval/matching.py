@@ -17,6 +17,8 @@ from realm.corpus.store import PassageStore
 from realm.errors import CorpusError
 from realm.records import Question
 
+_PATTERN_FLAGS = re.IGNORECASE | re.MULTILINE
+"""As recall and regex match compile a pattern: ^ and $ match at line breaks."""
 _PARTS = re.compile(r"\[[^\]\\]*\]|\\.|.", re.DOTALL)
 """A character class without escapes, an escape, or one character of a regex."""
 _TURKISH_I = "\u0130\u0131"
@@ -96,7 +98,7 @@ def _regexes(
     words = [rf"(?<!\w)(?=({_flexible(answer)})(?!\w))" for answer in answers if answer.strip()]
     compiled = tuple(re.compile(word, re.IGNORECASE) for word in words)
     try:
-        return compiled, tuple(re.compile(pattern, re.IGNORECASE) for pattern in patterns)
+        return compiled, tuple(re.compile(pattern, _PATTERN_FLAGS) for pattern in patterns)
     except re.error as error:
         raise CorpusError(
             f"found answer pattern {error.pattern!r}, expected a regex of Python's: {error}"
@@ -116,7 +118,7 @@ def _likely(store: PassageStore, rows: Sequence[int], question: Question) -> Seq
     if None in words or None in patterns:
         return range(len(rows))
     choices = [rf"(?:^|{_OUTSIDE}){word}(?:$|{_OUTSIDE})" for word in words]
-    loose = "(?i)" + "|".join([*choices, *(f"(?:{pattern})" for pattern in patterns)])
+    loose = "(?im)" + "|".join([*choices, *(f"(?:{pattern})" for pattern in patterns)])
     texts = store.text_column().take(pa.array(rows))
     try:
         found = pc.match_substring_regex(texts, loose)  # pyright: ignore[reportAttributeAccessIssue]
