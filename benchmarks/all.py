@@ -9,7 +9,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ def run_parts(parts: Sequence[str], out: Path, flags: Sequence[str], scripts: Pa
     """Run each part in a process of its own; print a summary; return 1 where any failed."""
     began = time.perf_counter()
     codes: dict[str, int] = {}
+    older: set[str] = set()
     for part in parts:
         result = out / f"{part}.json"
         moved = result.read_text(encoding="utf-8") if result.is_file() else None
@@ -50,7 +51,8 @@ def run_parts(parts: Sequence[str], out: Path, flags: Sequence[str], scripts: Pa
         if not result.is_file() and moved is not None:
             result.write_text(moved, encoding="utf-8")  # an older result is better than none
             codes[part] = codes[part] or 1
-    sys.stdout.write(summary(codes, out))
+            older.add(part)
+    sys.stdout.write(summary(codes, out, older))
     sys.stdout.write(f"{time.perf_counter() - began:.0f} s in all\n")
     return int(any(codes.values()))
 
@@ -63,8 +65,14 @@ def _run(command: Sequence[str]) -> int:
         return 124
 
 
-def summary(codes: dict[str, int], out: Path) -> str:
-    """Return a line for each figure of each part, and for each part that failed."""
+def summary(codes: dict[str, int], out: Path, older: Collection[str]) -> str:
+    """Return a line for each figure of each part, and for each part that failed.
+
+    Args:
+        codes: each part's exit code: not 0, too, where it missed a target with --check.
+        out: folder of the results.
+        older: parts whose results are those of an earlier run.
+    """
     lines = ["", "SUMMARY"]
     for part, code in codes.items():
         path = out / f"{part}.json"
@@ -73,8 +81,9 @@ def summary(codes: dict[str, int], out: Path) -> str:
             content = json.loads(path.read_text(encoding="utf-8"))
         figures = content.get("figures", [])
         missed = sum(figure["met"] is False for figure in figures)
-        if code and not missed:
-            lines.append(f"{part}: FAILED with code {code}; figures below are older")
+        if code and (part in older or not missed):
+            told = "; figures below are older" if part in older else ""
+            lines.append(f"{part}: FAILED with code {code}{told}")
         width = max((len(figure["what"]) for figure in figures), default=0)
         lines += [f"{part:14} {f['what']:{width}}  {shown(f)}" for f in figures]
     return "\n".join(lines) + "\n"

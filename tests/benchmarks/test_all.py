@@ -42,14 +42,19 @@ def test_all_goes_on_after_a_failure_and_sums_up(
 
 
 def test_a_failed_part_keeps_its_older_results(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """They are told to be older also where they had missed a target."""
     run_parts = importlib.import_module("all").run_parts
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2] / "benchmarks"))
     out = tmp_path / "results"
-    part(tmp_path, "one", 3.0)
-    assert run_parts(["one"], out, [], tmp_path) == 0
-    before = (out / "one.json").read_text(encoding="utf-8")
-    part(tmp_path, "one", 3.0, "raise ValueError")
-    assert run_parts(["one"], out, [], tmp_path) == 1
-    assert (out / "one.json").read_text(encoding="utf-8") == before
+    for value in (3.0, 1.0):
+        part(tmp_path, "one", value)
+        assert run_parts(["one"], out, [], tmp_path) == 0
+        before = (out / "one.json").read_text(encoding="utf-8")
+        part(tmp_path, "one", value, "raise ValueError")
+        capfd.readouterr()
+        assert run_parts(["one"], out, [], tmp_path) == 1
+        assert (out / "one.json").read_text(encoding="utf-8") == before
+        told = capfd.readouterr().out
+        assert "one: FAILED with code 1; figures below are older" in told
