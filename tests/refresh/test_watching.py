@@ -1,5 +1,6 @@
 """What the trainer is given: whole, of its own passages and branch; else the older one stays."""
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,11 +10,13 @@ import torch
 from realm.checkpoint.parts import tower_hash
 from realm.config import IndexConfig
 from realm.corpus.store import PassageStore
+from realm.errors import UnreadableError
 from realm.index.builder import EmbedderVersion, build_index
 from realm.index.snapshot import Snapshot, shard_names, snapshot_folder
 from realm.model.embedder import Embedder
 from realm.refresh.patches import publish_patch
 from realm.refresh.watching import Watcher
+from realm.storage import checking
 
 
 @pytest.fixture
@@ -109,6 +112,46 @@ def test_patches_are_given_once_and_those_of_a_lost_branch_refused(
     assert "step 10 that this run has not published" in told[0]
     watcher.look()
     assert watcher.take().patches == []
+
+
+def test_what_cannot_be_read_now_stays_and_is_tried_again(
+    tmp_path: Path,
+    watcher: Watcher,
+    build: Callable[..., Snapshot],
+    tower: Embedder,
+    store: PassageStore,
+    told: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    build(5)
+    newest = build(10).folder
+    version = EmbedderVersion(model_hash=tower_hash(tower), step=10)
+    rows, vectors = torch.tensor([1, 2]), torch.ones(2, 16)
+    patch = publish_patch(
+        tmp_path, rows, vectors, version=version, passages_fingerprint=store.fingerprint
+    )
+    compare = checking.fingerprint
+
+    def withheld(path: Path) -> str:
+        if path.parent in {newest, patch}:
+            raise OSError(errno.EIO, "disk", str(path))
+        return compare(path)
+
+    with monkeypatch.context() as context:
+        context.setattr(checking, "fingerprint", withheld)
+        for _ in range(2):
+            with pytest.raises(UnreadableError, match=f"cannot read {newest}"):
+                watcher.look()
+    ready = watcher.take()
+    assert ready.snapshot is not None
+    assert ready.snapshot.step == 5
+    assert not ready.patches
+    watcher.look()
+    ready = watcher.take()
+    assert ready.snapshot is not None
+    assert ready.snapshot.step == 10
+    assert [one.folder for one in ready.patches] == [patch]
+    assert not told
 
 
 @pytest.mark.parametrize("error", [OSError("disk"), RuntimeError("cannot map")])

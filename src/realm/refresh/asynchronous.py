@@ -200,6 +200,9 @@ class AsyncRefresher:
         """Search the newest whole snapshot of this branch of the run; forget what came after.
 
         A snapshot that is damaged is left for an older one. If there is none, `advance` builds one.
+
+        Raises:
+            UnreadableError: one cannot be read, and may be whole.
         """
         published = values.get("published", {})
         versions = {int(made): str(used) for made, used in published.items()}

@@ -1,7 +1,8 @@
 """The trainer's other thread: finds new snapshots and patches, verifies them, lays them ready.
 
 What is damaged or of another branch of the run is removed, so that it is built again; the trainer
-never sees it. Between two steps it takes what is ready, which costs no reading.
+never sees it. What the system does not hand out may be whole: it stays, and is tried again. Between
+two steps the trainer takes what is ready, which costs no reading.
 """
 
 import threading
@@ -9,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from realm.errors import ArtifactError, RealmError
+from realm.errors import ArtifactError, RealmError, UnreadableError
 from realm.index.snapshot import Snapshot, list_snapshots
 from realm.refresh.patches import Patch, list_patches, read_patch, versions_of
 from realm.storage import remove
@@ -89,40 +90,61 @@ class Watcher:
             self._thread.join(timeout=1.0)
 
     def look(self) -> None:
-        """Look once: at the newest snapshots first, then at patches."""
+        """Look once: at the newest snapshots first, then at patches.
+
+        Raises:
+            UnreadableError: one cannot be read; all others have been looked at.
+        """
+        withheld: list[UnreadableError] = []
         for step, folder in reversed(list_snapshots(self.run)):
             if step <= self._newest or self._stop.is_set():
                 break
-            snapshot = self._verified(folder)
+            try:
+                snapshot = self._verified(folder)
+            except UnreadableError as error:
+                withheld.append(error)
+                continue
             if snapshot is not None:
                 with self._lock:
                     self._ready.snapshot = snapshot
                 self._newest = step
                 break
-        if not self.is_rolling:
-            return
-        for _, folder in list_patches(self.run):
+        for _, folder in list_patches(self.run) if self.is_rolling else ():
             if folder.name in self._seen or self._stop.is_set():
                 continue
+            try:
+                self._take_patch(folder)
+            except UnreadableError as error:
+                withheld.append(error)
+                continue
             self._seen.add(folder.name)
-            self._take_patch(folder)
+        if withheld:
+            raise withheld[0]
 
     def _run(self) -> None:
         while not self._stop.wait(POLL_SECONDS):
             try:
-                self.look()
-                if not self._stop.is_set():
-                    self.look_after()
+                try:
+                    self.look()
+                finally:
+                    if not self._stop.is_set():
+                        self.look_after()
             except (OSError, RuntimeError, RealmError) as error:
                 self.tell(f"cannot look for snapshots: {error}; trying again")
                 self._stop.wait(RETRY_SECONDS)
 
     def _verified(self, folder: Path) -> Snapshot | None:
-        """Return a snapshot that may be used; remove one that may not."""
+        """Return a snapshot that may be used; remove one that may not.
+
+        Raises:
+            UnreadableError: it cannot be read, and may be whole.
+        """
         try:
             snapshot = Snapshot.open(folder, verify=True)
             snapshot.check_passages(self.passages_fingerprint)
             self._check_versions(versions_of(snapshot), folder)
+        except UnreadableError:
+            raise
         except ArtifactError as error:
             self._refuse(folder, error)
             return None
@@ -132,6 +154,8 @@ class Watcher:
         try:
             patch = read_patch(folder, self.passages_fingerprint)
             self._check_versions({patch.step: patch.model_hash}, folder)
+        except UnreadableError:
+            raise
         except ArtifactError as error:
             if folder.exists():  # else it was removed: a newer snapshot holds its rows
                 self._refuse(folder, error)

@@ -81,7 +81,9 @@ def _size(folder: Path, name: str, remedy: str) -> int:
     try:
         return path.stat().st_size
     except OSError as error:
+        if not isinstance(error, FileNotFoundError):
+            raise unreadable(path, error) from None
         # Where all of the folder has gone, another process has just removed it: no damage
-        if isinstance(error, FileNotFoundError) and folder.exists():
+        if folder.exists():
             raise DamagedError(f"{path} is missing; {remedy}") from None
         raise ArtifactError(f"cannot read {path}: {error.strerror or error}; {remedy}") from None
