@@ -23,6 +23,10 @@ class Told(dict[str, Any]):
         return dict(self)
 
 
+class PanicException(BaseException):
+    """What Python code gets of a panic in tokenizers: no Exception."""
+
+
 class Model:
     """Echoes questions; tells what it was asked together, and on how many threads."""
 
@@ -46,6 +50,8 @@ class Model:
             assert self.is_free.wait(10)
         if "bad" in questions:
             raise AnsweringError("bad")
+        if "panic" in questions:
+            raise PanicException("index out of bounds")
         return [Told(answer=question.upper()) for question in questions]
 
     def set_threads(self, number: int) -> None:
@@ -214,6 +220,28 @@ def test_what_waits_when_it_stops_is_told(model: Model) -> None:
     told = played(model, scene, max_questions=1)
     assert isinstance(told, RefusedError)
     assert told.status == 503
+
+
+def test_what_is_being_answered_when_it_stops_is_told(model: Model) -> None:
+    async def scene(batcher: Batcher) -> Any:
+        asked = asyncio.create_task(batcher.ask("slow", Choices()))
+        while not model.batches:
+            await asyncio.sleep(0.001)
+        await batcher.stop()
+        return (await asyncio.gather(asked, return_exceptions=True))[0]
+
+    model.is_free.clear()
+    told = played(model, scene)
+    assert isinstance(told, RefusedError)
+    assert told.status == 503
+
+
+def test_a_panic_ends_no_lane(model: Model) -> None:
+    told = played(model, together("a", "panic", "b"), num_lanes=1)
+    assert told[0] == {"answer": "A"}
+    assert isinstance(told[1], RuntimeError)
+    assert str(told[1]) == "PanicException: index out of bounds"
+    assert told[2] == {"answer": "B"}
 
 
 def test_a_question_given_up_is_not_computed(model: Model) -> None:

@@ -8,7 +8,7 @@ the barriers of matrix products that are too small to be shared.
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -102,18 +102,14 @@ class Batcher:
         self._lanes = [asyncio.create_task(self._work()) for _ in range(self.num_lanes)]
 
     async def stop(self) -> None:
-        """Close the lanes; what still waits is refused."""
+        """Close the lanes; what still waits, or is being answered, is refused."""
         for lane in self._lanes:
             lane.cancel()
         for lane in self._lanes:
             with suppress(asyncio.CancelledError):
                 await lane
-        while self._waiting:
-            waiting = self._waiting.popleft()
-            if not waiting.answered.done():
-                waiting.answered.set_exception(
-                    RefusedError(503, "stopping", "the server stopped; ask again")
-                )
+        _refuse(self._waiting)
+        self._waiting.clear()
         self._threads.shutdown(wait=False)
 
     async def ask(self, question: str, choices: Choices, *, client: str = "") -> Told:
@@ -210,6 +206,9 @@ class Batcher:
             told = await asyncio.get_running_loop().run_in_executor(
                 self._threads, self._compute, questions, batch[0].choices, threads
             )
+        except asyncio.CancelledError:
+            _refuse(batch)
+            raise
         finally:
             self._num_busy -= 1
         found = dict(zip(questions, told, strict=True))
@@ -226,8 +225,8 @@ class Batcher:
         self, questions: Sequence[str], choices: Choices, threads: int
     ) -> Sequence[Told | Exception]:
         """Return what each question gets, in a lane's thread; one that fails, fails alone."""
-        self._set_threads(threads)
         try:
+            self._set_threads(threads)
             return self._answer(
                 questions,
                 num_answers=choices.num_answers,
@@ -237,4 +236,16 @@ class Batcher:
         except Exception as error:  # noqa: BLE001 - is raised again where it is waited for
             if len(questions) == 1:
                 return [error]
+        except BaseException as error:  # noqa: BLE001 - a panic in Rust: it would end the lane
+            if len(questions) == 1:
+                return [RuntimeError(f"{type(error).__name__}: {error}")]
         return [self._compute([question], choices, threads)[0] for question in questions]
+
+
+def _refuse(some: Iterable[_Waiting]) -> None:
+    """Tell whoever waits that the server stops."""
+    for waiting in some:
+        if not waiting.answered.done():
+            waiting.answered.set_exception(
+                RefusedError(503, "stopping", "the server stopped; ask again")
+            )
