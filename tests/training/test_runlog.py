@@ -1,6 +1,7 @@
 """metrics.jsonl: one line a step, none twice, none lost."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,30 @@ def test_a_line_cut_by_a_kill_is_left_out(tmp_path: Path) -> None:
     RunLog(tmp_path, resume_step=1).write(2, {"loss": 0.5})
     lines = log.path.read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2]
+
+
+def test_a_resumed_log_is_on_disk_before_it_takes_the_place_of_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a power cut soon after a resume could leave an empty log."""
+    RunLog(tmp_path, resume_step=0).write(1, {"loss": 1.0})
+    on_disk: list[bytes] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def noted(handle: int) -> None:
+        file = Path(f"/proc/self/fd/{handle}").readlink()
+        on_disk.append(b"" if file.is_dir() else file.read_bytes())
+        fsync(handle)
+
+    def replaced(self: Path, target: Path) -> Path:
+        assert self.read_bytes() in on_disk
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(Path, "replace", replaced)
+    RunLog(tmp_path, resume_step=1)
+    assert on_disk == [b'{"step": 1, "loss": 1.0}\n', b""]  # the log, and its name
+    assert len(read_metrics(tmp_path)) == 1
 
 
 def test_a_run_without_numbers_has_none(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from realm.checkpoint.run_records import METRICS, read_metrics
 from realm.errors import ConfigError
+from realm.storage import write_text
 
 
 class RunLog:
@@ -29,11 +30,8 @@ class RunLog:
         self._writer = _tensorboard(run, resume_step) if tensorboard and writes else None
         if not writes:
             return
-        partial = self.path.with_name(f".{METRICS}.partial")
-        with partial.open("w", encoding="utf-8") as stream:
-            for line in kept:
-                stream.write(json.dumps(line) + "\n")
-        partial.replace(self.path)
+        # On disk before it takes the log's place: after a power cut nothing earlier is lost.
+        write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Keep one step's numbers."""
