@@ -365,6 +365,33 @@ def test_what_another_program_saw_go_while_it_was_embedded_goes(
     assert list(held(library)) == ["a.md", "deep/b.txt"]
 
 
+def test_what_came_back_while_others_were_embedded_stays(
+    watcher: FolderWatcher,
+    library: Library,
+    indexer: Indexer,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another program has read it, and will not look at it again."""
+    one = WatchedFolder(Library(library.folder), indexer, folder)
+    embed = indexer.content
+
+    def back_meanwhile(*told: Any, **more: Any) -> Any:
+        monkeypatch.setattr(indexer, "content", embed)
+        (folder / "a.md").write_text("Fermat lived in Paris.")
+        settle(watcher)
+        return embed(*told, **more)
+
+    (folder / "a.md").unlink()
+    (folder / "c.txt").write_text("Gauss lived.")
+    monkeypatch.setattr(indexer, "content", back_meanwhile)
+    assert one.sync().removed == ()
+    settle(watcher)
+    assert held(library)["a.md"] == "Fermat lived in Paris."
+    (folder / "a.md").unlink()
+    assert one.sync().removed == ("a.md",)
+
+
 def test_a_folder_that_is_away_takes_nothing_along(
     library: Library, indexer: Indexer, folder: Path
 ) -> None:

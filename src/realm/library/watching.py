@@ -86,13 +86,18 @@ class WatchedFolder:
             changes = self.library.add(documents, self.indexer, progress=progress)
             # Who saw a file go meanwhile has forgotten it, and it has come into the library.
             self._claim({file.name for file in files}, _noted(self._note)[1])
+            gone = ours - names
+            if (
+                gone
+            ):  # what came back while others were embedded may have been read by whoever saw it
+                gone -= {file.name for file in find_files(self.folder, Skipped())}
             held = self.library.current().held
-            gone = ours - names - self._claimed(ours - names)
-            removed = self._remove(sorted(name for name in gone | unusable if name in held))
+            doomed = (gone - self._claimed(gone)) | unusable
+            removed = self._remove(sorted(name for name in doomed if name in held))
         except BaseException:
             self._read.clear()  # what was read may not have come into the library
             raise
-        self._forget(ours - names)
+        self._forget(gone)
         self._is_behind = False
         skipped.join(changes.skipped)
         return Changes(
