@@ -240,6 +240,35 @@ def test_after_a_kill_at_any_moment_the_next_call_answers(
     assert kept(cache) == ["index", "passages"]
 
 
+@pytest.mark.parametrize("place", ["load", "places"])
+def test_what_another_process_removes_as_the_files_change_is_not_missed(
+    place: str, docs: Path, model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has asked the changed files, and removed what was kept of them before."""
+    answerer = asking.Answerer
+
+    def change_meanwhile() -> None:
+        monkeypatch.undo()
+        (docs / "more.jsonl").unlink()
+        FolderAnswerer.open(docs, model=model, cache=cache)
+
+    class Slow(answerer):
+        @classmethod
+        def load(cls, *told: Any, **more: Any) -> Any:
+            if place == "load":
+                change_meanwhile()
+                return answerer.load(*told, **more)
+            loaded = answerer.load(*told, **more)
+            change_meanwhile()
+            return loaded
+
+    monkeypatch.setattr(asking, "Answerer", Slow)
+    found = FolderAnswerer.open(docs, model=model, cache=cache)
+    (answered,) = found.answer([QUESTION])
+    assert found.place(answered.answers[0]).file != "more.jsonl"
+    assert kept(cache) == ["index", "passages"]
+
+
 def test_two_processes_at_once_share_the_work(
     docs: Path, model: Path, cache: Path, tmp_path: Path
 ) -> None:

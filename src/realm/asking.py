@@ -114,6 +114,24 @@ class FolderAnswerer:
             ArtifactError: no model there, or the cache cannot be written.
         """
         asked = look_at(docs, model=model, cache=cache)
+        while True:
+            try:
+                return cls._open(asked, device=device, reading=reading, embedding=embedding)
+            except ArtifactError:
+                now = look_at(docs, model=model, cache=cache)
+                if now.passages_folder == asked.passages_folder:
+                    raise
+                asked = now  # whoever saw the change has removed what was kept of the files before
+
+    @classmethod
+    def _open(
+        cls,
+        asked: AskedFolder,
+        *,
+        device: str,
+        reading: Progress | None,
+        embedding: Progress | None,
+    ) -> "FolderAnswerer":
         store = _kept_passages(asked.passages_folder)
         skipped = Skipped() if store else asked.skipped
         store = store or _make_passages(asked, reading)
