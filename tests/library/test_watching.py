@@ -200,7 +200,7 @@ def test_a_removal_that_could_not_be_done_is_done_later(
     (folder / "a.md").unlink()
     (folder / "deep" / "b.txt").write_bytes(b"a\0b")  # no text any more
 
-    def full(*_: object) -> Changes:
+    def full(*_: object, **__: object) -> Changes:
         raise ArtifactError("no space left")
 
     with monkeypatch.context() as patch:
@@ -446,6 +446,40 @@ def test_a_watcher_that_is_closed_does_not_embed_to_the_end(
     monkeypatch.setattr(indexer, "content", embed)
     WatchedFolder(library, indexer, folder).sync()
     assert len(held(library)) == 5
+
+
+@pytest.mark.parametrize("change", ["new", "other", "gone"])
+@pytest.mark.parametrize("who", ["process", "thread"])
+def test_a_watcher_that_is_closed_does_not_wait_for_another_writer(
+    who: str, change: str, library: Library, indexer: Indexer, folder: Path
+) -> None:
+    """Who makes the library over for another model keeps it for minutes."""
+    holding, done = threading.Event(), threading.Event()
+    writer = library if who == "thread" else Library(library.folder)
+
+    def hold() -> None:
+        with writer.alone():
+            holding.set()
+            done.wait(20)
+
+    other = threading.Thread(target=hold)
+    with FolderWatcher(library, indexer, folder, every_seconds=0.01) as watcher:
+        other.start()
+        assert holding.wait(20)
+        if change == "gone":
+            (folder / "a.md").unlink()
+        else:
+            (folder / ("c.txt" if change == "new" else "a.md")).write_text("Gauss lived.")
+        wait_for(lambda: watcher.folder._is_behind)
+        time.sleep(0.3)
+        began = time.monotonic()
+        watcher.close()
+        assert time.monotonic() - began < 10
+    assert not watcher._thread.is_alive()
+    done.set()
+    other.join()
+    WatchedFolder(library, indexer, folder).sync()
+    assert ("a.md" in held(library)) == (change != "gone")
 
 
 def test_a_file_that_changes_while_it_is_read_waits(

@@ -15,7 +15,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -37,10 +37,14 @@ RANDOM_DIGITS = 9
 """Of a segment's name, behind its version."""
 PATIENCE_SECONDS = 600.0
 """How long to wait for another writer; its lock ends with it."""
+LOOK_SECONDS = 0.1
+"""How often to look whether another thread still writes."""
 SETTLED_NANOSECONDS = 100_000_000
 """Age from which on a head is known by its time and size."""
 NUM_TRIES = 20
 """How often a reader looks again when a writer has just removed what it was to open."""
+Waiting = Callable[[], object]
+"""Called while another writer is waited for."""
 
 
 class Library:
@@ -130,7 +134,8 @@ class Library:
         Args:
             documents: of one id several times, the last counts.
             indexer: of the model that the library was made with.
-            progress: called with (passages that have their vectors, passages).
+            progress: called with (passages that have their vectors, passages), also while another
+                writer is waited for; what it raises ends that.
 
         Raises:
             CorpusError: a document that no library can hold.
@@ -150,15 +155,19 @@ class Library:
                 self._commit(group, content, indexer, tally)
         return tally.changes()
 
-    def remove(self, ids: str | Iterable[str]) -> Changes:
+    def remove(self, ids: str | Iterable[str], *, waiting: Waiting = lambda: None) -> Changes:
         """Remove documents, all or none; no later answer comes from them.
+
+        Args:
+            ids: of the documents.
+            waiting: see `alone`.
 
         Raises:
             UnknownDocumentError: an id that no document has; nothing is removed.
             ArtifactError: the library cannot be written.
         """
         wanted = dict.fromkeys([ids] if isinstance(ids, str) else ids)
-        with self._writing() as edition:
+        with self._writing(waiting) as edition:
             for document_id in wanted:
                 if document_id not in edition.held:
                     raise edition.unknown(document_id)
@@ -212,7 +221,7 @@ class Library:
         tally: Tally,
     ) -> None:
         ids = [cut.info.id for cut in group]
-        with self._writing() as edition:
+        with self._writing(lambda: tally.advance(0)) as edition:
             self.check(indexer)  # nobody has made it over for another model meanwhile
             old = [document_id for document_id in ids if document_id in edition.held]
             name = self._write(edition.head.version + 1, content).name
@@ -229,22 +238,32 @@ class Library:
         tally.added += [document_id for document_id in ids if document_id not in set(old)]
 
     @contextmanager
-    def alone(self) -> Generator[None]:
+    def alone(self, waiting: Waiting = lambda: None) -> Generator[None]:
         """Keep other writers out, of this process and of every other.
+
+        Args:
+            waiting: called again and again while one is waited for; what it raises ends the wait.
 
         Raises:
             LockedError: one does not come to its end.
         """
-        with (
-            self._writing_thread,
-            locked(self.folder / "library", wait_seconds=PATIENCE_SECONDS, make_parent=False),
-        ):
-            yield
+        while not self._writing_thread.acquire(timeout=LOOK_SECONDS):
+            waiting()
+        try:
+            with locked(
+                self.folder / "library",
+                wait_seconds=PATIENCE_SECONDS,
+                make_parent=False,
+                waiting=waiting,
+            ):
+                yield
+        finally:
+            self._writing_thread.release()
 
     @contextmanager
-    def _writing(self) -> Generator[Edition]:
+    def _writing(self, waiting: Waiting = lambda: None) -> Generator[Edition]:
         """Keep other writers out; yield the library as it is."""
-        with self.alone():
+        with self.alone(waiting):
             edition = self._refresh()
             try:
                 yield edition

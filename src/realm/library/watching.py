@@ -23,7 +23,7 @@ from realm.errors import (
     WithheldError,
 )
 from realm.library.indexing import Indexer
-from realm.library.library import Library
+from realm.library.library import Library, Waiting
 from realm.records import Changes, Document, Progress, Skipped
 from realm.storage import fingerprint_of, read_json, unreadable, write_json
 
@@ -69,9 +69,14 @@ class WatchedFolder:
         self._is_behind = True
         skipped = Skipped()
         not_listed: list[str] = []
+
+        def waiting() -> None:
+            if progress:
+                progress(0, 0)
+
         ours = _noted(self._note)[1]
         found = find_files(self.folder, skipped, not_listed=not_listed)
-        taken = self._claim({file.name for file in found}, ours)
+        taken = self._claim({file.name for file in found}, ours, waiting)
         for name in sorted(taken):
             skipped.add(TAKEN, str(Place(name, 1)))
         files = [file for file in found if file.name not in taken]
@@ -85,7 +90,7 @@ class WatchedFolder:
         try:
             changes = self.library.add(documents, self.indexer, progress=progress)
             # Who saw a file go meanwhile has forgotten it, and it has come into the library.
-            self._claim({file.name for file in files}, _noted(self._note)[1])
+            self._claim({file.name for file in files}, _noted(self._note)[1], waiting)
             gone = ours - names
             if (
                 gone
@@ -93,11 +98,11 @@ class WatchedFolder:
                 gone -= {file.name for file in find_files(self.folder, Skipped())}
             held = self.library.current().held
             doomed = (gone - self._claimed(gone)) | unusable
-            removed = self._remove(sorted(name for name in doomed if name in held))
+            removed = self._remove(sorted(name for name in doomed if name in held), waiting)
         except BaseException:
             self._read.clear()  # what was read may not have come into the library
             raise
-        self._forget(gone)
+        self._forget(gone, waiting)
         self._is_behind = False
         skipped.join(changes.skipped)
         return Changes(
@@ -160,14 +165,14 @@ class WatchedFolder:
             else:
                 unusable.add(file.name)
 
-    def _remove(self, names: list[str]) -> tuple[str, ...]:
-        return self.library.remove(names).removed if names else ()
+    def _remove(self, names: list[str], waiting: Waiting) -> tuple[str, ...]:
+        return self.library.remove(names, waiting=waiting).removed if names else ()
 
-    def _claim(self, names: set[str], ours: set[str]) -> set[str]:
+    def _claim(self, names: set[str], ours: set[str], waiting: Waiting) -> set[str]:
         """Note which documents are to come from here; return the names that others have."""
         taken = self._claimed(names - ours)
         if names - ours - taken:
-            with self.library.alone():  # nobody else claims them meanwhile
+            with self.library.alone(waiting):  # nobody else claims them meanwhile
                 taken = self._claimed(names - ours)
                 self._remember(_noted(self._note)[1] | (names - taken))
         return taken
@@ -186,10 +191,10 @@ class WatchedFolder:
                 claimed |= {n for n in both if n in held or os.path.lexists(folder / n)}
         return claimed
 
-    def _forget(self, names: set[str]) -> None:
+    def _forget(self, names: set[str], waiting: Waiting) -> None:
         """Note that no document comes from these files any more."""
         if names:
-            with self.library.alone():
+            with self.library.alone(waiting):
                 self._remember(_noted(self._note)[1] - names)
 
     def _remember(self, names: set[str]) -> None:
@@ -282,7 +287,8 @@ class FolderWatcher:
     def close(self) -> None:
         """Stop before the next passages are embedded; whole documents of what is being read stay.
 
-        The rest is read when somebody follows the folder again.
+        The rest is read when somebody follows the folder again. No other writer of the library is
+        waited for.
         """
         self._stopped.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
@@ -325,7 +331,7 @@ class FolderWatcher:
                         self._on_error(error)
 
     def _go_on(self, done: int, total: int) -> None:
-        """Hear how far a change is, between its groups of passages.
+        """Hear how far a change is, between its groups of passages; and that it waits to be made.
 
         Raises:
             _ClosedError: it is to end here.

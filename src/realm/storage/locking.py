@@ -10,7 +10,7 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import import_module
@@ -36,13 +36,20 @@ _held = _Held()
 
 
 @contextmanager
-def locked(folder: Path, *, wait_seconds: float = 0.0, make_parent: bool = True) -> Generator[None]:
+def locked(
+    folder: Path,
+    *,
+    wait_seconds: float = 0.0,
+    make_parent: bool = True,
+    waiting: Callable[[], object] = lambda: None,
+) -> Generator[None]:
     """Keep every other writer out of `folder`; whoever holds it already may take it again.
 
     Args:
         folder: need not exist.
         wait_seconds: how long to wait for another writer to let it go.
         make_parent: make the folder in which it is to stand.
+        waiting: called again and again meanwhile; what it raises ends the wait.
 
     Raises:
         LockedError: another process, or another thread of this one, is writing it.
@@ -54,7 +61,7 @@ def locked(folder: Path, *, wait_seconds: float = 0.0, make_parent: bool = True)
     if make_parent:
         with suppress(OSError):  # who cannot write here is told so by what is to be written
             file.parent.mkdir(parents=True, exist_ok=True)
-    handle = _take_in_time(file, folder, wait_seconds)
+    handle = _take_in_time(file, folder, wait_seconds, waiting)
     _held.files.add(file)
     try:
         yield
@@ -116,7 +123,9 @@ def lock_touched(folder: Path) -> int | None:
         return None
 
 
-def _take_in_time(file: Path, folder: Path, wait_seconds: float) -> int | None:
+def _take_in_time(
+    file: Path, folder: Path, wait_seconds: float, waiting: Callable[[], object]
+) -> int | None:
     deadline = time.monotonic() + wait_seconds
     while True:
         try:
@@ -124,6 +133,7 @@ def _take_in_time(file: Path, folder: Path, wait_seconds: float) -> int | None:
         except LockedError:
             if time.monotonic() >= deadline:
                 raise
+        waiting()
         time.sleep(POLL_SECONDS)
 
 
