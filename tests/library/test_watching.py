@@ -265,6 +265,30 @@ def test_a_watcher_outlives_what_the_system_says(
         wait_for(lambda: "c.txt" in held(library))
 
 
+class PanicException(BaseException):
+    """What Python code gets of a panic in tokenizers: no Exception."""
+
+
+def test_a_watcher_outlives_a_panic(
+    library: Library, indexer: Indexer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors: list[RealmError] = []
+    with FolderWatcher(
+        library, indexer, folder, every_seconds=0.01, on_error=errors.append
+    ) as watcher:
+
+        def panic(*_: object, **__: object) -> None:
+            raise PanicException("index out of bounds")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(indexer, "cut", panic)
+            (folder / "c.txt").write_text("Gauss lived.")
+            wait_for(lambda: bool(errors))
+        assert str(errors[0]) == f"cannot follow {folder}: PanicException: index out of bounds"
+        wait_for(lambda: "c.txt" in held(library))
+        assert watcher._thread.is_alive()
+
+
 def test_a_watcher_outlives_whoever_listens_to_it(
     library: Library, indexer: Indexer, folder: Path
 ) -> None:

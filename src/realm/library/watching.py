@@ -322,7 +322,8 @@ class FolderWatcher:
                 self.error = None
             except _ClosedError:
                 return
-            except Exception as caught:  # noqa: BLE001 - a thread that ends follows nothing more
+            # Of every kind, as a panic in tokenizers: a thread that ends follows nothing more.
+            except BaseException as caught:  # noqa: BLE001
                 error = self._as_ours(caught)
                 is_new = str(error) != str(self.error)
                 self.error = error
@@ -340,7 +341,7 @@ class FolderWatcher:
         if self._stopped.is_set():
             raise _ClosedError
 
-    def _as_ours(self, error: Exception) -> RealmError:
+    def _as_ours(self, error: BaseException) -> RealmError:
         if isinstance(error, RealmError):
             return error
         if isinstance(error, OSError):
