@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from realm.errors import ArtifactError, DamagedError
+from realm.errors import ArtifactError, DamagedError, UnreadableError
 from realm.storage import (
     EXTRA,
     MANIFEST,
@@ -753,3 +753,14 @@ def test_a_folder_that_was_removed_meanwhile_is_not_damaged(tmp_path: Path) -> N
     (tmp_path / "gone" / file).unlink()
     with pytest.raises(DamagedError, match=f"{file} is missing"):
         check_files(tmp_path / "gone", manifest, remedy="make it again")
+
+
+def test_a_file_whose_size_the_system_does_not_tell_is_not_taken_for_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Path, **_: object) -> os.stat_result:
+        raise OSError(errno.EIO, "Input/output error", str(self))
+
+    monkeypatch.setattr(Path, "stat", fail)
+    with pytest.raises(UnreadableError, match=r"cannot read .*one\.bin: Input/output error"):
+        check_files(tmp_path, {"files": {"one.bin": ""}}, remedy="make it again")
