@@ -92,9 +92,7 @@ class WatchedFolder:
             # Who saw a file go meanwhile has forgotten it, and it has come into the library.
             self._claim({file.name for file in files}, _noted(self._note)[1], waiting)
             gone = ours - names
-            if (
-                gone
-            ):  # what came back while others were embedded may have been read by whoever saw it
+            if gone:  # what came back while others were embedded may be in the library again
                 gone -= {file.name for file in find_files(self.folder, Skipped())}
             held = self.library.current().held
             doomed = (gone - self._claimed(gone)) | unusable
