@@ -101,3 +101,13 @@ def test_cuts_inside_a_character_are_recognised(character: str) -> None:
     text = f"a{character}b"
     inside = [at for at in range(len(text) + 1) if is_inside_character(text, at)]
     assert inside == list(range(2, 1 + len(character)))
+
+
+@pytest.mark.parametrize("space", ["\xa0", "\u202f", "\u3000", "\u2009 "])
+@pytest.mark.parametrize("language", ["en", "fr"])
+def test_an_initial_and_a_wide_space_before_a_period_are_read(space: str, language: str) -> None:
+    """As in French typography; sentencex ended in a panic."""
+    text = f"It is of kind A{space}. Nobody knew why."
+    spans = list(sentence_spans(text, language))
+    read = "".join(text[start:end] for start, end in spans)
+    assert read.replace(" ", "") == text.replace(" ", "")

@@ -12,6 +12,8 @@ WINDOW = 2_000
 """Characters given to sentencex at once: its time grows with their square outside ASCII."""
 MARGIN = 200
 """A sentence that ends this close to the end of a window is looked at again with what follows."""
+BEFORE_PERIOD = re.compile(r"[^\S\x00-\x7f](?=\s*\.)")
+"""White space outside ASCII before a period: where it follows an initial, sentencex panics."""
 ZERO_WIDTH_JOINER = "\u200d"
 MAX_CODE_POINTS = 64
 """Of one character that is kept whole; a family of four with skin tones has 11."""
@@ -94,7 +96,8 @@ def _pieces(text: str, start: int, end: int, language: str) -> Iterator[tuple[in
 
 def _boundaries(text: str, language: str) -> list[int]:
     """Return where sentences end inside `text`."""
-    ends = [found["end_index"] for found in _find(language, text)]
+    found = _find(language, BEFORE_PERIOD.sub(" ", text))
+    ends = [sentence["end_index"] for sentence in found]
     return [end for end in ends if end < len(text) and not is_inside_character(text, end)]
 
 
