@@ -10,6 +10,7 @@ from torch import Tensor
 
 from realm.index import exact as exact_module
 from realm.index import scan as scan_module
+from realm.index import scoring
 from realm.index.exact import search, search_exactly
 from realm.index.mapped import MappedRows
 from realm.index.scan import surviving_rows
@@ -165,49 +166,6 @@ def test_a_small_index_is_searched_in_32_bits_at_once(
     assert searched == [(torch.float32, 2)]
 
 
-PRODUCTS = [scan_module._ManyQueries, scan_module._Widened, scan_module._OneQuery]
-
-
-@pytest.mark.parametrize(
-    ("is_quick", "num_queries", "product"),
-    [
-        (True, 1, "_OneQuery"),
-        (True, 2, "_ManyQueries"),
-        (False, 1, "_Widened"),
-        (False, 2, "_Widened"),
-    ],
-)
-def test_16_bit_rows_are_multiplied_as_is_quickest_there(
-    monkeypatch: pytest.MonkeyPatch, *, is_quick: bool, num_queries: int, product: str
-) -> None:
-    monkeypatch.setattr(scan_module, "has_quick_bfloat16", lambda _: is_quick)
-    rows = MappedRows([torch.zeros(8, 128, dtype=torch.bfloat16)])
-    assert scan_module._product(num_queries, rows).__name__ == product
-
-
-@pytest.mark.parametrize("product", PRODUCTS)
-@settings(max_examples=60)
-@given(dim=st.integers(1, 32), scale=st.floats(1e-3, 1e3), seed=st.integers(0, 10_000))
-def test_the_bound_holds_for_every_row(
-    product: type[scan_module._ManyQueries | scan_module._Widened | scan_module._OneQuery],
-    dim: int,
-    scale: float,
-    seed: int,
-) -> None:
-    """|q.x - scanned| never exceeds the error that the floor allows for."""
-    chance = torch.Generator().manual_seed(seed)
-    query = scale * torch.randn(1, 2 * dim, generator=chance)
-    passages = torch.randn(200, 2 * dim, generator=chance)
-    passages *= 1 + torch.rand(200, 1, generator=chance)
-    scan = product(query)
-    scanned = torch.empty(200, 1, dtype=scan.dtype)
-    scan.score(passages.bfloat16(), scanned)
-    truth = query.double() @ passages.double().T
-    errors = scan.errors(query, *norms(passages).values())
-    allowed = errors.absolute[:, None] + errors.relative * scanned.T.abs()
-    assert ((truth - scanned.T.double()).abs() <= allowed).all()
-
-
 @settings(max_examples=150)
 @given(
     one_by_pairs=st.booleans(),
@@ -236,10 +194,10 @@ def test_the_true_top_k_survive_many_small_blocks(
     k = min(k, len(passages))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scan_module, "BLOCK_SCORES", block_rows * num_queries)
-        patch.setattr(scan_module, "PAIR_DIMS", range(2, 1_000 * one_by_pairs))
-        patch.setattr(scan_module, "PAIR_ROWS", 50)
-        patch.setattr(scan_module, "WIDE_ROWS", 50)
-        patch.setattr(scan_module, "has_quick_bfloat16", lambda _: is_quick)
+        patch.setattr(scoring, "PAIR_DIMS", range(2, 1_000 * one_by_pairs))
+        patch.setattr(scoring, "PAIR_ROWS", 50)
+        patch.setattr(scoring, "WIDE_ROWS", 50)
+        patch.setattr(scoring, "has_quick_bfloat16", lambda _: is_quick)
         scan = MappedRows(passages.bfloat16().tensor_split(2))
         found = surviving_rows(queries, scan, k, **norms(passages))
     truth = queries.double() @ passages.double().T
@@ -270,7 +228,7 @@ def test_no_processor_multiplies_in_16_bits_without_instructions_for_them(
         return multiply(left, right, out=out)
 
     monkeypatch.setattr(torch, "mm", watched)
-    monkeypatch.setattr(scan_module, "has_quick_bfloat16", lambda _: is_quick)
+    monkeypatch.setattr(scoring, "has_quick_bfloat16", lambda _: is_quick)
     found = surviving_rows(queries, passages.bfloat16(), 5, **norms(passages))
     assert set(multiplied) == {torch.bfloat16 if is_quick else torch.float32}
     assert (found.counts >= 5).all()
