@@ -20,6 +20,7 @@ from realm.device import autocast_to
 from realm.masking.store import ExampleStore
 from realm.model.bert import set_dropout
 from realm.model.embedder import Towers
+from realm.model.inputs import in_packs
 from realm.model.likelihood import marginal_log_likelihood
 from realm.model.realm import Budget, read_candidates, score_candidates
 from realm.planning.encoders import parse_encoder
@@ -29,7 +30,6 @@ from realm.planning.stages import pretrain_stage
 from realm.planning.workload import Workload
 from realm.retrieval.batch import Lengths, candidate_batch
 from realm.retrieval.retriever import NULL_ROW
-from realm.training.packing import pack
 
 QUERIES, CANDIDATES, STEPS = 4, 8, 3
 
@@ -58,7 +58,7 @@ def main() -> None:
             sum(len(e.query_ids) + (len(store.wordpieces(r)) if r >= 0 else 0) for r in chosen)
             for e, chosen in zip(drawn, rows, strict=True)
         ]
-        for group in pack(sizes, 4_096):
+        for group in in_packs(sizes, 4_096):
             batch = candidate_batch(
                 store,
                 [drawn[i] for i in group],

@@ -16,10 +16,10 @@ from realm.memory import limit_kernel_cache, return_free_memory
 from realm.model.bert import build_bert, set_attention
 from realm.model.embedder import Embedder, Towers
 from realm.model.encoder import Encoder
+from realm.model.inputs import in_packs
 from realm.model.likelihood import token_marginal_log_likelihood
 from realm.model.realm import Budget, CandidateBatch, read_candidates
 from realm.training.backward import BackwardPass
-from realm.training.packing import pack
 
 DRAWN = 2
 """Candidates of a query that the encoder learns from, in mode `drawn`."""
@@ -95,7 +95,8 @@ def groups_of(content: dict[str, Any], batch_tokens: int) -> list[list[int]]:
     candidates = len(content["passage_of"][0])
     lengths = [len(ids) - 3 for ids, _ in content["joint"]]
     rows = range(0, len(lengths), candidates)
-    return pack([sum(lengths[row : row + candidates]) for row in rows], batch_tokens)
+    sizes = [sum(lengths[row : row + candidates]) for row in rows]
+    return list(in_packs(sizes, batch_tokens))
 
 
 def candidate_batch(content: dict[str, Any], group: list[int]) -> CandidateBatch:

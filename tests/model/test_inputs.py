@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realm.model.inputs import PADDING_SHARE, PADDING_TOKENS, group_by_length, pad
+from realm.model.inputs import PADDING_SHARE, PADDING_TOKENS, group_by_length, in_packs, pad
 
 LENGTHS = st.lists(st.integers(1, 60), max_size=40)
 
@@ -58,3 +58,15 @@ def test_padding_is_marked_and_filled_with_the_pad_id() -> None:
     assert inputs.segments.tolist() == [[0, 0, 1], [1, 0, 0]]
     assert inputs.token_is_real.tolist() == [[True] * 3, [True, False, False]]
     assert inputs.ids.dtype == torch.long
+
+
+@given(st.lists(st.integers(0, 30), max_size=20), st.integers(1, 50))
+def test_packs_are_consecutive_and_as_full_as_the_budget_allows(
+    lengths: list[int], batch_tokens: int
+) -> None:
+    packs = list(in_packs(lengths, batch_tokens))
+    assert [number for one in packs for number in one] == list(range(len(lengths)))
+    for one in packs:
+        assert len(one) == 1 or sum(lengths[number] for number in one) <= batch_tokens
+    for one, after in itertools.pairwise(packs):
+        assert sum(lengths[number] for number in one) + lengths[after[0]] > batch_tokens

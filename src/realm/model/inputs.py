@@ -86,7 +86,10 @@ def pack(sequences: Sequence[TokenSequence], pad_id: int) -> Pack:
 
 
 def in_packs(lengths: Iterable[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Yield the numbers of as many sequences as fit a budget, in their order; at least one."""
+    """Yield the numbers of as many sequences as fit a budget, in their order.
+
+    One that is longer than the budget stands alone.
+    """
     numbers: list[int] = []
     size = 0
     for number, length in enumerate(lengths):

@@ -26,6 +26,7 @@ from realm.corpus.store import PassageStore
 from realm.device import autocast_to, device_of
 from realm.index.searchable import VectorIndex
 from realm.model.embedder import Embedder, embed_in_groups
+from realm.model.inputs import in_packs
 from realm.model.likelihood import correct_log_likelihood
 from realm.model.realm import Budget
 from realm.records import Question
@@ -33,7 +34,6 @@ from realm.retrieval.batch import passage_sequence
 from realm.retrieval.hybrid import HybridRetriever
 from realm.training.index_in_use import Seen
 from realm.training.measures import rank_correlation
-from realm.training.packing import pack
 from realm.training.supervision import Judged
 
 
@@ -151,7 +151,7 @@ class FreshScores:
         numbers = range(len(found.questions))
         rows = [self.rows_to_embed(found.judged[n], found.read[n]) for n in numbers]
         sizes = [self.store.lengths(one).clip(max=self.longest).sum() for one in rows]
-        return pack([int(size) for size in sizes], self.config.batch_tokens)
+        return list(in_packs(map(int, sizes), self.config.batch_tokens))
 
     def rows_to_embed(self, judged: Judged, read: Sequence[int]) -> list[int]:
         """Return the distinct passages of one question that are scored afresh.

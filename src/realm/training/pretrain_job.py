@@ -14,6 +14,7 @@ from realm.masking.store import ExampleStore
 from realm.model.bert import evaluating
 from realm.model.embedder import Towers, embed_in_groups
 from realm.model.encoder import Encoder
+from realm.model.inputs import in_packs
 from realm.model.likelihood import marginal_log_likelihood, token_marginal_log_likelihood
 from realm.model.realm import Budget, CandidateBatch
 from realm.ranks import ALONE, Ranks
@@ -32,7 +33,6 @@ from realm.training.measures import (
     measure_held_out,
     step_measures,
 )
-from realm.training.packing import pack
 from realm.training.refreshing import index_config
 from realm.training.sampling import step_rng
 
@@ -238,4 +238,4 @@ class PretrainJob:
             )
             for example, chosen in zip(drawn, rows, strict=True)
         ]
-        return pack(sizes, self.config.batch_tokens)
+        return list(in_packs(sizes, self.config.batch_tokens))
