@@ -179,11 +179,11 @@ def share_right(run: Path, passages: Path | None = None) -> float:
 def mean_p_own(job: ClassifyJob) -> float:
     """Return the mean p(z|x) of the passage on the claim's own name, over those read."""
     with torch.inference_mode():
-        vectors = job.retriever.embed([one.claim for one in job.train_questions])
+        vectors = job.retriever.embed([one.claim for one in job.train_claims])
         scores, rows = job.retriever.snapshot.search(vectors, job.config.num_passages)
     own = [
         [job.store[row].title == one.id for row in found]
-        for one, found in zip(job.train_questions, rows.tolist(), strict=True)
+        for one, found in zip(job.train_claims, rows.tolist(), strict=True)
     ]
     return float((scores.softmax(dim=-1) * torch.tensor(own)).sum(dim=-1).mean())
 
@@ -240,7 +240,7 @@ def test_the_gradient_sent_back_in_two_parts_is_that_of_one_graph(
     plain = make_job()
     blur(plain.classifier)
     numbers = batch_at(0, num_items=len(NAMES), batch_size=12, seed=0)
-    claims = [plain.train_questions[number] for number in numbers]
+    claims = [plain.train_claims[number] for number in numbers]
     vectors = plain.retriever.embed([one.claim for one in claims])
     _, rows = plain.retriever.snapshot.search(vectors, 3)
     scores = torch.einsum("qd,qkd->qk", vectors, plain.retriever.snapshot.exact[rows])
@@ -265,7 +265,7 @@ def test_the_gradient_sent_back_in_two_parts_is_that_of_one_graph(
 def test_labels_alone_teach_the_question_tower_which_passage_to_read(make_job: MakeJob) -> None:
     """A classifier that can read and stands still, a retriever that was blurred: p(z|x) rises."""
     job = make_job(batch_size=24, num_passages=6)
-    job.train_questions = job.train_questions[:24]
+    job.train_claims = job.train_claims[:24]
     blur(job.towers.query.projection)
     optimizer = torch.optim.Adam(job.towers.query.parameters(), lr=1e-3)
     before = mean_p_own(job)
@@ -298,13 +298,13 @@ def test_a_claim_of_another_length_is_cut_in_training(
     store: PassageStore, make_job: MakeJob
 ) -> None:
     job = make_job(question_wordpieces=8)
-    job.train_questions = [Claim(id="1", claim="you can trust bakan " * 9, label="true")]
+    job.train_claims = [Claim(id="1", claim="you can trust bakan " * 9, label="true")]
     assert job.step(0)["tokens"] == 3 * (6 + 3 + len(store.wordpieces(0)))
 
 
 def test_held_out_claims_are_never_trained_on(make_job: MakeJob) -> None:
     job = make_job(held_out=0.33)
-    trained_on, held = ({one.id for one in p} for p in (job.train_questions, job.eval_questions))
+    trained_on, held = ({one.id for one in p} for p in (job.train_claims, job.eval_claims))
     assert held
     assert not trained_on & held
     measured = job.evaluate(0)
