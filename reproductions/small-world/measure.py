@@ -94,11 +94,11 @@ def _group(
         rows, _ = finder.find(index, queries, drawn)
         batch = candidate_batch(store, drawn, rows, lengths)
         weights = score_candidates(towers, batch, budget).float().softmax(dim=-1)
-        logits, owners, places = mask_logits(encoder, batch, budget)
+        read = mask_logits(encoder, batch, budget)
     alone = torch.zeros_like(weights)
     alone[:, 0] = 1.0
     is_right, is_right_alone = (
-        ((predict_masks(batch, w, logits, owners, places) == batch.targets) | ~batch.mask_is_real)
+        ((predict_masks(batch, w, read) == batch.targets) | ~batch.mask_is_real)
         .all(dim=-1)
         .tolist()
         for w in (weights, alone)

@@ -21,6 +21,7 @@ from realm.model.embedder import embed_in_groups
 from realm.model.realm import (
     Budget,
     CandidateBatch,
+    MaskLogits,
     gold_log_probs,
     mask_logits,
     predict_masks,
@@ -40,18 +41,16 @@ class Reading:
     batch: CandidateBatch
     scores: Float[Tensor, "batch candidates"]
     """f(x, z), afresh; -inf for missing candidates."""
-    logits: Float[Tensor, "read vocab"]
-    """At every [MASK] of every candidate, with the next two as `mask_logits` returns them."""
-    owners: Int[Tensor, " read"]
-    places: Int[Tensor, " read"]
+    masks: MaskLogits
+    """What the encoder makes of every [MASK] of every candidate."""
 
     def log_probs(self) -> Float[Tensor, "batch candidates masks"]:
         """Return log p(y_j | z, x) of the batch's targets; 0 where masks are padding."""
-        return gold_log_probs(self.batch, self.logits, self.owners, self.places)
+        return gold_log_probs(self.batch, self.masks)
 
     def predicted(self, weights: Float[Tensor, "batch candidates"]) -> Int[Tensor, "batch masks"]:
         """Return the most probable wordpiece of each mask under these weights of candidates."""
-        return predict_masks(self.batch, weights, self.logits, self.owners, self.places)
+        return predict_masks(self.batch, weights, self.masks)
 
 
 class Predictor:
@@ -179,5 +178,5 @@ class Predictor:
         batch = candidate_batch(self.store, examples, rows, self.lengths)
         with autocast_to(autocast, device_of(self.encoder)):
             scores = score_candidates(self.towers, batch, self.budget)
-            logits, owners, places = mask_logits(self.encoder, batch, self.budget)
-        return Reading(batch=batch, scores=scores, logits=logits, owners=owners, places=places)
+            masks = mask_logits(self.encoder, batch, self.budget)
+        return Reading(batch=batch, scores=scores, masks=masks)

@@ -108,8 +108,9 @@ def test_log_probabilities_are_of_the_gold_wordpieces(
     batch: CandidateBatch, make_encoder: Callable[..., Encoder], budget: Budget
 ) -> None:
     with torch.no_grad():
-        logits, owners, places = mask_logits(make_encoder(), batch, budget)
-        found = gold_log_probs(batch, logits, owners, places)
+        read = mask_logits(make_encoder(), batch, budget)
+        found = gold_log_probs(batch, read)
+    logits, owners, places = read
     assert found.shape == (3, 4, 3)
     for row, (owner, place) in enumerate(zip(owners.tolist(), places.tolist(), strict=True)):
         gold = int(batch.targets[owner // 4, place])
@@ -126,12 +127,13 @@ def test_the_prediction_is_the_wordpiece_of_most_probability_over_all_passages(
 ) -> None:
     """argmax_y sum_z p(z|x) p(y|z,x) at each mask; with all weight on null it reads nothing."""
     with torch.no_grad():
-        logits, owners, places = mask_logits(make_encoder(), batch, budget)
+        read = mask_logits(make_encoder(), batch, budget)
         weights = score_candidates(make_towers(), batch, budget).softmax(dim=-1)
     null_only = torch.zeros_like(weights)
     null_only[:, 0] = 1.0
+    logits, owners, places = read
     for chosen in (weights, null_only):
-        predicted = predict_masks(batch, chosen, logits, owners, places)
+        predicted = predict_masks(batch, chosen, read)
         for row in range(3):
             for mask in range(int(batch.mask_is_real[row].sum())):
                 total = sum(

@@ -152,14 +152,10 @@ def gold_of(batch: CandidateBatch, read: MaskLogits) -> Float[Tensor, " read"]:
 
 
 def gold_log_probs(
-    batch: CandidateBatch,
-    logits: Float[Tensor, "read vocab"],
-    owners: Int[Tensor, " read"],
-    places: Int[Tensor, " read"],
+    batch: CandidateBatch, read: MaskLogits
 ) -> Float[Tensor, "batch candidates masks"]:
     """Return log p(y_j | z, x), in main memory, from what `mask_logits` returned."""
-    gold = gold_of(batch, MaskLogits(logits, owners, places))
-    return _by_candidate(batch, gold, owners, places)
+    return _by_candidate(batch, gold_of(batch, read), read.owners, read.places)
 
 
 def _by_candidate(
@@ -177,21 +173,16 @@ def _by_candidate(
 
 
 def predict_masks(
-    batch: CandidateBatch,
-    weights: Float[Tensor, "batch candidates"],
-    logits: Float[Tensor, "read vocab"],
-    owners: Int[Tensor, " read"],
-    places: Int[Tensor, " read"],
+    batch: CandidateBatch, weights: Float[Tensor, "batch candidates"], read: MaskLogits
 ) -> Int[Tensor, "batch masks"]:
     """Return the wordpiece with the largest sum_z p(z|x) p(. | z, x) at each mask.
 
     Args:
         batch: the batch.
         weights: p(z|x), or 1 at the null passage for a prediction without retrieval.
-        logits: from `mask_logits`, with owners and places.
-        owners: see there.
-        places: see there.
+        read: from `mask_logits`.
     """
+    logits, owners, places = read
     size, num_candidates = batch.passage_of.shape
     predicted = torch.zeros_like(batch.targets)
     probability = logits.softmax(dim=-1) * weights.reshape(-1)[owners][:, None].to(logits.device)

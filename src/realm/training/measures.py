@@ -144,15 +144,15 @@ def measure_held_out(
             leave_out_null(batch)
         with autocast_to(forward.autocast, device_of(forward.encoder)):
             scores = score_candidates(forward.towers, batch, forward.budget)
-            logits, owners, places = mask_logits(forward.encoder, batch, forward.budget)
-        log_probs = gold_log_probs(batch, logits, owners, places)
+            read = mask_logits(forward.encoder, batch, forward.budget)
+        log_probs = gold_log_probs(batch, read)
         measured = step_measures(scores, log_probs, batch, stale)
         del measured["tokens"]
         only_null = torch.zeros_like(scores)
         only_null[:, 0] = 1.0
         all_predicted: list[Tensor] = []
         for name, weights in (("", scores.softmax(dim=-1)), ("_null", only_null)):
-            predicted = predict_masks(batch, weights, logits, owners, places)
+            predicted = predict_masks(batch, weights, read)
             all_predicted.append(predicted)
             right = (predicted == batch.targets) | ~batch.mask_is_real
             measured[f"span_accuracy{name}"] = float(right.all(dim=-1).float().mean())
