@@ -183,7 +183,8 @@ class Aligner:
             ),
         )
 
-    def _nearest(self, rows: Sequence[int], scores: np.ndarray) -> str:
+    def _nearest(self, rows: Sequence[int], scores: Float[np.ndarray, " candidates"]) -> str:
+        """Return the id of the passage that is retrieved first; empty: there is none."""
         if len(rows) == 1:
             return ""
         return self.predictor.store[rows[1 + int(scores[1 : len(rows)].argmax())]].id

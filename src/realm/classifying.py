@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from realm.checkpoint.checkpoints import find_checkpoint, load_model
@@ -145,7 +146,11 @@ class ClaimClassifier(Retrieving):
         ]
 
     def _judge(
-        self, claim: str, rows: list[int], scores: Tensor, logits: Tensor
+        self,
+        claim: str,
+        rows: list[int],
+        scores: Float[Tensor, " read"],
+        logits: Float[Tensor, "read labels"],
     ) -> ClassifiedClaim:
         """Return what the passages that were read say of one claim."""
         p_labels = label_log_likelihood(scores[None], logits[None])[0].exp()

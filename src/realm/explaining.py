@@ -6,6 +6,8 @@ from html import escape
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from realm.checkpoint.parts import Model
 from realm.corpus.store import Passages
@@ -190,8 +192,8 @@ class Explainer:
         self,
         rows: Sequence[int],
         batch: CandidateBatch,
-        scores: torch.Tensor,
-        log_probs: torch.Tensor,
+        scores: Float[Tensor, "1 candidates"],
+        log_probs: Float[Tensor, "1 candidates masks"],
     ) -> tuple[CandidateExplanation, ...]:
         p_answer = span_log_probs(log_probs, batch.mask_is_real)[0].exp()
         columns = zip(

@@ -48,7 +48,7 @@ class PassageReader:
         """Of the reader's matrix products."""
 
     @torch.inference_mode()
-    def logits(self, found: Sequence[Found]) -> Iterator[list[Tensor]]:
+    def logits(self, found: Sequence[Found]) -> Iterator[list[Float[Tensor, "starts widths"]]]:
         """Yield the logits of each question's passages, and of the null passage, if it is read.
 
         Some questions are read together: so many that their logits fit in memory.
@@ -74,21 +74,33 @@ class PassageReader:
         self,
         found: Found,
         weighted: Float[Tensor, " rows"],
-        logits: list[Tensor],
+        logits: list[Float[Tensor, "_ widths"]],
         num_answers: int,
     ) -> tuple[tuple[Answer, ...], Evidence | None]:
         """Return the most probable strings among the passages read, and what speaks for the best.
 
-        All from one softmax, as in training: the spans of all passages, each with its passage's
-        log p(z|x), and the null passage of a reader that learned it, which has no score.
+        p(a|x) = sum_{(i,j,z): text = a} softmax_{(i,j,z)} [ g(i,j,z) + log p(z|x) ]
+
+        One softmax, as in training: over the spans of all passages, and the null passage of a
+        reader that learned it, which has no score.
+
+        Args:
+            found: the question, and the passages read.
+            weighted: what the retriever adds for each; their softmax is p(z|x).
+            logits: g of each passage's spans, then of the null passage's where it is read.
+            num_answers: distinct strings to return.
+
+        Returns:
+            Answers, best first; none where no span has any probability.
         """
         if not found.rows:
             return (), None
         reads_null = self.reader.reads_null
-        null = logits.pop()[0, :1] if reads_null else torch.empty(0)
+        null = logits[-1][0, :1] if reads_null else torch.empty(0)
+        spans = logits[:-1] if reads_null else logits
         prior = weighted.log_softmax(dim=0)
         flat = torch.cat(
-            [(part + log_p).reshape(-1) for part, log_p in zip(logits, prior, strict=True)]
+            [(part + log_p).reshape(-1) for part, log_p in zip(spans, prior, strict=True)]
         )
         if not torch.isfinite(flat).any():
             return (), None
@@ -99,7 +111,7 @@ class PassageReader:
             found.rows,
             best.values.tolist(),
             best.indices.tolist(),
-            sizes=[part.numel() for part in logits],
+            sizes=[part.numel() for part in spans],
             widths=self.reader.max_answer_wordpieces,
         )
         if not gathered.totals:  # the null passage leaves nothing to any span
@@ -108,7 +120,7 @@ class PassageReader:
             gathered.totals,
             gathered.best_of_passage,
             num_read=len(found.rows),
-            best_logit=max(float(part.max()) for part in logits if part.numel()),
+            best_logit=max(float(part.max()) for part in spans if part.numel()),
             scores=found.scores,
             overlap=self._overlap(found.ids, found.rows[0]),
             p_null=float(probabilities[-1]) if reads_null else None,

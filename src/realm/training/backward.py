@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple, cast
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from realm.device import autocast_to, device_of
@@ -36,7 +36,14 @@ from realm.model.realm import (
     score_vectors,
 )
 
-Objective = Callable[[Tensor, Tensor, Tensor], Tensor]
+Objective = Callable[
+    [
+        Float[Tensor, "batch candidates"],
+        Float[Tensor, "batch candidates masks"],
+        Bool[Tensor, "batch masks"],
+    ],
+    Float[Tensor, " batch"],
+]
 """(scores, log p of each mask, which masks are real) -> the log-likelihood of each example."""
 
 
@@ -102,6 +109,7 @@ class BackwardPass:
         read = log_probs.detach().requires_grad_()
         likelihood = self.objective(scores, read, batch.mask_is_real)
         (-likelihood.sum() / num_examples).backward()
+        # [joint, masks]; under Eq. 1 it is -p(z|x,y) / num_examples at each mask of a candidate
         by_mask = cast("Tensor", read.grad).flatten(0, 1)
         # where p is near 1, log p hardly moves: the gradient of the logits is as large as 1 - p
         moved = by_mask.abs() * -torch.expm1(log_probs.flatten(0, 1))
@@ -167,7 +175,7 @@ def draw(
     return torch.from_numpy(np.where(is_drawn, chances, 0.0))
 
 
-def _chances(weights: np.ndarray, count: int) -> np.ndarray:
+def _chances(weights: Float[np.ndarray, " items"], count: int) -> Float[np.ndarray, " items"]:
     """Return min(1, c weight) with the sum `count`, or 1 for all that have a weight."""
     if np.count_nonzero(weights) <= count:
         return (weights > 0).astype(np.float64)

@@ -1,6 +1,7 @@
 """A masked-language-model head for an encoder that comes without one, by ridge regression."""
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from realm.config import MlmConfig
@@ -29,10 +30,10 @@ def init_head(encoder: Encoder, store: PassageStore, rows: list[int], config: Ml
     The dense layer is the ridge regression of a position's input embedding (centred) on its last
     hidden state, shifted to where GELU is linear; the layer norm takes the shift out again; its
     gain and the bias -gain |e|^2 / 2 make the product with the tied embeddings a distance to each
-    of them. The gain is chosen by likelihood, mostly at unmasked positions (at masked ones
-    nothing is known yet, and flat is best), and [MASK] itself, which the
-    regression would name there, is ruled out by its bias. Most unmasked wordpieces are then named
-    right before the first step, where a random head needs hundreds of steps.
+    of them. The gain is chosen by likelihood, mostly at unmasked positions (at masked ones nothing
+    is known yet, and flat is best), and [MASK] itself, which the regression would name there, is
+    ruled out by its bias. Most unmasked wordpieces are then named right before the first step,
+    where a random head needs hundreds of steps.
     """
     encoder.eval()
     hidden, pieces, is_masked = _states(encoder, store, rows, config)
@@ -61,7 +62,7 @@ def init_head(encoder: Encoder, store: PassageStore, rows: list[int], config: Ml
 
 def _states(
     encoder: Encoder, store: PassageStore, rows: list[int], config: MlmConfig
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Float[Tensor, "positions width"], Int[Tensor, " positions"], Bool[Tensor, " positions"]]:
     """Return (last hidden states, wordpieces, whether masked) of a sample of passages."""
     tokenizer = store.tokenizer
     chosen = [rows[i] for i in sample(range(len(rows)), NUM_PASSAGES, config.seed)]
@@ -87,7 +88,9 @@ def _states(
     return torch.cat(states), torch.cat(pieces), torch.cat(masked)
 
 
-def _ridge(inputs: Tensor, targets: Tensor) -> Tensor:
+def _ridge(
+    inputs: Float[Tensor, "positions width"], targets: Float[Tensor, "positions targets"]
+) -> Float[Tensor, "width_and_one targets"]:
     """Return W of least squares [inputs, 1] W = targets with a small penalty."""
     extended = torch.cat([inputs, torch.ones(len(inputs), 1)], dim=-1).double()
     gram = extended.T @ extended
@@ -96,13 +99,22 @@ def _ridge(inputs: Tensor, targets: Tensor) -> Tensor:
     return torch.linalg.solve(gram, extended.T @ targets.double()).float()
 
 
-def _set_gain(encoder: Encoder, gain: float, scale: float, centred: Tensor, mask_id: int) -> None:
+def _set_gain(
+    encoder: Encoder,
+    gain: float,
+    scale: float,
+    centred: Float[Tensor, "vocab width"],
+    mask_id: int,
+) -> None:
     encoder.head.norm.weight.fill_(gain * scale)
     encoder.head.bias.copy_(-0.5 * gain * centred.square().sum(dim=-1))
     encoder.head.bias[mask_id] = RULED_OUT
 
 
-def _likelihood(encoder: Encoder, hidden: Tensor, pieces: Tensor) -> float:
+def _likelihood(
+    encoder: Encoder, hidden: Float[Tensor, "positions width"], pieces: Int[Tensor, " positions"]
+) -> float:
+    """Return the mean log-likelihood of the wordpieces, in nats."""
     table = encoder.bert.embeddings.word_embeddings.weight
     logits = encoder.head(hidden.to(table.device), table).float()
     return -float(torch.nn.functional.cross_entropy(logits, pieces.to(table.device)))

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from realm.checkpoint.checkpoints import load_model
@@ -275,7 +276,9 @@ class IctJob:
             was_removed=draw.removed,
         )
 
-    def _embed(self, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
+    def _embed(
+        self, pairs: Sequence[Pair]
+    ) -> tuple[Float[Tensor, "pairs dim"], Float[Tensor, "pairs dim"]]:
         """Return the embeddings of the pseudo-queries, and of their passages."""
         pad_id, budget = self.store.tokenizer.pad_id, self.config.batch_tokens
         queries, passages = [pair.query for pair in pairs], [pair.passage for pair in pairs]

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
 
 from realm.checkpoint.parts import Model
 from realm.config import MlmConfig
@@ -155,7 +156,9 @@ class MlmJob:
     def restore(self, values: Mapping[str, Any]) -> None:
         """Nothing to put back."""
 
-    def _forward(self, readings: Sequence[Reading]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _forward(
+        self, readings: Sequence[Reading]
+    ) -> tuple[Float[Tensor, " masks"], Bool[Tensor, " masks"]]:
         """Return (log p of every target, whether it was the most probable wordpiece)."""
         inputs = pad([reading.ids for reading in readings], self.store.tokenizer.pad_id)
         rows = torch.tensor([n for n, r in enumerate(readings) for _ in r.positions])

@@ -5,7 +5,8 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
 
 from realm.checkpoint.parts import Model
 from realm.config import PretrainConfig
@@ -35,22 +36,6 @@ from realm.training.measures import (
 )
 from realm.training.refreshing import index_config
 from realm.training.sampling import step_rng
-
-
-def _seen(
-    rows: Sequence[Sequence[int]],
-    batch: CandidateBatch,
-    passages: torch.Tensor,
-    scores: torch.Tensor,
-    stale: torch.Tensor,
-) -> Seen:
-    chosen = torch.tensor(rows)
-    is_passage = chosen >= 0
-    return Seen(
-        rows=chosen[is_passage],
-        drift=(scores.float() - stale).abs()[is_passage],
-        vectors=passages[batch.passage_of[is_passage]],
-    )
 
 
 class PretrainJob:
@@ -175,9 +160,12 @@ class PretrainJob:
         )
 
     def objective(
-        self, scores: torch.Tensor, log_probs: torch.Tensor, mask_is_real: torch.Tensor
-    ) -> torch.Tensor:
-        """Return each example's log-likelihood under the chosen marginal.
+        self,
+        scores: Float[Tensor, "batch candidates"],
+        log_probs: Float[Tensor, "batch candidates masks"],
+        mask_is_real: Bool[Tensor, "batch masks"],
+    ) -> Float[Tensor, " batch"]:
+        """Return each example's log-likelihood under the chosen marginal (`span`: Eq. 1).
 
         `token` is a mean over the example's masks, so that long spans do not weigh more; the
         released code averages over all masks of the batch.
@@ -187,11 +175,13 @@ class PretrainJob:
             return total / mask_is_real.sum(dim=-1)
         return marginal_log_likelihood(scores, log_probs, mask_is_real)
 
-    def candidates(self, drawn: Sequence[MaskedExample]) -> tuple[list[list[int]], torch.Tensor]:
+    def candidates(
+        self, drawn: Sequence[MaskedExample]
+    ) -> tuple[list[list[int]], Float[Tensor, "batch candidates"]]:
         """Return (candidate rows, their scores in the index): selection only, no gradient."""
         return self.finder.find(self.index, self._query_vectors(drawn), drawn)
 
-    def _query_vectors(self, drawn: Sequence[MaskedExample]) -> torch.Tensor:
+    def _query_vectors(self, drawn: Sequence[MaskedExample]) -> Float[Tensor, "batch dim"]:
         """Return Embed_input of masked sentences, without dropout or gradients."""
         queries = [self.store.tokenizer.query_input(e.query_ids, self.lengths.query) for e in drawn]
         with (
@@ -239,3 +229,20 @@ class PretrainJob:
             for example, chosen in zip(drawn, rows, strict=True)
         ]
         return list(in_packs(sizes, self.config.batch_tokens))
+
+
+def _seen(
+    rows: Sequence[Sequence[int]],
+    batch: CandidateBatch,
+    passages: Float[Tensor, "passages dim"],
+    scores: Float[Tensor, "batch candidates"],
+    stale: Float[Tensor, "batch candidates"],
+) -> Seen:
+    """Return what the candidates of a group tell of the index."""
+    chosen = torch.tensor(rows)
+    is_passage = chosen >= 0
+    return Seen(
+        rows=chosen[is_passage],
+        drift=(scores.float() - stale).abs()[is_passage],
+        vectors=passages[batch.passage_of[is_passage]],
+    )

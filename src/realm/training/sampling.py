@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
+from jaxtyping import Int
 
 
 def step_rng(seed: int, step: int) -> np.random.Generator:
@@ -46,5 +47,5 @@ def sample(items: Sequence[int], count: int, seed: int) -> list[int]:
 
 
 @lru_cache(maxsize=4)
-def _permutation(epoch: int, *, num_items: int, seed: int) -> np.ndarray:
+def _permutation(epoch: int, *, num_items: int, seed: int) -> Int[np.ndarray, " items"]:
     return np.random.default_rng([seed, epoch, num_items]).permutation(num_items)

@@ -118,7 +118,7 @@ class SpanReading:
         group: Sequence[int],
         inputs: Sequence[Sequence[SpanInput]],
         scores: Sequence[Float[Tensor, " _"]],
-    ) -> list[tuple[int, list[Tensor]]]:
+    ) -> list[tuple[int, list[Float[Tensor, "starts widths"]]]]:
         """Return, per question, each passage's span logits with log p(z|x) added.
 
         The null passage, which has no score, is left as the reader sees it.
