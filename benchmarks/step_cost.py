@@ -29,7 +29,7 @@ from realm.planning.probes import new_encoder, new_tower
 from realm.planning.stages import pretrain_stage
 from realm.planning.workload import Workload
 from realm.retrieval.batch import Lengths, candidate_batch
-from realm.retrieval.retriever import NULL_ROW
+from realm.retrieval.candidates import NULL_ROW
 
 QUERIES, CANDIDATES, STEPS = 4, 8, 3
 

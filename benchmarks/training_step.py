@@ -37,7 +37,7 @@ from realm.corpus.store import PassageStore
 from realm.model.bert import bert_settings
 from realm.model.embedder import Embedder
 from realm.retrieval.batch import body_of, passage_sequence
-from realm.retrieval.retriever import NULL_ROW
+from realm.retrieval.candidates import NULL_ROW
 
 QUERIES, CANDIDATES, LENGTH, MASKS = 4, 8, 192, 10
 QUERY_WORDPIECES = 40

@@ -21,7 +21,7 @@ from realm.model.likelihood import span_log_probs
 from realm.predicting import Predictor
 from realm.records import MaskedExample
 from realm.retrieval.batch import Lengths
-from realm.retrieval.retriever import NULL_ROW
+from realm.retrieval.candidates import NULL_ROW
 from realm.storage import lines_manifest
 from realm.tokenizer import SPECIAL_TOKENS, WordpieceTokenizer
 

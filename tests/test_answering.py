@@ -26,8 +26,8 @@ from realm.index.snapshot import snapshot_folder
 from realm.model.confidence import Calibrator
 from realm.model.reader import Reader
 from realm.model.realm import Budget, SpanInput, span_logits
+from realm.retrieval.candidates import NULL_ROW
 from realm.retrieval.reading import span_inputs
-from realm.retrieval.retriever import NULL_ROW
 from realm.tokenizer import SPECIAL_TOKENS, WordpieceTokenizer
 
 Make = Callable[..., Any]

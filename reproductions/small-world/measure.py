@@ -16,7 +16,7 @@ from realm.model.encoder import Encoder
 from realm.model.realm import Budget, mask_logits, predict_masks, score_candidates
 from realm.records import MaskedExample
 from realm.retrieval.batch import Lengths, candidate_batch
-from realm.retrieval.retriever import CandidateFinder
+from realm.retrieval.candidates import CandidateFinder
 
 GROUP = 16
 DEPTH = 5

@@ -18,7 +18,7 @@ from realm.masking.store import ExampleStore
 from realm.model.likelihood import retrieval_utility, span_log_probs
 from realm.predicting import Predictor
 from realm.records import MaskedExample, Progress
-from realm.retrieval.retriever import MISSING_ROW, NULL_ROW, CandidateFinder
+from realm.retrieval.candidates import MISSING_ROW, NULL_ROW, CandidateFinder
 from realm.storage import Request, lines_done, writing_lines
 
 KIND = "alignment"

@@ -26,7 +26,7 @@ from realm.predicting import Predictor
 from realm.readable import as_probability
 from realm.records import MaskedExample, Passage, Progress
 from realm.retrieval.batch import Lengths
-from realm.retrieval.retriever import NULL_ROW
+from realm.retrieval.candidates import NULL_ROW
 
 Propose = Callable[[str, int], list[int]]
 """(A sentence with blanks, k) -> rows of k passages to read, best first."""

@@ -14,9 +14,9 @@ from realm.model.evidence import measure_evidence
 from realm.model.reader import Reader
 from realm.model.realm import Budget, span_logits
 from realm.records import Answer, Evidence
+from realm.retrieval.candidates import NULL_ROW
 from realm.retrieval.gathering import gather
 from realm.retrieval.reading import span_inputs
-from realm.retrieval.retriever import NULL_ROW
 
 NUM_SPANS = 200
 """Most probable spans of a question that are summed by string."""

@@ -17,8 +17,8 @@ from realm.index.ivfpq import choose_layout
 from realm.index.snapshot import Snapshot
 from realm.model.embedder import Towers
 from realm.records import MaskedExample
+from realm.retrieval.candidates import CandidateFinder
 from realm.retrieval.dense import DenseRetriever
-from realm.retrieval.retriever import CandidateFinder
 from realm.storage import MANIFEST, Request, read_json
 
 DIM, ROWS = 32, 3_000

@@ -14,7 +14,7 @@ from realm.model.encoder import Encoder
 from realm.model.realm import Budget
 from realm.records import MaskedExample
 from realm.retrieval.batch import Lengths
-from realm.retrieval.retriever import MISSING_ROW, NULL_ROW
+from realm.retrieval.candidates import MISSING_ROW, NULL_ROW
 from realm.tokenizer import WordpieceTokenizer
 
 

@@ -20,7 +20,7 @@ from realm.model.likelihood import marginal_log_likelihood, token_marginal_log_l
 from realm.model.realm import Budget, CandidateBatch
 from realm.records import MaskedExample
 from realm.retrieval.batch import Lengths, candidate_batch
-from realm.retrieval.retriever import MISSING_ROW, NULL_ROW
+from realm.retrieval.candidates import MISSING_ROW, NULL_ROW
 from realm.training import backward
 from realm.training.backward import BackwardPass, Objective, Passed, draw
 

@@ -21,7 +21,7 @@ from realm.model.realm import (
 )
 from realm.records import MaskedExample
 from realm.retrieval.batch import Lengths, candidate_batch
-from realm.retrieval.retriever import MISSING_ROW, NULL_ROW
+from realm.retrieval.candidates import MISSING_ROW, NULL_ROW
 from realm.tokenizer import WordpieceTokenizer
 
 ROWS = [[NULL_ROW, 3, 7, 2], [NULL_ROW, 8, 2, MISSING_ROW], [NULL_ROW, 9, 11, 3]]

@@ -22,7 +22,7 @@ from realm.model.realm import (
 )
 from realm.records import MaskedExample
 from realm.retrieval.batch import Lengths, candidate_batch
-from realm.retrieval.retriever import NULL_ROW, CandidateFinder
+from realm.retrieval.candidates import NULL_ROW, CandidateFinder
 
 
 def corrupted(snapshot: Snapshot) -> Snapshot:

@@ -15,7 +15,7 @@ from realm.model.likelihood import marginal_log_likelihood, score_gradient, span
 from realm.model.realm import Budget, read_candidates, score_candidates
 from realm.records import MaskedExample
 from realm.retrieval.batch import Lengths, candidate_batch
-from realm.retrieval.retriever import MISSING_ROW, NULL_ROW
+from realm.retrieval.candidates import MISSING_ROW, NULL_ROW
 
 
 def random_problem(candidates: int, masks: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,7 +15,7 @@ from measure import Outcome
 from recipe import REALM, SmallWorld
 
 from realm.refresh.sync import SyncRefresher
-from realm.retrieval.retriever import CandidateFinder
+from realm.retrieval.candidates import CandidateFinder
 from realm.training import backward
 
 OVERRIDES = {

@@ -21,7 +21,7 @@ from realm.model.likelihood import (
 from realm.model.realm import Budget, read_candidates, score_candidates
 from realm.records import MaskedExample
 from realm.retrieval.batch import Lengths, candidate_batch
-from realm.retrieval.retriever import MISSING_ROW, NULL_ROW
+from realm.retrieval.candidates import MISSING_ROW, NULL_ROW
 
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 4))
 

@@ -13,7 +13,7 @@ from realm.model.likelihood import marginal_log_likelihood
 from realm.model.realm import Budget, read_candidates, score_candidates
 from realm.records import MaskedExample
 from realm.retrieval.batch import Lengths, candidate_batch, passage_sequence
-from realm.retrieval.retriever import NULL_ROW, CandidateFinder
+from realm.retrieval.candidates import NULL_ROW, CandidateFinder
 from realm.tokenizer import WordpieceTokenizer
 
 

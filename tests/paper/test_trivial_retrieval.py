@@ -15,7 +15,7 @@ from realm.model.likelihood import marginal_log_likelihood
 from realm.model.realm import Budget, read_candidates, score_candidates
 from realm.records import MaskedExample
 from realm.retrieval.batch import Lengths, candidate_batch
-from realm.retrieval.retriever import MISSING_ROW, NULL_ROW, CandidateFinder
+from realm.retrieval.candidates import MISSING_ROW, NULL_ROW, CandidateFinder
 
 SENTENCE = "In the year 1607 Fermat was born in the old house near the harbour of Toulouse."
 OTHERS = [

@@ -12,7 +12,7 @@ from realm.model.likelihood import marginal_minus_null, retrieval_utility
 from realm.model.realm import Budget, read_candidates
 from realm.records import MaskedExample
 from realm.retrieval.batch import Lengths, candidate_batch
-from realm.retrieval.retriever import NULL_ROW
+from realm.retrieval.candidates import NULL_ROW
 
 
 @settings(deadline=None, max_examples=30)

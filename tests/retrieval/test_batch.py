@@ -9,7 +9,7 @@ from realm.corpus.store import PassageStore
 from realm.errors import ConfigError
 from realm.records import MaskedExample
 from realm.retrieval.batch import Lengths, candidate_batch, passage_sequence
-from realm.retrieval.retriever import MISSING_ROW, NULL_ROW
+from realm.retrieval.candidates import MISSING_ROW, NULL_ROW
 
 LENGTHS = Lengths(query=40, passage=64, joint=96)
 ROWS = [[NULL_ROW, 7, 3], [NULL_ROW, 3, MISSING_ROW]]

@@ -1,8 +1,8 @@
 """What the reader reads: question and passage, with the passage's place."""
 
 from realm.corpus.store import PassageStore
+from realm.retrieval.candidates import NULL_ROW
 from realm.retrieval.reading import span_inputs
-from realm.retrieval.retriever import NULL_ROW
 from realm.tokenizer import WordpieceTokenizer
 
 

@@ -31,9 +31,9 @@ from realm.model.likelihood import (
 from realm.model.realm import span_logits
 from realm.records import Question
 from realm.retrieval.bm25 import Bm25Retriever
+from realm.retrieval.candidates import NULL_ROW
 from realm.retrieval.matching import holds_answer
 from realm.retrieval.reading import span_inputs
-from realm.retrieval.retriever import NULL_ROW
 from realm.storage import fingerprint
 from realm.tokenizer import WordpieceTokenizer
 from realm.training.finetune import finetune

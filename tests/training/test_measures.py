@@ -15,7 +15,7 @@ from realm.masking.store import ExampleStore
 from realm.model.realm import Budget, CandidateBatch
 from realm.records import MaskedExample
 from realm.retrieval.batch import Lengths
-from realm.retrieval.retriever import MISSING_ROW, NULL_ROW
+from realm.retrieval.candidates import MISSING_ROW, NULL_ROW
 from realm.training.held_out import HeldOutRead, keep_held_out, told_examples
 from realm.training.measures import (
     EVAL_GROUP,

@@ -29,7 +29,7 @@ from realm.masking.store import ExampleStore
 from realm.masking.taggers import Tagger
 from realm.model.likelihood import marginal_log_likelihood
 from realm.refresh.sync import SyncRefresher
-from realm.retrieval.retriever import NULL_ROW
+from realm.retrieval.candidates import NULL_ROW
 from realm.tokenizer import WordpieceTokenizer
 from realm.training.pretrain import check_candidates, pretrain
 from realm.training.pretrain_job import PretrainJob

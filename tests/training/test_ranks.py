@@ -79,7 +79,7 @@ from realm.corpus.store import PassageStore
 from realm.masking.store import ExampleStore
 from realm.torchrun import started_ranks
 from realm.records import Claim, Question
-from realm.retrieval.retriever import CandidateFinder
+from realm.retrieval.candidates import CandidateFinder
 from realm.training.classify import classify
 from realm.training.finetune import finetune
 from realm.training.ict import IctJob, ict

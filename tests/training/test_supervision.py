@@ -10,7 +10,7 @@ from realm.config import FinetuneConfig, check
 from realm.corpus.store import PassageStore
 from realm.errors import ConfigError
 from realm.records import Question
-from realm.retrieval.retriever import NULL_ROW
+from realm.retrieval.candidates import NULL_ROW
 from realm.training.supervision import Judged, correct_spans, judge, rows_to_read
 
 

@@ -38,8 +38,8 @@ from realm.refresh.status import run_status
 from realm.refresh.sync import SyncRefresher
 from realm.retrieval.batch import passage_sequence
 from realm.retrieval.bm25 import Bm25Retriever
+from realm.retrieval.candidates import NULL_ROW
 from realm.retrieval.reading import span_inputs
-from realm.retrieval.retriever import NULL_ROW
 from realm.training import refreshing
 from realm.training.finetune import finetune
 from realm.training.finetune_job import FinetuneJob

@@ -16,7 +16,7 @@ from realm.errors import ArtifactError, CorpusError
 from realm.evaluation.metrics import Interval, wilson_interval
 from realm.evaluation.recall import Finds
 from realm.records import Progress
-from realm.retrieval.retriever import overlaps
+from realm.retrieval.candidates import overlaps
 from realm.storage import read_lines
 
 DEPTH = 20

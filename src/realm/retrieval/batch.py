@@ -10,7 +10,7 @@ from realm.errors import ConfigError
 from realm.model.inputs import TokenSequence
 from realm.model.realm import CandidateBatch
 from realm.records import MaskedExample
-from realm.retrieval.retriever import MISSING_ROW, NULL_ROW
+from realm.retrieval.candidates import MISSING_ROW, NULL_ROW
 from realm.tokenizer import WordpieceTokenizer
 
 

@@ -7,7 +7,7 @@ from realm.errors import AnsweringError, QuestionTooLongError
 from realm.model.inputs import TokenSequence
 from realm.model.realm import SpanInput
 from realm.retrieval.batch import body_of
-from realm.retrieval.retriever import NULL_ROW
+from realm.retrieval.candidates import NULL_ROW
 from realm.tokenizer import WordpieceTokenizer
 
 

@@ -20,7 +20,7 @@ from realm.model.encoder import Encoder
 from realm.model.inputs import TokenSequence, group_by_length, pad
 from realm.ranks import ALONE, Ranks
 from realm.retrieval.batch import body_of
-from realm.retrieval.retriever import NULL_ROW
+from realm.retrieval.candidates import NULL_ROW
 from realm.training.corpus_groups import split_rows
 from realm.training.pairing import pair_examples
 from realm.training.sampling import batch_at, sample, step_rng

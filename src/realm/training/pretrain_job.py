@@ -22,7 +22,7 @@ from realm.ranks import ALONE, Ranks
 from realm.records import MaskedExample
 from realm.refresh.refresher import Refresher
 from realm.retrieval.batch import Lengths, candidate_batch
-from realm.retrieval.retriever import CandidateFinder
+from realm.retrieval.candidates import CandidateFinder
 from realm.training.backward import BackwardPass, Passed
 from realm.training.examples import ExampleSampler
 from realm.training.held_out import HeldOutRead

@@ -12,8 +12,8 @@ from realm.corpus.store import PassageStore
 from realm.device import autocast_to, device_of
 from realm.model.reader import Reader
 from realm.model.realm import Budget, SpanInput, span_logits
+from realm.retrieval.candidates import NULL_ROW
 from realm.retrieval.reading import span_inputs
-from realm.retrieval.retriever import NULL_ROW
 from realm.training.objectives import QuestionLoss, prior_scores, question_loss
 from realm.training.packing import pack_largest_first
 from realm.training.passage_scores import Retrieved

@@ -11,8 +11,8 @@ from torch import Tensor
 from realm.config import FinetuneConfig
 from realm.corpus.store import PassageStore
 from realm.records import Question
+from realm.retrieval.candidates import NULL_ROW
 from realm.retrieval.matching import answer_spans, holds_answer, wordpiece_spans
-from realm.retrieval.retriever import NULL_ROW
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

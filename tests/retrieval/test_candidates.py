@@ -15,7 +15,7 @@ from realm.index.mapped import MappedRows
 from realm.index.snapshot import Snapshot
 from realm.model.embedder import Towers
 from realm.records import MaskedExample
-from realm.retrieval.retriever import (
+from realm.retrieval.candidates import (
     MISSING_ROW,
     NULL_ROW,
     CandidateFinder,
