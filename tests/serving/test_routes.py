@@ -16,7 +16,7 @@ from realm.errors import (
     WithheldError,
 )
 from realm.serving import service
-from realm.serving.schemas import AnsweredModel, ChangesModel, FoundModel, ListingModel
+from realm.serving.responses import AnsweredModel, ChangesModel, FoundModel, ListingModel
 from realm.serving.settings import Access
 
 Serve = Callable[..., httpx.Client]

@@ -15,13 +15,12 @@ from realm.errors import ReadOnlyError, UnknownDocumentError
 from realm.records import Document, DocumentFormat
 from realm.serving.gate import client_of
 from realm.serving.refusals import RefusedError, invalid
-from realm.serving.schemas import (
+from realm.serving.requests import DocumentRequest, check_id
+from realm.serving.responses import (
     ChangesModel,
     DocumentModel,
-    DocumentRequest,
     ListingModel,
     ProgressModel,
-    check_id,
     responses,
 )
 from realm.serving.service import Service

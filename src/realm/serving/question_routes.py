@@ -12,15 +12,8 @@ from realm.explaining import CandidateExplanation, Explanation
 from realm.serving.batching import Choices
 from realm.serving.gate import client_of
 from realm.serving.refusals import client_left
-from realm.serving.schemas import (
-    AnsweredModel,
-    AnswerRequest,
-    ExplainedModel,
-    ExplainRequest,
-    FoundModel,
-    SearchRequest,
-    responses,
-)
+from realm.serving.requests import AnswerRequest, ExplainRequest, SearchRequest
+from realm.serving.responses import AnsweredModel, ExplainedModel, FoundModel, responses
 from realm.serving.service import Service
 
 T = TypeVar("T")

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from realm.serving.schemas import HealthModel, StatusModel, responses
+from realm.serving.responses import HealthModel, StatusModel, responses
 from realm.serving.service import Service
 
 

@@ -11,7 +11,7 @@ from realm.errors import ArtifactError
 from realm.reporting.curves import Curves, find_runs, read_curves
 from realm.serving.gate import client_of
 from realm.serving.refusals import RefusedError
-from realm.serving.schemas import CurvesModel, TrainingModel, responses
+from realm.serving.responses import CurvesModel, TrainingModel, responses
 from realm.serving.service import Service
 
 MAX_STEP = 2**53
