@@ -22,7 +22,7 @@ from torch import Tensor
 
 from realm.config import ApproximateConfig
 from realm.errors import ArtifactError
-from realm.index.exact import in_order, rescore
+from realm.index.exact import check_k, in_order, rescore
 from realm.index.faiss_library import fit_lists, import_faiss, nearest_rows
 from realm.index.ivfpq import choose_layout
 from realm.index.mapped import MappedRows
@@ -134,8 +134,7 @@ class ApproximateIndex:
         Raises:
             ValueError: k is not between 1 and the number of passages.
         """
-        if not 1 <= k <= len(self):
-            raise ValueError(f"k={k}, expected 1 to {len(self)}: the index holds so many passages")
+        check_k(k, len(self))
         queries = queries.detach().float()
         rows = nearest_rows(self._lists, queries, min(self.widen * k, len(self)))
         is_found = rows >= 0

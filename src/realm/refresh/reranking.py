@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from realm.index.exact import check_k
 from realm.index.searchable import Searchable
 
 EmbedRows = Callable[[list[int]], Float[Tensor, "rows dim"]]
@@ -47,8 +48,7 @@ class Reranked:
         Raises:
             ValueError: k is not between 1 and the number of passages.
         """
-        if not 1 <= k <= len(self):
-            raise ValueError(f"k={k}, expected 1 to {len(self)}: the index holds so many passages")
+        check_k(k, len(self))
         wide = min(len(self), max(k, self.num_passages))
         _, rows = self.index.search(queries, wide)
         distinct, places = rows.unique(return_inverse=True)
