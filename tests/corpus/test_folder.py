@@ -94,7 +94,7 @@ def test_what_cannot_be_used_is_counted_by_reason(
     (docs / "gone.txt").symlink_to(docs / "nowhere")
     (docs / "cut.jsonl.gz").write_bytes(gzip.compress(b'{"text": "Lost."}\n' * 500)[:-20])
     (docs / "bad.jsonl").write_text('{"text": 5}\n{"text":\n{"text": "Kept."}\n')
-    monkeypatch.setattr("realm.corpus.folder.TEXT_LIMIT", 1_000)
+    monkeypatch.setattr("realm.corpus.whole_files.TEXT_LIMIT", 1_000)
     skipped = Skipped()
     found = read(docs, skipped)
     assert [name for name in found if not name.startswith(("sub", "cut"))] == [
@@ -120,7 +120,8 @@ def test_a_file_that_may_not_be_opened_is_counted(
     def refuse(path: Path) -> None:
         raise CorpusError(f"{path} is unreadable")
 
-    monkeypatch.setattr("realm.corpus.folder.read_blocks", refuse)
+    for place in ("folder", "whole_files"):
+        monkeypatch.setattr(f"realm.corpus.{place}.read_blocks", refuse)
     skipped = Skipped()
     assert read(docs, skipped) == {}
     assert skipped.counts == {reading.NOT_READ: 3}

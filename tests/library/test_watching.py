@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from realm.corpus import documents
 from realm.errors import ArtifactError, CorpusError, RealmError, WithheldError
 from realm.library import watching
 from realm.library.indexing import Indexer
@@ -129,7 +128,7 @@ def test_a_file_that_is_withheld_stays_and_is_tried_again(
         raise WithheldError(f"{path}: Permission denied")
 
     with monkeypatch.context() as patch:
-        patch.setattr(documents, "read_blocks", withheld)
+        patch.setattr("realm.corpus.whole_files.read_blocks", withheld)
         assert not any(settle(watcher))
         assert held(library)["a.md"] == "# Town\n\nFermat lived in Toulouse."
     settle(watcher)

@@ -3,14 +3,12 @@
 import re
 import unicodedata
 from collections.abc import Iterator
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import cast
 
 from realm.corpus.articles import JSONL, TEXT_FILES, heading_of, parse_line
 from realm.corpus.folder import TextFile
 from realm.corpus.reading import (
-    BAD_UTF8,
-    BINARY,
     NOT_READ,
     TEXT_LIMIT,
     TOO_LONG,
@@ -18,7 +16,8 @@ from realm.corpus.reading import (
     Place,
     Reading,
 )
-from realm.corpus.streams import read_blocks, read_lines
+from realm.corpus.streams import read_lines
+from realm.corpus.whole_files import bytes_of, decoded, text_of
 from realm.errors import CorpusError, WithheldError
 from realm.records import Article, Document, DocumentFormat, Skipped
 
@@ -107,31 +106,16 @@ def read_document(file: TextFile, skipped: Skipped) -> Document | None:
     Raises:
         WithheldError: the system does not hand it out; it is counted, too.
     """
-    is_records = bool(JSONL.search(file.name.lower()))
+    read = _records_of if JSONL.search(file.name.lower()) else text_of
     try:
-        data = _read_bytes(file, skipped)
+        text = read(file.path, file.name, skipped)
     except WithheldError:
         skipped.add(NOT_READ, str(Place(file.name, 1)))
         raise
     except CorpusError:
         skipped.add(NOT_READ, str(Place(file.name, 1)))
         return None
-    if data is None:
-        return None
-    if is_records:
-        lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
-        decoded = [
-            _decode(line, file.name, number, skipped) for number, line in enumerate(lines, 1)
-        ]
-        return Document(
-            id=file.name, text="\n".join(line or "" for line in decoded), format="jsonl"
-        )
-    text = _decode(data.removeprefix(b"\xef\xbb\xbf"), file.name, 1, skipped)
-    if text is None or "\0" in text:
-        if text is not None:
-            skipped.add(BINARY, str(Place(file.name, 1)))
-        return None
-    return Document(id=file.name, text=text, format=format_of(file.name))
+    return None if text is None else Document(id=file.name, text=text, format=format_of(file.name))
 
 
 def format_of(name: str) -> DocumentFormat:
@@ -162,24 +146,12 @@ def _read(document: Document, reading: Reading) -> Iterator[Found]:
             yield Found(Article(id=own, title=article.title, text=article.text), place)
 
 
-def _read_bytes(file: TextFile, skipped: Skipped) -> bytes | None:
-    parts: list[bytes] = []
-    size = 0
-    for block in read_blocks(file.path):
-        parts.append(block)
-        size += len(block)
-        if size > TEXT_LIMIT:
-            skipped.add(TOO_LONG, str(Place(file.name, 1)))
-            return None
-    return b"".join(parts)
-
-
-def _decode(data: bytes, name: str, line: int, skipped: Skipped) -> str | None:
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        skipped.add(BAD_UTF8, str(Place(name, line + data.count(b"\n", 0, error.start))))
+def _records_of(path: Path, name: str, skipped: Skipped) -> str | None:
+    """Return the text of JSON lines, an empty line where one is no UTF-8."""
+    if (data := bytes_of(path, name, skipped)) is None:
         return None
+    lines = enumerate(data.split(b"\n"), 1)
+    return "\n".join(decoded(line, Place(name, number), skipped) or "" for number, line in lines)
 
 
 def _stem(document_id: str) -> str:

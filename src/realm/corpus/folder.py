@@ -19,8 +19,6 @@ from realm.corpus.articles import JSONL, TEXT_FILES, check_name, heading_of, par
 from realm.corpus.places import PlaceNotes
 from realm.corpus.reading import (
     BAD_NAME,
-    BAD_UTF8,
-    BINARY,
     NOT_READ,
     NUM_PLACES,
     OTHER_IN_FOLDER,
@@ -36,6 +34,7 @@ from realm.corpus.reading import (
 from realm.corpus.shards import open_shard
 from realm.corpus.split import SplitReport, store_found
 from realm.corpus.streams import read_blocks, read_lines
+from realm.corpus.whole_files import text_of
 from realm.errors import ArtifactError, CorpusError, WithheldError
 from realm.records import Article, Progress, Skipped
 from realm.storage import MANIFEST, REQUEST, fingerprint_of, read_json, unreadable
@@ -305,27 +304,10 @@ def _hash(path: Path) -> str:
 
 
 def _read_text(file: TextFile, reading: Reading) -> Iterator[Found]:
-    place = Place(file.name, 1)
-    parts: list[bytes] = []
-    size = 0
-    for block in read_blocks(file.path):
-        parts.append(block)
-        size += len(block)
-        if size > TEXT_LIMIT:
-            reading.skipped.add(TOO_LONG, str(place))
-            return
-    data = b"".join(parts)
-    if b"\0" in data:
-        reading.skipped.add(BINARY, str(place))
-        return
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        reading.skipped.add(BAD_UTF8, str(Place(file.name, line)))
-        return
-    title = heading_of(text) if file.path.suffix.lower() == ".md" else ""
-    yield Found(Article(id=file.name, title=title or file.path.stem, text=text), place)
+    if (text := text_of(file.path, file.name, reading.skipped)) is not None:
+        title = heading_of(text) if file.path.suffix.lower() == ".md" else ""
+        article = Article(id=file.name, title=title or file.path.stem, text=text)
+        yield Found(article, Place(file.name, 1))
 
 
 def _read_records(file: TextFile, reading: Reading) -> Iterator[Found]:
