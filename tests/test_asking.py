@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import realm.index.builder
-from realm import asking, mini
+from realm import asking, keeping, mini
 from realm.asking import FolderAnswerer, ask_folder, placed_as_json
 from realm.corpus.folder import split_files
 from realm.errors import ArtifactError, ConfigError, CorpusError
@@ -50,7 +50,7 @@ def model(make_packed: Make) -> Path:
 def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return what is computed, as it is computed: passages, and embeddings by their number."""
     told: list[str] = []
-    build = asking.build_index
+    build = keeping.build_index
 
     def splitting(*arguments: Any, **named: Any) -> Any:
         told.append("passages")
@@ -60,8 +60,8 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         told.append("index")
         return build(*arguments, **named)
 
-    monkeypatch.setattr(asking, "split_files", splitting)
-    monkeypatch.setattr(asking, "build_index", building)
+    monkeypatch.setattr(keeping, "split_files", splitting)
+    monkeypatch.setattr(keeping, "build_index", building)
     return told
 
 
@@ -303,7 +303,7 @@ def test_a_model_that_also_looks_at_words_keeps_their_index_and_only_the_newest(
     assert answerer.answer([QUESTION])[0].answers
     assert kept(cache) == ["bm25", "index", "passages"]
     (index,) = (cache / "folders").glob("*/bm25/*")
-    monkeypatch.setattr(asking, "open_lexical", lambda *_: pytest.fail("indexed words again"))
+    monkeypatch.setattr(keeping, "open_lexical", lambda *_: pytest.fail("indexed words again"))
     assert FolderAnswerer.open(docs, model=model, cache=cache).answerer.store
     assert index.is_dir()
 

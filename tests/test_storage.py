@@ -29,6 +29,7 @@ from realm.storage import (
     fingerprint,
     fingerprint_of,
     folders,
+    is_being_filled,
     is_done,
     locked,
     open_folder,
@@ -764,3 +765,13 @@ def test_a_file_whose_size_the_system_does_not_tell_is_not_taken_for_damaged(
     monkeypatch.setattr(Path, "stat", fail)
     with pytest.raises(UnreadableError, match=r"cannot read .*one\.bin: Input/output error"):
         check_files(tmp_path, {"files": {"one.bin": ""}}, remedy="make it again")
+
+
+def test_a_folder_is_being_filled_while_somebody_holds_a_part_of_it(tmp_path: Path) -> None:
+    """A lock file that a killed process left says nothing."""
+    part = tmp_path / "shard-00000"
+    (tmp_path / ".shard-00000.lock").touch()
+    assert not is_being_filled(tmp_path)
+    with locked(part):
+        assert is_being_filled(tmp_path)
+    assert not is_being_filled(tmp_path)

@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from realm.asking import cutting_of
 from realm.checkpoint.parts import tower_hash
 from realm.config import IndexConfig
 from realm.corpus.documents import articles_of, check_document, title_of
@@ -21,6 +20,7 @@ from realm.corpus.reading import TOO_SHORT, Place
 from realm.corpus.shards import schema, to_batch
 from realm.fine_tuned import FineTuned
 from realm.index.builder import embed_sequences
+from realm.keeping import cutting_of
 from realm.library.postings import Postings
 from realm.library.segment import SegmentContent, document_rows
 from realm.model.inputs import TokenSequence

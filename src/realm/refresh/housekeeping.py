@@ -12,7 +12,15 @@ from realm.index.builder import EmbedderVersion
 from realm.index.snapshot import Snapshot, list_snapshots
 from realm.refresh.parameters import EMBEDDERS, list_parameters
 from realm.refresh.patches import PATCHES, list_patches
-from realm.storage import MANIFEST, REQUEST, is_locked, read_json, remove, scratch_folder
+from realm.storage import (
+    MANIFEST,
+    REQUEST,
+    is_being_filled,
+    is_locked,
+    read_json,
+    remove,
+    scratch_folder,
+)
 
 KEPT_PARAMETERS = 2
 """Newest ones, kept whatever happens: a builder may be reading the last but one."""
@@ -101,15 +109,8 @@ def _remove_left_over(published: Path, *, before: int) -> None:
         match = re.fullmatch(r"\.(step-(\d+)(?:\.[0-9a-f]+)?)\.partial", scratch.name)
         if match is None or int(match[2]) >= before:
             continue
-        if not is_locked(published / match[1]) and not _is_being_filled(scratch):
+        if not is_locked(published / match[1]) and not is_being_filled(scratch):
             _try(scratch)
-
-
-def _is_being_filled(scratch: Path) -> bool:
-    """Return whether a living process writes a part of it; a lock file alone says nothing."""
-    return any(
-        is_locked(lock.with_name(lock.name[1 : -len(".lock")])) for lock in scratch.glob(".*.lock")
-    )
 
 
 def _is_begun(run: Path, step: int) -> bool:

@@ -40,7 +40,14 @@ from realm.storage.folders import (
     writing,
 )
 from realm.storage.lines import LinesWriter, lines_done, lines_manifest, read_lines, writing_lines
-from realm.storage.locking import claimed, is_locked, lock_touched, locked, touch_lock
+from realm.storage.locking import (
+    claimed,
+    is_being_filled,
+    is_locked,
+    lock_touched,
+    locked,
+    touch_lock,
+)
 from realm.storage.replacing import mend, remove, replaced_folder, scratch_folder, set_aside
 from realm.storage.verifying import Verification, VerifiedFile, verify
 
@@ -65,6 +72,7 @@ __all__ = [
     "fingerprint",
     "fingerprint_of",
     "finish_together",
+    "is_being_filled",
     "is_done",
     "is_locked",
     "is_plain_name",

@@ -106,6 +106,12 @@ def is_locked(folder: Path) -> bool:
         os.close(handle)
 
 
+def is_being_filled(folder: Path) -> bool:
+    """Return whether a living process writes a part of `folder`; a lock file alone says nothing."""
+    parts = (lock.name.removesuffix(".lock")[1:] for lock in folder.glob(".*.lock"))
+    return any(is_locked(folder / part) for part in parts)
+
+
 def touch_lock(folder: Path) -> None:
     """Let those who wait for the lock of `folder` see that its holder, who calls this, moves on."""
     with suppress(OSError):
