@@ -97,5 +97,5 @@ def test_the_rows_of_table_2_change_one_thing_each() -> None:
         joint[name]["refresh"].pop("every_steps")
         assert joint[name] == {**joint["a"], key: value}
     assert [settings.source(name) for name in "bc"] == ["a", "a"]
-    assert not settings.rows["d"].needs_pretraining
+    assert "trained" not in {settings.rows["d"].retriever, settings.rows["d"].encoder}
     assert all(settings.rows[name].seeds == (0, 1, 2) for name in "adeg")

@@ -54,13 +54,12 @@ def import_bert() -> None:
     import_module("transformers.models.bert.modeling_bert")
 
 
-def build_bert(settings: dict[str, Any], *, dropout: float = 0.0) -> Bert:
-    """Return a BertModel with fresh parameters.
+def build_bert(settings: dict[str, Any]) -> Bert:
+    """Return a BertModel with fresh parameters, without dropout (see `set_dropout`).
 
     Args:
         settings: values of KEPT_SETTINGS; missing ones are BERT-base's. With QUICK the twin for
             answering is built where it can be.
-        dropout: of hidden states and attention, used in training mode only.
     """
     if settings.get(QUICK) and _can_be_quick(settings):
         kept = {name: settings[name] for name in (*KEPT_SETTINGS, PADDING_ROW) if name in settings}
@@ -69,8 +68,8 @@ def build_bert(settings: dict[str, Any], *, dropout: float = 0.0) -> Bert:
 
     config = BertConfig(
         **{name: settings[name] for name in (*KEPT_SETTINGS, PADDING_ROW) if name in settings},
-        hidden_dropout_prob=dropout,
-        attention_probs_dropout_prob=dropout,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
         attn_implementation="sdpa",  # pyright: ignore[reportCallIssue] - goes to the base class
     )
     return BertModel(config)

@@ -9,8 +9,6 @@ from realm.planning.machine import MachineRates
 from realm.planning.workload import Workload
 
 FLOAT = 4.0
-PARAMETER_BYTES = 4 * FLOAT
-"""Value, gradient and AdamW's two moments, in 32 bits."""
 UPDATE_BYTES = 10 * FLOAT
 """Memory traffic of an update, a parameter: AdamW reads four numbers and writes three, clipping
 the gradient's norm reads it twice and writes it once."""

@@ -25,6 +25,8 @@ from realm.reporting.panels import (
 
 MAX_MARKS = 60
 """More refreshes would be a grey wall, not marks."""
+SHOWN_EXAMPLES = 6
+"""Held-out sentences whose candidates are written out."""
 _ONE_EACH = {"span_accuracy", "span_accuracy_null", "candidates_hold_span"}
 """Shares of held-out examples, each right or wrong."""
 
@@ -144,7 +146,7 @@ def index_of(record: RunRecord, curves: Curves) -> IndexView | None:
     return IndexView(about=f"{about}.", charts=charts, snapshots=snapshots_of(record.folder))
 
 
-def passages_of(record: RunRecord, *, number_of_examples: int = 6) -> dict[str, Any] | None:
+def passages_of(record: RunRecord) -> dict[str, Any] | None:
     """Return what the candidates of some held-out examples did; None where the run kept nothing."""
     kept = read_held_out(record.folder)
     if not kept.get("newest", {}).get("examples"):
@@ -166,12 +168,12 @@ def passages_of(record: RunRecord, *, number_of_examples: int = 6) -> dict[str, 
     return {
         "about": (
             f"Candidates of the first {len(newest['examples'])} held-out sentences at step "
-            f"{newest['step']:,}; {min(number_of_examples, len(shown))} of them below. The utility "
+            f"{newest['step']:,}; {min(SHOWN_EXAMPLES, len(shown))} of them below. The utility "
             "of a passage is log p(y|z,x) - log p(y|null, x) (Eq. 2): to the right it helps to "
             "fill the highlighted blank, to the left it misleads."
         ),
         "chart": _chart(title, about, chart, is_wide=True),
-        "examples": shown[:number_of_examples],
+        "examples": shown[:SHOWN_EXAMPLES],
         "first_step": first["step"],
     }
 

@@ -84,11 +84,6 @@ class RowConfig(Config):
     paper_recall_at_5: float | None = None
     """The same for zero-shot recall@5."""
 
-    @property
-    def needs_pretraining(self) -> bool:
-        """Whether any part of it is trained jointly."""
-        return "trained" in {self.retriever, self.encoder}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudySettings:
