@@ -174,6 +174,8 @@ def emdr2_log_likelihood(
     Their reader generates from all passages at once. Here p(a | q, Z) is what a span reader answers
     with: the softmax over the spans of all passages together, each raised by SG[ log p(z | q) ].
 
+    Training takes the two terms one by one (`training/objectives.py`); this is what they come to.
+
     Args:
         scores: f(q, z); p(z | q; Z) is their softmax over the passages read.
         span_logits: of each passage's spans, without its score; -inf where there is no span.
