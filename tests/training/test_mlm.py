@@ -1,6 +1,7 @@
 """The encoder's warm start: copy, read and guess."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,9 +17,10 @@ from realm.checkpoint.pretrained import load_pretrained
 from realm.checkpoint.run_records import read_metrics
 from realm.config import EncoderConfig, MaskConfig, MlmConfig, OptimizerConfig
 from realm.corpus.store import PassageStore
-from realm.errors import ConfigError, CorpusError
+from realm.errors import ArtifactError, ConfigError, CorpusError
 from realm.masking.examples import mask
 from realm.masking.store import ExampleStore
+from realm.storage import MANIFEST, read_json
 from realm.training import mlm as stage
 from realm.training.mlm import mlm
 from realm.training.mlm_job import GUESS_AMONG_READ, MlmJob, Reading, window
@@ -262,6 +264,35 @@ def test_the_ridge_head_is_for_encoders_that_come_without_one(
     monkeypatch.setattr(stage, "init_head", lambda *_: calls.append(1))
     mlm(store, tmp_path / "run", config=config(steps=1, head_init=init))
     assert len(calls) == expected
+
+
+def test_a_run_from_another_head_is_another_run(
+    store: PassageStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two checkpoints may differ in their head alone, and this stage trains it."""
+    pretrained = load_pretrained(SCRATCH, tokenizer=store.tokenizer)
+    encoder = pretrained.build_encoder()
+    bert, head = dict(encoder.bert.state_dict()), dict(encoder.head.state_dict())
+
+    def start_from(bias: float) -> None:
+        moved = {**head, "bias": torch.full_like(head["bias"], bias)}
+        known = replace(pretrained, weights=bert, head=moved)
+        monkeypatch.setattr(stage, "load_pretrained", lambda *_, **__: known)
+
+    run = tmp_path / "run"
+    start_from(0.0)
+    mlm(store, run, config=config(steps=1))
+    assert mlm(store, run, config=config(steps=1)).already_done
+    start_from(1.0)
+    with pytest.raises(ArtifactError, match="other input head"):
+        mlm(store, run, config=config(steps=1))
+
+
+def test_a_run_without_a_head_to_start_from_names_none(store: PassageStore, tmp_path: Path) -> None:
+    """Runs from minilm or from scratch are those that they were."""
+    mlm(store, tmp_path / "run", config=config(steps=1))
+    inputs = read_json(tmp_path / "run" / MANIFEST)["inputs"]
+    assert set(inputs) == {"passages", "encoder"}
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=60), st.integers(1, 40), st.randoms())

@@ -28,6 +28,7 @@ class Pretrained:
     head: dict[str, Tensor]
     """State of the MLM head, empty when the checkpoint comes without one."""
     fingerprint: str
+    """Of the BertModel and its settings: what embeds. Who trains the head names it beside this."""
 
     def build(self) -> Bert:
         """Return a new BertModel with these weights."""

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from realm.checkpoint.checkpoints import load_model
-from realm.checkpoint.pretrained import load_pretrained
+from realm.checkpoint.pretrained import hash_tensors, load_pretrained
 from realm.checkpoint.run_folder import TrainReport, open_run, resume_point
 from realm.config import MlmConfig
 from realm.corpus.store import PassageStore
@@ -80,6 +80,7 @@ def mlm(
         inputs={
             "passages": store.fingerprint,
             "encoder": pretrained.fingerprint,
+            **({"head": hash_tensors(pretrained.head)} if pretrained.head else {}),
             **({"examples": examples.fingerprint} if examples else {}),
         },
     )
