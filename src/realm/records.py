@@ -269,7 +269,8 @@ class Document:
     """Unique in the library; of a file in a folder its path there, with slashes."""
     text: str
     title: str = ""
-    """"": the heading of a Markdown text, or the id's last part without its ending."""
+    """"": the heading of a Markdown text, or the id's last part without its ending, unless that
+    is a hash or a UUID."""
     format: DocumentFormat = "text"
     """jsonl: each line is a record with id, title and text, an article of its own."""
 

@@ -99,6 +99,19 @@ def test_a_title_that_is_not_known_is_none_of_that_name(model: str) -> None:
     assert [info.title for info in reader._realm.documents()] == ["bridge", "A library"]
 
 
+def test_a_title_is_the_files_name_and_never_a_hash(model: str) -> None:
+    """Haystack hashes a document that has no id, and its converters note the file."""
+    reader = RealmReader(model=model)
+    documents = [
+        Document(content=BRIDGE),
+        Document(content=LIBRARY, meta={"file_path": "notes/town library.txt"}),
+    ]
+    reader.run(QUESTION, documents)
+    assert reader._realm is not None
+    titles = {info.id: info.title for info in reader._realm.documents()}
+    assert [titles[document.id] for document in documents] == ["", "town library"]
+
+
 def test_no_answer_stands_first_where_nothing_is_to_be_said(reader: RealmReader) -> None:
     known = reader.run(QUESTION, [Document(content=BRIDGE)])["answers"]
     assert known[0].data == "Maria Keller"

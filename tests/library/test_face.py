@@ -189,6 +189,15 @@ def test_shown_texts_are_escaped(model: Path) -> None:
         assert "<mark" in answered._repr_html_()
 
 
+def test_a_passage_without_a_title_is_shown_by_its_document(model: Path) -> None:
+    nameless = "123e4567-e89b-12d3-a456-426614174000"
+    with realm.load(model) as opened:
+        opened.add_documents(Document(id=nameless, text="Fermat lived in Toulouse."))
+        found = opened.search("Fermat")
+        assert f"1. {nameless}  p=" in repr(found)
+        assert f"<b>{nameless}</b>" in found._repr_html_()
+
+
 def test_the_docs_are_read_again_where_they_changed(docs: Path, model: Path) -> None:
     told: list[tuple[int, int]] = []
     with realm.load(model, docs=docs, progress=lambda *now: told.append(now)) as opened:

@@ -214,6 +214,36 @@ def test_titles_and_lines_are_those_of_the_document(library: Library, indexer: I
     assert found["c.jsonl/7"] == "Gauss"
 
 
+HASH = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+UUID = "123E4567-e89b-12d3-a456-426614174000"
+
+
+@pytest.mark.parametrize(
+    ("id", "title"),
+    [
+        (HASH, ""),
+        (UUID, ""),
+        (f"mails/{UUID}.md", ""),
+        (f"{HASH[:32]}#3", ""),
+        ("decade", "decade"),
+        (f"{HASH[:31]}", HASH[:31]),
+        (f"{UUID} of Ada", f"{UUID} of Ada"),
+    ],
+)
+def test_an_id_that_says_nothing_is_no_title(
+    library: Library,
+    indexer: Indexer,
+    id: str,  # noqa: A002 - as documents name it
+    title: str,
+) -> None:
+    """A title is embedded with every passage, and counts among its words."""
+    library.add(Document(id=id, text="Euler lived in Basel."), indexer)
+    edition = library.current()
+    assert [info.title for info in edition.infos()] == [title]
+    (passage,) = edition.passages(indexer.tokenizer)
+    assert passage.title == title
+
+
 def test_words_score_as_bm25_over_the_same_passages(
     library: Library, indexer: Indexer, documents: list[Document]
 ) -> None:

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from threading import Lock
 
 from haystack import Document, component
@@ -215,10 +215,17 @@ def _hold(realm: Realm, documents: Sequence[Document]) -> None:
         records.Document(
             id=document.id,
             text=document.content or "",
-            title=str(document.meta.get("title") or ""),
+            title=_title_of(document),
         )
         for document in documents
     )
+
+
+def _title_of(document: Document) -> str:
+    """Return its title, or its file's name, as Haystack's converters note it; '': none is known."""
+    if title := document.meta.get("title"):
+        return str(title)
+    return PurePath(str(document.meta.get("file_path") or "")).stem
 
 
 def _as_document(hit: ReadPassage) -> Document:

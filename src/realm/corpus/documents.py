@@ -25,6 +25,10 @@ MAX_ID_CHARACTERS = 1_000
 NOT_IN_IDS = {"Cc", "Cs", "Zl", "Zp"}
 """Unicode categories: controls, half surrogate pairs, ends of lines and paragraphs. Names of files
 hold other characters that print nothing: joiners in Persian and in emoji, narrow spaces."""
+_TELLS_NOTHING = re.compile(
+    r"([0-9a-f]{32,}|[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12})(#\d+)?", re.IGNORECASE
+)
+"""Hashes and UUIDs (and their passages): names that programs give, and no words to embed."""
 FORMATS: tuple[DocumentFormat, ...] = ("text", "markdown", "jsonl")
 
 
@@ -71,7 +75,10 @@ def can_be_held(document: Document, skipped: Skipped) -> bool:
 
 
 def title_of(document: Document) -> str:
-    """Return a document's title: its own, its heading, or the last part of its id."""
+    """Return a document's title: its own, its heading, or the last part of its id.
+
+    It is embedded with every passage; '' where that part is a hash or a UUID, which says nothing.
+    """
     own = " ".join(document.title.split())
     if not own and document.format == "markdown":
         own = heading_of(document.text)
@@ -156,4 +163,5 @@ def _records_of(path: Path, name: str, skipped: Skipped) -> str | None:
 
 def _stem(document_id: str) -> str:
     name = PurePosixPath(document_id).name
-    return re.sub(r"\.(txt|md|jsonl)(\.(bz2|gz|zst))?$", "", name, flags=re.IGNORECASE) or name
+    stem = re.sub(r"\.(txt|md|jsonl)(\.(bz2|gz|zst))?$", "", name, flags=re.IGNORECASE) or name
+    return "" if _TELLS_NOTHING.fullmatch(stem) else stem

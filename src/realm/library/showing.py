@@ -121,7 +121,7 @@ def hits_as_text(query: str, hits: Sequence[ShownPassage]) -> str:
     lines = [query]
     for number, hit in enumerate(hits, 1):
         lines += [
-            f"  {number}. {hit.passage.title}  p={hit.probability:.3f}  {hit.place}",
+            f"  {number}. {_title(hit)}  p={hit.probability:.3f}  {hit.place}",
             f"     {_short(hit.passage.text)}",
         ]
     return visible("\n".join(lines if hits else [query, "  no passage"]))
@@ -159,10 +159,14 @@ def _bar(one: ShownPassage) -> str:
     return (
         f'<tr><td style="width:110px"><div style="background:#5b8def;height:8px;width:{width}px">'
         f"</div></td><td>{one.probability:.2f}</td>"
-        f"<td><b>{escape(one.passage.title)}</b> "
+        f"<td><b>{escape(_title(one))}</b> "
         f'<span style="{_DIM}">{escape(str(one.place))}</span><br>'
         f"{escape(_short(one.passage.text))}</td></tr>"
     )
+
+
+def _title(one: ShownPassage) -> str:
+    return one.passage.title or one.passage.article_id
 
 
 def _short(text: str) -> str:

@@ -145,5 +145,8 @@ class DocumentRequest(_Asked):
     )
     id: DocumentId
     text: Annotated[str, Field(min_length=1), AfterValidator(check_unicode)]
-    title: Annotated[Title | None, Field(description="Null: from the text, or from the id.")] = None
+    title: Annotated[
+        Title | None,
+        Field(description="Null: from the text, or from an id that is no hash and no UUID."),
+    ] = None
     format: Literal["text", "markdown", "jsonl"] = "text"
