@@ -299,15 +299,30 @@ def test_it_stops_where_that_is_wanted_but_not_before_it_was_fresh_once(
     assert again.staleness(31) == 0
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ArtifactError("no space left"), "no space left"),
+        (MemoryError("no room"), "MemoryError: no room"),
+        (RuntimeError("CUDA error"), "RuntimeError: CUDA error"),
+        (BaseException("a panic"), "BaseException: a panic"),
+    ],
+)
 def test_a_publication_that_failed_is_tried_again(
-    run: Path, make: Make, tower: Embedder, told: list[str], monkeypatch: pytest.MonkeyPatch
+    run: Path,
+    make: Make,
+    tower: Embedder,
+    told: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    words: str,
 ) -> None:
     real, tries = asynchronous.publish_parameters, []
 
     def fail_twice(*args: Any, **settings: Any) -> Published:
         tries.append(1)
         if 1 < len(tries) <= 3:
-            raise ArtifactError("no space left")
+            raise error
         return real(*args, **settings)
 
     monkeypatch.setattr(asynchronous, "publish_parameters", fail_twice)
@@ -319,7 +334,21 @@ def test_a_publication_that_failed_is_tried_again(
             break
         time.sleep(0.1)
     assert 12 <= published(run) < 20
-    assert [one for one in told if "no space left; trying again" in one] == told[:2]
+    assert [one for one in told if f": {words}; trying again" in one] == told[:2]
+
+
+def test_a_publication_that_fails_for_ever_ends_the_run_beyond_the_bound_and_says_why(
+    make: Make, tower: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = make(max_wait_seconds=0.3)
+    keeper.advance(tower, 0)
+
+    def fail(*_: Any, **__: Any) -> Published:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(asynchronous, "publish_parameters", fail)
+    with pytest.raises(StaleIndexError, match="could not be published: ValueError: a bug"):
+        keeper.advance(tower, 31)
 
 
 def test_it_goes_on_with_the_newest_snapshot_of_its_branch_and_forgets_the_lost_one(

@@ -154,9 +154,17 @@ def test_what_cannot_be_read_now_stays_and_is_tried_again(
     assert not told
 
 
-@pytest.mark.parametrize("error", [OSError("disk"), RuntimeError("cannot map")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError("disk"),
+        RuntimeError("cannot map"),
+        MemoryError("no room"),
+        BaseException("a panic"),
+    ],
+)
 def test_the_thread_survives_what_it_cannot_read(
-    error: Exception,
+    error: BaseException,
     tmp_path: Path,
     store: PassageStore,
     told: list[str],
@@ -182,4 +190,5 @@ def test_the_thread_survives_what_it_cannot_read(
     one.start(0)
     assert again.wait(timeout=30.0)
     one.stop()
-    assert f"cannot look for snapshots: {error}; trying again" in told[0]
+    words = str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+    assert f"cannot look for snapshots: {words}; trying again" in told[0]

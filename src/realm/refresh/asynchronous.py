@@ -42,7 +42,7 @@ from realm.refresh.presence import (
 )
 from realm.refresh.priority import Demand, DemandCounter, nothing_retrieved
 from realm.refresh.processes import BuilderProcesses
-from realm.refresh.watching import Ready, Watcher
+from realm.refresh.watching import Ready, Watcher, words_of
 
 MAX_VERSIONS = 10_000
 SECONDS_BETWEEN_MESSAGES = 30.0
@@ -98,7 +98,8 @@ class AsyncRefresher:
         self._publishing: threading.Thread | None = None
         self._has_refreshed = False
         self._swap_seconds = 0.0
-        self._has_failed = False
+        self._failure = ""
+        """Why parameters could not be published at the last try; '': they could."""
         self.is_mirrored = False
         """Whether other ranks swap in what this one does, and so ask what it took."""
         self._taken: list[tuple[int, str]] = []
@@ -270,7 +271,7 @@ class AsyncRefresher:
     def _is_due(self, step: int) -> bool:
         if step <= self._newest or (self._publishing and self._publishing.is_alive()):
             return False
-        if self._has_failed:
+        if self._failure:
             return True
         age = step - self._newest
         if self.config.drift_bound is not None:
@@ -285,7 +286,7 @@ class AsyncRefresher:
         age = step - max(0, self._newest)
         demand = self._demand.take(keep=0.5 ** (age / self.config.every_steps))
         self.drift.restart()
-        self._newest, self._has_failed = step, False
+        self._newest = step
         thread = threading.Thread(
             target=self._write_safely, args=(frozen, step, demand), name="publish", daemon=True
         )
@@ -294,13 +295,15 @@ class AsyncRefresher:
         thread.start()
 
     def _write_safely(self, tower: Embedder, step: int, demand: Demand) -> None:
-        version = EmbedderVersion(model_hash=tower_hash(tower), step=step)
-        self._watcher.allow({step: version.model_hash})
         try:
+            version = EmbedderVersion(model_hash=tower_hash(tower), step=step)
+            self._watcher.allow({step: version.model_hash})
             self._write(tower, version, demand)
-        except (RealmError, OSError) as error:
-            self._has_failed = True  # due again at the next step
-            self.tell(f"cannot publish parameters of step {step}: {error}; trying again")
+            self._failure = ""
+        # Of every kind, as memory that is short: else the trainer would wait for what never comes.
+        except BaseException as error:  # noqa: BLE001
+            self._failure = words_of(error)  # due again at the next step
+            self.tell(f"cannot publish parameters of step {step}: {self._failure}; trying again")
             time.sleep(SECONDS_BETWEEN_TRIES)
         self._clean()
 
@@ -387,10 +390,12 @@ class AsyncRefresher:
     def _publish_for(self, tower: Embedder, step: int) -> None:
         """Publish the parameters of this step, unless they are, or are being."""
         is_busy = self._publishing is not None and self._publishing.is_alive()
-        if not is_busy and (self._newest < step or self._has_failed):
+        if not is_busy and (self._newest < step or self._failure):
             self._publish(tower, step)
 
     def _stale(self, step: int, reason: str) -> StaleIndexError:
+        if self._failure:
+            reason += f"; its parameters could not be published: {self._failure}"
         return StaleIndexError(
             index_step=self.index.oldest_step(),
             train_step=step,

@@ -129,8 +129,9 @@ class Watcher:
                 finally:
                     if not self._stop.is_set():
                         self.look_after()
-            except (OSError, RuntimeError, RealmError) as error:
-                self.tell(f"cannot look for snapshots: {error}; trying again")
+            # Of every kind: a thread that ends finds no snapshot and starts no builder any more.
+            except BaseException as error:  # noqa: BLE001
+                self.tell(f"cannot look for snapshots: {words_of(error)}; trying again")
                 self._stop.wait(RETRY_SECONDS)
 
     def _verified(self, folder: Path) -> Snapshot | None:
@@ -180,3 +181,9 @@ class Watcher:
             remove(folder)
         except ArtifactError as failure:
             self.tell(str(failure))
+
+
+def words_of(error: BaseException) -> str:
+    """Return an error for a sentence: with its kind, where its own words are for programmers."""
+    told = str(error)
+    return told if isinstance(error, (RealmError, OSError)) else f"{type(error).__name__}: {told}"
