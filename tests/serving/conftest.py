@@ -134,7 +134,10 @@ class WordModel:
                 progress(1, 1)
         return Changes(added=tuple(added), replaced=tuple(replaced), unchanged=tuple(unchanged))
 
-    def remove_documents(self, ids: str | Iterable[str]) -> Changes:
+    def remove_documents(
+        self, ids: str | Iterable[str], *, waiting: Callable[[], object] = lambda: None
+    ) -> Changes:
+        waiting()
         ids = [ids] if isinstance(ids, str) else list(ids)
         for one in ids:
             if one not in self.kept:

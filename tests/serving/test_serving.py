@@ -25,6 +25,7 @@ from realm.errors import ConfigError
 from realm.records import Changes, Document, Progress
 from realm.serving.refusals import RefusedError
 from realm.serving.service import Service
+from realm.storage import locked
 
 Make = Callable[..., Any]
 Start = Callable[..., tuple[subprocess.Popen[str], httpx.Client]]
@@ -242,6 +243,26 @@ def test_a_change_that_is_given_up_leaves_whole_documents(
         assert service.progress == (0, 0)
         with pytest.raises(RefusedError):  # nor does one begin that has waited
             asyncio.run(service.add(documents))
+
+
+def test_a_removal_does_not_wait_for_another_writer_when_the_server_stops(
+    make_packed: Make,
+    texts: list[dict[str, str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("realm.library.library.PATIENCE_SECONDS", 10.0)
+    folder = tmp_path / "library"
+    with realm.load(make_packed(), library=folder) as opened:
+        opened.add_documents([Document(**text) for text in texts])
+        service, kept = Service(opened), texts[0]["id"]
+        with locked(folder / "library", make_parent=False), pytest.raises(RefusedError) as caught:
+            threading.Timer(0.3, service.give_up).start()
+            asyncio.run(service.remove(kept))
+        assert (caught.value.status, caught.value.code) == (503, "stopping")
+        assert opened.document(kept)
+        asyncio.run(service.remove(kept))
+        assert kept not in {info.id for info in opened.documents()}
 
 
 def refused(*command: object) -> str:

@@ -14,7 +14,7 @@ from realm.explaining import Explainer, Explanation
 from realm.fine_tuned import AnsweringLengths, FineTuned
 from realm.library.edition import Edition
 from realm.library.indexing import Indexer
-from realm.library.library import Library
+from realm.library.library import Library, Waiting
 from realm.library.results import Answered, PlacedAnswer, PlaceInDocument, SearchResult, found
 from realm.library.watching import FolderWatcher, OnChange, OnError
 from realm.records import (
@@ -305,8 +305,15 @@ class Realm:
         library, indexer = self._writable()
         return library.add(documents, indexer, progress=progress)
 
-    def remove_documents(self, ids: str | Iterable[str]) -> Changes:
+    def remove_documents(
+        self, ids: str | Iterable[str], *, waiting: Waiting = lambda: None
+    ) -> Changes:
         """Remove documents, all or none; no answer that begins afterwards comes from them.
+
+        Args:
+            ids: of the documents.
+            waiting: called again and again while another writer is waited for; what it raises
+                ends the wait.
 
         Returns:
             The ids removed.
@@ -316,7 +323,7 @@ class Realm:
             ReadOnlyError: a run's own passages are asked.
             ArtifactError: the library cannot be written.
         """
-        return self._writable()[0].remove(ids)
+        return self._writable()[0].remove(ids, waiting=waiting)
 
     def documents(self) -> list[DocumentInfo]:
         """Return what there is, by id; nothing where a run's own passages are asked."""

@@ -1,6 +1,6 @@
 """What a server needs of an opened model: the face of `realm.load`, as a protocol."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from realm.explaining import Explanation
@@ -47,7 +47,9 @@ class Served(Protocol):
         """Add or replace documents, durably."""
         ...
 
-    def remove_documents(self, ids: str | Iterable[str]) -> Changes:
+    def remove_documents(
+        self, ids: str | Iterable[str], *, waiting: Callable[[], object] = lambda: None
+    ) -> Changes:
         """Remove documents, durably."""
         ...
 

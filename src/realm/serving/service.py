@@ -126,9 +126,19 @@ class Service:
         """Remove a document; questions from now on do not see it.
 
         Raises:
-            RefusedError: too many changes wait, or too many of this client.
+            RefusedError: too many changes wait, or too many of this client; or the server stops
+                while another writer of the library is waited for.
         """
-        return await self._changes.run(lambda: self.model.remove_documents(id), client=client)
+
+        def waiting() -> None:
+            if self._is_given_up:
+                raise RefusedError(
+                    503, "stopping", f"the server stopped, and {id!r} is still there; try again"
+                )
+
+        return await self._changes.run(
+            lambda: self.model.remove_documents(id, waiting=waiting), client=client
+        )
 
     def _answer_many(
         self,
