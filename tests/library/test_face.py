@@ -29,6 +29,7 @@ from realm.errors import (
     RealmError,
     UnknownDocumentError,
 )
+from realm.library.indexing import Indexer
 from realm.records import Document
 
 if TYPE_CHECKING:
@@ -218,6 +219,30 @@ def test_the_docs_are_read_again_where_they_changed(docs: Path, model: Path) -> 
         assert len(opened.documents()) == 7
     with pytest.raises(CorpusError, match="found no"):
         realm.load(model, docs=docs / "none")
+
+
+def test_no_older_reading_of_a_file_stays_over_a_newer_one(
+    docs: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another program reads the file's newer text while the older one is embedded."""
+    embed = Indexer.content
+
+    def newer_meanwhile(*told: Any, **more: Any) -> Any:
+        monkeypatch.setattr(Indexer, "content", embed)
+        (docs / "p0.md").write_text("Fermat lived in Paris.")
+        (docs / "p1.md").unlink()
+        with realm.load(model, docs=docs) as other:
+            assert other.document("p0.md").text == "Fermat lived in Paris."
+        return embed(*told, **more)
+
+    with realm.load(model, docs=docs):
+        pass
+    (docs / "p0.md").write_text("Fermat lived in Toulouse.")
+    (docs / "p1.md").write_text("Euler lived in Basel.")
+    monkeypatch.setattr(Indexer, "content", newer_meanwhile)
+    with realm.load(model, docs=docs) as opened:
+        assert opened.document("p0.md").text == "Fermat lived in Paris."
+        assert len(opened.documents()) == 7
 
 
 @pytest.mark.parametrize("gone", ["segments/*", "head.json", "folder-*.json", "segments"])

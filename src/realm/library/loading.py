@@ -27,6 +27,9 @@ from realm.records import Progress, Skipped
 from realm.retrieval.batch import Lengths
 from realm.storage import MANIFEST, fingerprint_of, read_json
 
+MAX_READINGS = 5
+"""Of a folder with a file that changes all the time, as a log does."""
+
 
 def load(
     model: str | Path = NAME,
@@ -123,12 +126,27 @@ def _read_folder(
     folder = kept_library(docs, indexer)
     library = _kept(folder, indexer)
     try:
-        changes = WatchedFolder(library, indexer, docs).sync(progress=progress)
+        skipped = _bring_up(WatchedFolder(library, indexer, docs), progress)
     except DamagedError:  # it can be made again
         shutil.rmtree(folder, ignore_errors=True)
         library = Library.create(folder, indexer)
-        changes = WatchedFolder(library, indexer, docs).sync(progress=progress)
-    return library, changes.skipped
+        skipped = _bring_up(WatchedFolder(library, indexer, docs), progress)
+    return library, skipped
+
+
+def _bring_up(folder: WatchedFolder, progress: Progress | None) -> Skipped:
+    """Make a library what a folder's files are; return what was left out of them.
+
+    A file that changed while it was embedded is read again: a program that watches the folder has
+    its newer text, and would not look at it again where the older one came over that.
+    """
+    changes = folder.sync(progress=progress)
+    skipped = changes.skipped
+    for _ in range(MAX_READINGS - 1):
+        if not changes or not folder.has_changed():
+            break
+        changes = folder.sync(progress=progress)
+    return skipped
 
 
 def _kept(folder: Path, indexer: Indexer) -> Library:

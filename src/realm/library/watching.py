@@ -129,6 +129,15 @@ class WatchedFolder:
         """The files that were there when they were last read."""
         return self._read.keys()
 
+    def has_changed(self) -> bool:
+        """Return whether a file has changed, or gone, since it was read.
+
+        Raises:
+            CorpusError: there is no such folder.
+        """
+        looks = self.look()
+        return any(looks.get(name) != look for name, look in self._read.items())
+
     def is_as_read(self, looks: dict[str, Look]) -> bool:
         """Return whether nothing has changed since `sync`."""
         return not self._is_behind and looks == self._read
