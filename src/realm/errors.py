@@ -10,6 +10,7 @@ RealmError
 │   └── UnknownDocumentError  no document has this id
 ├── ArtifactError        a folder on disk is missing, unfinished, damaged or made from other inputs
 │   ├── DamagedError     the bytes of a file are not those that were written
+│   ├── OtherFormatError another release wrote it, in a format that this one does not read
 │   ├── UnreadableError  a file is there, and the system does not hand it out
 │   ├── LockedError      another process is writing it
 │   └── StaleIndexError  the index is older than refresh.max_staleness_steps
@@ -65,6 +66,10 @@ class ArtifactError(RealmError):
 
 class DamagedError(ArtifactError):
     """The bytes of a file are not those that were written, or the file is gone."""
+
+
+class OtherFormatError(ArtifactError):
+    """Another release wrote a folder, in a format that this one does not read."""
 
 
 class UnreadableError(ArtifactError):

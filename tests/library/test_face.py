@@ -31,6 +31,7 @@ from realm.errors import (
 )
 from realm.library.indexing import Indexer
 from realm.records import Document
+from realm.storage import read_json, write_json
 
 if TYPE_CHECKING:
     from realm.library.face import Realm
@@ -255,6 +256,27 @@ def test_a_cache_that_was_cleaned_in_part_is_made_again(docs: Path, model: Path,
     with realm.load(model, docs=docs) as opened:
         assert len(opened.documents()) == 8
         assert opened.answer(QUESTION).passages
+
+
+@pytest.mark.parametrize("written", ["head.json", "segments/*/manifest.json"])
+def test_a_kept_library_of_another_release_is_set_aside_and_made_again(
+    docs: Path, model: Path, written: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with realm.load(model, docs=docs) as opened:
+        opened.add_documents(Document(id="own", text="Abel lived in Oslo."))
+    (library,) = (docs.parent / "cache" / "libraries").iterdir()
+    for path in library.glob(written):
+        write_json(path, read_json(path) | {"format_version": 99})
+    with realm.load(model, docs=docs) as opened:
+        assert [info.id for info in opened.documents()] == [f"p{n}.md" for n in range(8)]
+    (told,) = caplog.messages
+    aside = library.with_name(f"{library.name}.old-1")
+    assert " 99, this release reads 1; " in told
+    assert told.endswith(f"; what was added otherwise is in {aside}")
+    assert next(aside.glob(written)).is_file()
+    with realm.load(model, docs=docs) as opened:
+        assert len(opened.documents()) == 8
+    assert len(caplog.messages) == 1
 
 
 def test_a_full_disk_costs_no_kept_library(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from realm.errors import ArtifactError, DamagedError
+from realm.errors import ArtifactError, DamagedError, OtherFormatError
 from realm.storage import read_json, write_json
 
 HEAD = "head.json"
@@ -78,7 +78,8 @@ def read_head(library: Path) -> Head:
     """Return the state of a library.
 
     Raises:
-        ArtifactError: there is none, or it is damaged, or another release wrote it.
+        ArtifactError: there is none, or it is damaged.
+        OtherFormatError: another release wrote it.
     """
     if not (library / HEAD).is_file():
         raise ArtifactError(
@@ -86,10 +87,16 @@ def read_head(library: Path) -> Head:
             f"`realm docs add {library} FILE...`"
         )
     told = read_json(library / HEAD)
-    if told.get("kind") != KIND or told.get("format_version") != FORMAT_VERSION:
+    if told.get("kind") != KIND:
         raise ArtifactError(
-            f"{library / HEAD} is {told.get('kind')!r} of format {told.get('format_version')!r}, "
-            f"this release reads {KIND!r} of format {FORMAT_VERSION}"
+            f"{library / HEAD} is of the kind {str(told.get('kind'))[:40]!r}, expected {KIND!r}; "
+            "name a library"
+        )
+    if told.get("format_version") != FORMAT_VERSION:
+        raise OtherFormatError(
+            f"{library / HEAD} is of format {str(told.get('format_version'))[:40]}, this release "
+            f"reads {FORMAT_VERSION}; use the release that wrote it, or make the library again "
+            "from its documents (`realm docs add`)"
         )
     try:
         return Head(

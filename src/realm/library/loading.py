@@ -1,10 +1,12 @@
 """realm.load: a model and documents, ready to be asked."""
 
+import logging
 import re
 import shutil
 import tempfile
 import weakref
 from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +17,26 @@ from realm.checkpoint.parts import Model
 from realm.checkpoint.sources import SOURCES
 from realm.corpus.folder import list_files
 from realm.device import AUTO, choose_device
-from realm.errors import ArtifactError, ConfigError, DamagedError, LockedError, UnreadableError
+from realm.errors import (
+    ArtifactError,
+    ConfigError,
+    DamagedError,
+    LockedError,
+    OtherFormatError,
+    UnreadableError,
+)
 from realm.explaining import Explainer
 from realm.fine_tuned import FineTuned
 from realm.library.face import ExplainerOver, Realm
 from realm.library.indexing import Indexer
-from realm.library.library import Library
+from realm.library.library import PATIENCE_SECONDS, Library
 from realm.library.watching import WatchedFolder
 from realm.mini import NAME, default_model
 from realm.records import Progress, Skipped
 from realm.retrieval.batch import Lengths
-from realm.storage import MANIFEST, fingerprint_of, read_json
+from realm.storage import MANIFEST, fingerprint_of, locked, read_json
 
+_log = logging.getLogger(__name__)
 MAX_READINGS = 5
 """Of a folder with a file that changes all the time, as a log does."""
 
@@ -158,8 +168,30 @@ def _kept(folder: Path, indexer: Indexer) -> Library:
         return Library.create(folder, indexer)
     except (LockedError, UnreadableError):
         raise
+    except OtherFormatError:
+        return _made_over(folder, indexer)
     except ArtifactError:
         shutil.rmtree(folder, ignore_errors=True)
+        return Library.create(folder, indexer)
+
+
+def _made_over(folder: Path, indexer: Indexer) -> Library:
+    """Return a new library in the place of one that another release wrote.
+
+    The other one is set aside: it may hold documents that came from no file.
+    """
+    with locked(folder, wait_seconds=PATIENCE_SECONDS):
+        try:
+            return Library.create(folder, indexer)  # another process has just done it
+        except OtherFormatError as error:
+            others = (folder.with_name(f"{folder.name}.old-{number}") for number in count(1))
+            aside = next(other for other in others if not other.exists())
+            folder.rename(aside)
+            _log.warning(
+                "%s. Its folder's files are read again; what was added otherwise is in %s",
+                error,
+                aside,
+            )
         return Library.create(folder, indexer)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from realm.errors import ArtifactError
+from realm.errors import ArtifactError, OtherFormatError
 from realm.storage.files import (
     MANIFEST,
     REQUEST,
@@ -159,7 +159,8 @@ def open_folder(folder: Path, kind: str) -> dict[str, Any]:
     """Return the manifest of a published folder.
 
     Raises:
-        ArtifactError: the folder is missing, unfinished, of another kind or format version.
+        ArtifactError: the folder is missing, unfinished, or of another kind.
+        OtherFormatError: another release wrote it.
     """
     if not folder.exists():
         mend(folder)  # somebody was killed while replacing it
@@ -172,7 +173,7 @@ def open_folder(folder: Path, kind: str) -> dict[str, Any]:
         )
     manifest = read_json(folder / MANIFEST)
     if manifest.get("format_version") != FORMAT_VERSION:
-        raise ArtifactError(
+        raise OtherFormatError(
             f"{folder} has format version {_short(manifest.get('format_version'))}, this release "
             f"reads {FORMAT_VERSION}; make it again with this release"
         )
