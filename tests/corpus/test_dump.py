@@ -136,6 +136,8 @@ def test_a_page_beyond_the_limit_is_left_out(
     skipped = Skipped()
     assert [article.id for article in read_articles([path], skipped=skipped)] == ["1"]
     assert skipped.counts == {reading.TOO_LONG: 1}
+    with pytest.raises(CorpusError, match="found more than 1,000 characters"):
+        list(read_articles([path], on_error="fail"))
 
 
 def test_of_a_page_with_its_history_the_last_revision_alone_has_a_length(

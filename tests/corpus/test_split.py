@@ -214,6 +214,34 @@ def test_a_malformed_line_stops_the_split_when_asked(
     assert not (tmp_path / "passages").exists()
 
 
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_wikitext_that_cannot_be_parsed_stops_the_split_when_asked(
+    tmp_path: Path,
+    tokenizer: WordpieceTokenizer,
+    monkeypatch: pytest.MonkeyPatch,
+    num_processes: int,
+) -> None:
+    pages = [
+        f"<page><title>April {number}</title><ns>0</ns><id>{number}</id><revision><text>"
+        f"{'{{x ' * 300 if number == 1 else 'One two the of and in is. ' * 5}"
+        "</text></revision></page>\n"
+        for number in range(20)
+    ]
+    dump = tmp_path / "wiki.xml"
+    dump.write_text("<mediawiki>\n" + "".join(pages) + "</mediawiki>")
+    out, told = tmp_path / "passages", r"wiki.xml:3: wikitext that cannot be parsed.*'April 1'"
+    with pytest.raises(CorpusError, match=told):
+        run(dump, out, tokenizer, on_error="fail", num_processes=num_processes)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_after(2, patch)
+        run(dump, out, tokenizer)
+    with pytest.raises(CorpusError, match=told):  # also where another run has passed over it
+        run(dump, out, tokenizer, on_error="fail", num_processes=num_processes)
+    report = run(dump, out, tokenizer)
+    assert report.skipped.counts == {"wikitext that cannot be parsed": 1}
+    assert report.num_articles == 19
+
+
 def test_wrong_arguments_are_refused(
     tmp_path: Path, articles: Path, tokenizer: WordpieceTokenizer
 ) -> None:

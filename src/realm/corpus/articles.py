@@ -70,7 +70,7 @@ def read_articles(
     skipped = Skipped() if skipped is None else skipped
     num_articles = 0
     for found in find_articles(inputs, drop_titles=drop_titles, on_error=on_error, skipped=skipped):
-        if article := to_article(found, skipped):
+        if article := to_article(found, skipped, on_error):
             num_articles += 1
             yield article
     if not num_articles:
@@ -94,15 +94,27 @@ def find_articles(
         yield from filter(reading.admits, _read_input(path, reading))
 
 
-def to_article(found: Found, skipped: Skipped) -> Article | None:
-    """Return an article with plain text; None, counted, when its wikitext holds no text."""
+def to_article(found: Found, skipped: Skipped, on_error: OnError) -> Article | None:
+    """Return an article with plain text; None, counted, when its wikitext holds no text.
+
+    Raises:
+        CorpusError: its wikitext cannot be parsed, and `on_error` is "fail".
+    """
     if not found.is_wikitext:
         return found.article
     from realm.corpus.wikitext import plain_text
 
     text = plain_text(found.article.text)
+    if text is None:
+        Reading(drop_titles=(), on_error=on_error, skipped=skipped).malformed(
+            UNPARSED,
+            found.place,
+            found=f"marks that are never closed in {found.article.title[:80]!r}",
+            expected="templates, links and tags with their ends",
+        )
+        return None
     if not text:
-        skipped.add(UNPARSED if text is None else NO_TEXT, str(found.place))
+        skipped.add(NO_TEXT, str(found.place))
         return None
     return Article(id=found.article.id, title=found.article.title, text=text)
 

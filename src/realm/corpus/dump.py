@@ -82,7 +82,12 @@ class _Page:
 def _to_found(page: _Page, path: Path, reading: Reading) -> Found | None:
     place = Place(path.name, page.line)
     text = page.get("revision/text")
-    if reason := _reason(page, text):
+    reason = _reason(page, text)
+    if reason == TOO_LONG:
+        told = f"more than {TEXT_LIMIT:,} characters"
+        reading.malformed(reason, place, found=told, expected="one article")
+        return None
+    if reason:
         reading.skipped.add(reason, str(place))
         return None
     page_id = page.get("id").strip() or f"{path.name.partition('.')[0]}-{page.line}"

@@ -95,7 +95,7 @@ def split(
         found = find_articles(
             paths, drop_titles=config.drop_titles, on_error=on_error, skipped=skipped
         )
-        cutter = Cutter(tokenizer=tokenizer, config=config)
+        cutter = Cutter(tokenizer=tokenizer, config=config, on_error=on_error)
         num_shards = _write_shards(scratch, found, cutter, num_processes, progress)
         report = _finish(scratch, num_shards, skipped)
         if not report.num_passages:

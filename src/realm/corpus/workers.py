@@ -17,7 +17,7 @@ import pyarrow as pa
 from realm.config import SplitConfig
 from realm.corpus.articles import to_article
 from realm.corpus.passages import ArticlePassages, split_articles
-from realm.corpus.reading import NUM_PLACES, TOO_SHORT, Found
+from realm.corpus.reading import NUM_PLACES, TOO_SHORT, UNPARSED, Found, OnError
 from realm.corpus.shards import (
     ShardCounts,
     open_shard,
@@ -60,11 +60,17 @@ class Cutter:
     config: SplitConfig
     rule: Rule = split_articles
     """Where articles are cut."""
+    on_error: OnError = "skip"
+    """What becomes of wikitext that cannot be parsed."""
 
     def __call__(self, found: list[Found]) -> "Cut":
         """Return the articles' passages, and what was left out."""
         skipped = Skipped(keep=NUM_PLACES)
-        readable = [(one.place, article) for one in found if (article := to_article(one, skipped))]
+        readable = [
+            (one.place, article)
+            for one in found
+            if (article := to_article(one, skipped, self.on_error))
+        ]
         cut = self.rule([article for _, article in readable], self.tokenizer, self.config)
         for (place, _), pieces in zip(readable, cut, strict=True):
             for _ in range(pieces.num_too_short):
@@ -110,7 +116,7 @@ def split_in_processes(
     Raises:
         ArtifactError: a worker died.
     """
-    shared = (tokenizer, cutter.config, cutter.rule)
+    shared = (tokenizer, cutter.config, cutter.rule, cutter.on_error)
     with worker_pool("split", num_processes, start=_remember, with_arguments=shared) as pool:
         return _split(tasks, partial(in_order, pool, num_processes, _cut), cutter, progress)
 
@@ -136,7 +142,7 @@ def _split(
         nonlocal num_shards
         for task in tasks:
             num_shards += 1
-            if _is_finished(task.path):
+            if _is_finished(task.path, cutter.on_error):
                 advance(len(task.articles))
                 continue
             groups = list(cut_groups(task.articles, BATCH_ARTICLES, BATCH_CHARACTERS))
@@ -169,25 +175,28 @@ def _added(parts: Sequence[ShardCounts]) -> ShardCounts:
     )
 
 
-def _is_finished(path: Path) -> bool:
-    """Return whether a killed run wrote this shard; a damaged one is written again."""
+def _is_finished(path: Path, on_error: OnError) -> bool:
+    """Return whether a killed run wrote this shard; a damaged one is written again.
+
+    So is one that left out what this run is to stop at.
+    """
     if not path.exists():
         return False
     try:
-        open_shard(path)
+        _, counts = open_shard(path)
     except ArtifactError:
         path.unlink()
         return False
-    return True
+    return on_error == "skip" or UNPARSED not in counts.skipped.counts
 
 
 _remembered: list[Cutter] = []
 """In a worker: what it does to each batch."""
 
 
-def _remember(tokenizer: Path, config: SplitConfig, rule: Rule) -> None:
+def _remember(tokenizer: Path, config: SplitConfig, rule: Rule, on_error: OnError) -> None:
     loaded = WordpieceTokenizer.load(tokenizer)
-    _remembered[:] = [Cutter(tokenizer=loaded, config=config, rule=rule)]
+    _remembered[:] = [Cutter(tokenizer=loaded, config=config, rule=rule, on_error=on_error)]
 
 
 def _cut(found: list[Found]) -> Cut:
