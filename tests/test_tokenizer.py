@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer as FastTokenizer
 
 from realm.errors import ConfigError
 from realm.tokenizer import SPECIAL_TOKENS, WordpieceTokenizer
@@ -196,13 +197,46 @@ def test_a_missing_tokenizer_is_refused(tmp_path: Path) -> None:
         WordpieceTokenizer.load(tmp_path / "absent")
 
 
-@pytest.mark.parametrize("gap", [0, 3])
-def test_a_vocabulary_with_a_gap_has_no_vocab_txt(tmp_path: Path, gap: int) -> None:
+def with_gap(gap: int, size: int = 1) -> str:
+    """Return the tokenizer's file where the ids from `gap` on are `size` higher."""
     told = json.loads(TOKENIZER.as_json())
     words = told["model"]["vocab"]
-    told["model"]["vocab"] = {word: n + (n >= gap) for word, n in words.items()}
+    told["model"]["vocab"] = {word: n + size * (n >= gap) for word, n in words.items()}
     for token in told["added_tokens"]:
-        token["id"] += token["id"] >= gap
-    (tmp_path / "tokenizer.json").write_text(json.dumps(told))
+        token["id"] += size * (token["id"] >= gap)
+    return json.dumps(told)
+
+
+@pytest.mark.parametrize("gap", [0, 3])
+def test_a_vocabulary_with_a_gap_has_no_vocab_txt(tmp_path: Path, gap: int) -> None:
+    (tmp_path / "tokenizer.json").write_text(with_gap(gap))
     with pytest.raises(ConfigError, match=f"has no wordpiece {gap}; expected one for each id"):
         WordpieceTokenizer.load(tmp_path).vocabulary()
+
+
+@pytest.mark.parametrize("gap", [0, 3, 50])
+def test_a_vocabulary_with_a_gap_is_as_large_as_its_highest_id(tmp_path: Path, gap: int) -> None:
+    """Embeddings, masks and columns of ids are made to this size, and looked up in by id."""
+    (tmp_path / "tokenizer.json").write_text(with_gap(gap, 7))
+    tokenizer = WordpieceTokenizer.load(tmp_path)
+    assert tokenizer.vocab_size == len(VOCABULARY) + 7
+    text = string.punctuation + "thehouses"
+    moved = [number + 7 * (number >= gap) for number in TOKENIZER.encode(text).ids]
+    assert tokenizer.encode(text).ids == moved
+    assert max(moved) < tokenizer.vocab_size
+
+
+def test_an_added_token_counts_among_the_wordpieces() -> None:
+    told = json.loads(TOKENIZER.as_json())
+    told["added_tokens"].append(
+        told["added_tokens"][0] | {"content": "<more>", "id": len(VOCABULARY)}
+    )
+    tokenizer = WordpieceTokenizer(FastTokenizer.from_str(json.dumps(told)))
+    assert tokenizer.vocab_size == len(VOCABULARY) + 1
+    assert tokenizer.vocabulary()[-1] == "<more>"
+
+
+def test_an_id_that_would_take_the_memory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text(with_gap(3, 1 << 31))
+    with pytest.raises(ConfigError, match=r"found the wordpiece id 2,147,\d{3},\d{3}, expected"):
+        WordpieceTokenizer.load(tmp_path)

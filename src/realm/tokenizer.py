@@ -15,6 +15,8 @@ from realm.errors import ConfigError
 from realm.storage import read_json, unreadable
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+MAX_VOCABULARY = 1 << 22
+"""Eight times the largest BERT's; one number in a file is to take no memory without end."""
 NORMALISATION = {"do_lower_case": True, "strip_accents": None, "tokenize_chinese_chars": True}
 """What of a tokenizer_config.json decides the wordpieces, with the old tokenizer's defaults."""
 
@@ -40,7 +42,13 @@ class WordpieceTokenizer:
         if missing := [token for token, number in found.items() if number is None]:
             raise ConfigError(f"tokenizer lacks {missing}; expected a BERT vocabulary")
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = ids
-        self.vocab_size: int = fast.get_vocab_size()
+        self.vocab_size = 1 + max(fast.get_vocab().values())
+        """Rows that an embedding of all ids has: also of ids that stand for no wordpiece."""
+        if self.vocab_size > MAX_VOCABULARY:
+            raise ConfigError(
+                f"found the wordpiece id {self.vocab_size - 1:,}, expected fewer than "
+                f"{MAX_VOCABULARY:,} wordpieces"
+            )
 
     @classmethod
     def load(cls, path: Path) -> "WordpieceTokenizer":
@@ -123,10 +131,10 @@ class WordpieceTokenizer:
             ConfigError: an id stands for no wordpiece, so that no vocab.txt can hold them.
         """
         by_id = {number: token for token, number in self._fast.get_vocab().items()}
-        missing = next((n for n in range(len(by_id)) if n not in by_id), None)
+        missing = next((n for n in range(self.vocab_size) if n not in by_id), None)
         if missing is not None:
             raise ConfigError(f"the tokenizer has no wordpiece {missing}; expected one for each id")
-        return [by_id[number] for number in range(len(by_id))]
+        return [by_id[number] for number in range(self.vocab_size)]
 
     @property
     def normalisation(self) -> dict[str, bool | None]:

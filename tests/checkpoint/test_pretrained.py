@@ -267,6 +267,17 @@ def test_more_wordpieces_than_embeddings_are_refused(make_folder: MakeFolder) ->
         load(folder, more)
 
 
+def test_an_id_beyond_the_embeddings_is_refused_though_there_are_enough_of_them(
+    make_folder: MakeFolder,
+) -> None:
+    folder = make_folder()
+    told = json.loads(WordpieceTokenizer.from_vocabulary(TOKENS[:-1]).as_json())
+    told["model"]["vocab"] |= {TOKENS[-1]: 40}
+    (folder / "tokenizer.json").write_text(json.dumps(told))
+    with pytest.raises(ConfigError, match="embeds 31 wordpieces, its tokenizer has 41"):
+        load(folder, WordpieceTokenizer.load(folder))
+
+
 def test_scratch_is_layers_by_width(tokenizer: WordpieceTokenizer) -> None:
     found = load("scratch:2x64", tokenizer)
     assert found.weights == found.head == {}
