@@ -20,7 +20,8 @@ import pytest
 
 import realm
 from realm.cli.main import build_app
-from realm.cli.serving_commands import TOKEN, _access, _watch
+from realm.cli.serving_commands import TOKEN, _access, _check_sources, _open, _watch
+from realm.corpus.store import PassageStore
 from realm.errors import ConfigError
 from realm.records import Changes, Document, Progress
 from realm.serving.refusals import RefusedError
@@ -343,8 +344,21 @@ def test_a_watched_folder_that_cannot_be_followed_is_told(
 
 def test_sources_that_exclude_each_other_are_refused(tmp_path: Path) -> None:
     assert "--docs beside --library" in refused("--docs", tmp_path, "--library", tmp_path)
-    assert "--passages without --model" in refused("--passages", tmp_path)
+    assert "--library beside --passages" in refused("--library", tmp_path, "--passages", tmp_path)
     assert "--watch without --docs" in refused("--watch")
+
+
+def test_passages_are_answered_from_by_the_model_that_ships_unless_another_is_named(
+    make_packed: Make, store: PassageStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REALM_CACHE", str(tmp_path / "cache"))
+    shipped = make_packed(name="shipped")
+    monkeypatch.setattr("realm.library.loading.default_model", lambda: shipped)
+    _check_sources(None, None, store.folder, watch=False)
+    with _open(None, None, None, store.folder, None, "cpu") as opened:
+        told = opened.status()
+    assert (told["model"], told["num_passages"]) == ("shipped", len(store))
+    assert (tmp_path / "cache" / "realm-mini").is_dir()
 
 
 def test_a_folder_of_runs_that_is_not_there_is_told_before_anything_is_loaded(

@@ -113,7 +113,7 @@ def serve(  # noqa: PLR0917
     Example: realm serve --docs notes/ --watch
     Example: realm serve --library library --token-file token --host 0.0.0.0
     """
-    _check_sources(docs, library, model, passages, watch=watch)
+    _check_sources(docs, library, passages, watch=watch)
     _check_runs(runs or ())
     _check_packages()
     access = _access(host, cors, allow_host, _token(token_file))
@@ -156,7 +156,6 @@ def serve(  # noqa: PLR0917
 def _check_sources(
     docs: Path | None,
     library: Path | None,
-    model: Path | None,
     passages: Path | None,
     *,
     watch: bool,
@@ -168,8 +167,6 @@ def _check_sources(
     ]
     if len(named) > 1:
         raise ConfigError(f"found {' beside '.join(named)}, expected one of them")
-    if passages is not None and model is None:
-        raise ConfigError("found --passages without --model, expected both")
     if watch and docs is None:
         raise ConfigError("found --watch without --docs FOLDER, expected the folder to look at")
 
