@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,7 @@ def test_one_example_by_hand() -> None:
         "tokens": 3.0 + 3.0 + 3 * 4.0,
         "index/score_drift": (abs(log(0.3) + 1) + abs(log(0.2) + 2)) / 2,
     }
+    assert {found.pop(name) for name in ("with_passages", "with_scores", "with_orders")} == {1.0}
     rank = found.pop("index/rank_correlation")
     assert found == pytest.approx(expected, rel=1e-5)
     assert rank == pytest.approx(1.0)
@@ -87,7 +89,7 @@ def test_candidates_that_are_missing_count_for_nothing() -> None:
     found = step_measures(scores, log_probs, batch(is_real, [[True], [True]]), stale)
     assert found["utility/mean"] == found["utility/best"] == 1.0
     assert found["index/score_drift"] == 0.5
-    assert found["index/rank_correlation"] == 1.0  # nothing to order
+    assert "index/rank_correlation" not in found  # nothing to order
 
 
 def test_with_nothing_but_the_null_passage_there_is_no_utility() -> None:
@@ -116,6 +118,29 @@ def test_each_masked_wordpiece_counts_alike_in_whatever_group_it_stands() -> Non
     ]
     together = {"loss_per_mask": 1.5, "piece_accuracy": 0.9, "p_null": 0.5, "examples": 2.0}
     assert average(parts) == pytest.approx(together)
+
+
+def test_a_batch_shows_the_same_numbers_however_it_is_grouped() -> None:
+    """Examples with three, one, two and no passages, some of which are new to the index."""
+    torch.manual_seed(0)
+    is_real = torch.arange(4)[None] <= torch.tensor([3, 1, 2, 0])[:, None]
+    scores = torch.randn(4, 4).masked_fill(~is_real, -torch.inf)
+    log_probs = torch.randn(4, 4, 2)
+    stale = torch.randn(4, 4).masked_fill(~is_real, NAN)
+    stale[:, 0] = stale[2, 1] = NAN
+    masks = torch.tensor([[True, True], [True, False], [True, True], [True, False]])
+
+    def measured(rows: slice) -> dict[str, float]:
+        of = batch(is_real[rows].tolist(), masks[rows].tolist())
+        found = step_measures(scores[rows], log_probs[rows], of, stale[rows])
+        del found["tokens"]
+        return found
+
+    whole = average([measured(slice(0, 4))])
+    assert {"utility/mean", "index/score_drift", "index/rank_correlation"} <= set(whole)
+    for cuts in ([0, 1, 4], [0, 2, 4], [0, 3, 4], [0, 1, 2, 3, 4]):
+        parts = [measured(slice(*ends)) for ends in pairwise(cuts)]
+        assert average(parts) == pytest.approx(whole, rel=1e-5), cuts
 
 
 def test_the_null_passage_is_left_out_where_something_else_is_there() -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from realm.corpus.store import PassageStore
@@ -31,8 +31,18 @@ from realm.retrieval.batch import Lengths, body_of, candidate_batch
 from realm.training.held_out import HeldOutRead
 
 EVAL_GROUP = 8
-OF_MASKS = frozenset({"loss_per_mask", "piece_accuracy", "piece_accuracy_null"})
-"""Means over masked wordpieces; all others are over examples."""
+MEANS_OVER: Mapping[str, str] = {
+    "loss_per_mask": "masks",
+    "piece_accuracy": "masks",
+    "piece_accuracy_null": "masks",
+    "utility/mean": "with_passages",
+    "utility/best": "with_passages",
+    "index/score_drift": "with_scores",
+    "index/rank_correlation": "with_orders",
+}
+"""Of which of a group's counts a measure is the mean: masked wordpieces, examples with a passage,
+with a score in the snapshot, with several; all others are over all examples."""
+COUNTS = frozenset({"count", *MEANS_OVER.values()})
 
 
 Candidates = Callable[[Sequence[MaskedExample]], tuple[list[list[int]], Tensor]]
@@ -63,7 +73,8 @@ def step_measures(
     """Return the numbers of one forward pass.
 
     Drift compares the snapshot's scores of the candidates with the fresh ones: mean absolute
-    change, and Spearman's rank correlation. In training mode it includes dropout's noise.
+    change, and Spearman's rank correlation. In training mode it includes dropout's noise. Means
+    over passages are taken within each example first: no example weighs more than another.
     """
     weights = scores.softmax(dim=-1)
     utility = retrieval_utility(mask_log_probs, batch.mask_is_real)
@@ -85,31 +96,44 @@ def step_measures(
         "tokens": float(batch.num_tokens),
     }
     if is_passage.any():
+        best = utility.masked_fill(~is_passage, -torch.inf)[is_passage.any(dim=-1)].amax(-1)
         measures |= {
-            "utility/mean": float(utility[is_passage].mean()),
-            "utility/best": float(
-                utility.masked_fill(~is_passage, -torch.inf)[is_passage.any(dim=-1)].amax(-1).mean()
-            ),
+            "with_passages": float(len(best)),
+            "utility/mean": float(_means(utility, is_passage).mean()),
+            "utility/best": float(best.mean()),
         }
     if known.any():
-        measures["index/score_drift"] = float((scores - stale)[known].abs().mean())
-        measures["index/rank_correlation"] = rank_correlation(scores, stale, known)
+        drifts = _means((scores - stale).abs(), known)
+        measures |= {"with_scores": float(len(drifts)), "index/score_drift": float(drifts.mean())}
+    if orders := _rank_correlations(scores, stale, known):
+        measures |= {
+            "with_orders": float(len(orders)),
+            "index/rank_correlation": sum(orders) / len(orders),
+        }
     return measures
+
+
+def _means(
+    values: Float[Tensor, "batch candidates"], counted: Bool[Tensor, "batch candidates"]
+) -> Float[Tensor, " some"]:
+    """Return each row's mean over what counts in it; rows in which nothing does are left out."""
+    rows = counted.any(dim=-1)
+    return values.masked_fill(~counted, 0.0)[rows].sum(dim=-1) / counted[rows].sum(dim=-1)
 
 
 def average(
     parts: Sequence[Mapping[str, float]], *, sums: set[str] | None = None
 ) -> dict[str, float]:
-    """Return measures of several groups together, weighted by their "count", or "masks"."""
+    """Return measures of several groups as if they were one: weighted by what each is a mean of."""
     total = sum(part["count"] for part in parts)
-    names = {name for part in parts for name in part} - {"count", "masks"}
+    names = {name for part in parts for name in part} - COUNTS
     joined: dict[str, float] = {}
     for name in sorted(names):
         having = [part for part in parts if name in part]
         if sums and name in sums:
             joined[name] = sum(part[name] for part in having)
         else:
-            weight = "masks" if name in OF_MASKS else "count"
+            weight = MEANS_OVER.get(name, "count")
             whole = sum(part[weight] for part in having)
             joined[name] = sum(part[name] * part[weight] for part in having) / whole
     return {**joined, "examples": total}
@@ -192,7 +216,12 @@ def _holds(store: PassageStore, example: MaskedExample, rows: Sequence[int]) -> 
 
 
 def rank_correlation(scores: Tensor, stale: Tensor, known: Tensor) -> float:
-    """Return the mean Spearman correlation of rows with at least two known candidates."""
+    """Return the mean Spearman correlation of rows with at least two known candidates, or 1."""
+    values = _rank_correlations(scores, stale, known)
+    return sum(values) / len(values) if values else 1.0
+
+
+def _rank_correlations(scores: Tensor, stale: Tensor, known: Tensor) -> list[float]:
     values: list[float] = []
     for row in range(len(scores)):
         fresh, old = scores[row, known[row]], stale[row, known[row]]
@@ -200,4 +229,4 @@ def rank_correlation(scores: Tensor, stale: Tensor, known: Tensor) -> float:
             continue
         ranks = torch.stack([fresh.argsort().argsort(), old.argsort().argsort()]).float()
         values.append(float(torch.corrcoef(ranks)[0, 1]))
-    return sum(values) / len(values) if values else 1.0
+    return values
