@@ -456,6 +456,19 @@ def test_a_calibration_of_another_model_or_retriever_does_not_speak(answerer: An
     assert told.answers[0].probability == told.answers[0].raw_probability
 
 
+def test_a_calibration_speaks_of_as_many_passages_as_it_was_fitted_with(answerer: Answerer) -> None:
+    assert answerer.why_inexact(1) is None  # not calibrated at all
+    calibrated(answerer, 0.3)
+    assert answerer.why_inexact(3) is None
+    assert answerer.why_inexact(1) == "it was calibrated reading 3 passages, not 1"
+    default = answerer.lengths.num_passages
+    assert answerer.why_inexact() == f"it was calibrated reading 3 passages, not {default}"
+    (told,) = answerer.answer(QUESTIONS[:1], num_passages=1)
+    assert told.is_calibrated
+    answerer.model_fingerprint = "feed"
+    assert answerer.why_inexact(1) is None
+
+
 def test_a_run_brings_its_calibration_along(run: Path) -> None:
     assert Answerer.load(run).calibration is None
     fingerprint = Answerer.load(run).model_fingerprint

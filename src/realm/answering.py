@@ -208,6 +208,19 @@ class Answerer(Retrieving):
             model_fingerprint=self.model_fingerprint, retriever=self.retriever.name
         )
 
+    def why_inexact(self, num_passages: int | None = None) -> str | None:
+        """Return why its calibrated probabilities may be off; None: no reason, or not calibrated.
+
+        Args:
+            num_passages: as told to `answer`.
+        """
+        read = num_passages or self.lengths.num_passages
+        if self.calibration is None or self.why_uncalibrated:
+            return None
+        if read == (fitted := self.calibration.num_passages):
+            return None
+        return f"it was calibrated reading {fitted} passages, not {read}"
+
     @property
     def corpus_fingerprint(self) -> str:
         """Fingerprint of the passages it answers from."""
@@ -248,7 +261,8 @@ class Answerer(Retrieving):
         Args:
             questions: one or many; many are faster together.
             num_passages: passages to read for each; None: 5 (paper), or what an imported model
-                was published with.
+                was published with. Read one alone, and calibrated probabilities are too high
+                (`why_inexact`).
             num_retrieved: passages to retrieve, at least `num_passages` (for recall).
             num_answers: distinct strings to return.
             min_probability: below it the best answer is not to be said (`is_refused`); None: the

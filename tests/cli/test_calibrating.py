@@ -67,6 +67,12 @@ def test_calibrate_writes_one_file_that_ask_and_evaluate_use(
     assert json.loads(again.out) == written
     told = json.loads(call("ask", QUESTION, *asking, "--json").out)
     assert told["calibrated"]
+    assert call("ask", QUESTION, *asking).err == ""
+    noted = call("ask", QUESTION, *asking, "--read", "1").err
+    assert noted.splitlines() == [
+        f"note: its probabilities may be off: it was calibrated reading {written['num_passages']} "
+        "passages, not 1"
+    ]
     assert told["min_probability"] == written["min_probability"]
     best = told["answers"][0]
     assert best["probability"] != best["raw_probability"]

@@ -105,6 +105,7 @@ def ask(  # noqa: PLR0917 - a command's options
     answerer = opened if isinstance(opened, Answerer) else opened.answerer
     if min_probability:
         display.note_uncalibrated(answerer.why_uncalibrated)
+    display.note_inexact(answerer.why_inexact(num_passages))
     (answered,) = answerer.answer(
         [question],
         num_passages=num_passages,
@@ -142,6 +143,7 @@ def _ask_library(
     with load(model or NAME, library=library, device=device) as realm:
         if min_probability:
             display.note_uncalibrated(realm.view().answerer.why_uncalibrated)
+        display.note_inexact(realm.view().answerer.why_inexact(num_passages))
         answered = realm.answer(
             question,
             num_passages=num_passages,

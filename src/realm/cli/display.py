@@ -241,6 +241,16 @@ def note_uncalibrated(why: str | None) -> None:
         )
 
 
+def note_inexact(why: str | None) -> None:
+    """Say that the probabilities shown are of another setting than was measured.
+
+    Args:
+        why: `Answerer.why_inexact`.
+    """
+    if why is not None:
+        err.print(f"note: its probabilities may be off: {why}", markup=False)
+
+
 def show_labels(classified: ClassifiedClaim) -> None:
     """Print a claim's labels, each with the passage that speaks most for it."""
     out.print(f"[bold]{escape(classified.claim)}[/]")
