@@ -48,7 +48,7 @@ def test_answers_show_file_and_line_and_what_was_left_out_once(
     places = re.findall(r"^  \d\. .*  p=\d\.\d+   (\S+) \(", first.out, re.MULTILINE)
     assert len(places) == 3
     assert set(places) <= {"town.md:1", "town.md:3", "sub/street.txt:1", "sub/street.txt:2"}
-    assert "not a .txt, .md or .jsonl file  photo.jpg:1" in first.err
+    assert "not a .txt, .md or .jsonl file  photo.jpg\n" in first.err
     second = call("ask", QUESTION, "--docs", docs, "--model", model)
     assert (second.out, second.err) == (first.out, "")
 
@@ -114,7 +114,7 @@ def test_the_model_that_ships_is_the_default(
         ((), "found nothing to answer from; expected --docs FOLDER"),
         (("--docs", "{docs}", "--passages", "x"), "found --docs beside --passages"),
         (("--cache", "x", "--model", "{model}"), "found --cache without --docs"),
-        (("--docs", "{docs}/gone", "--model", "{model}"), "found no {docs}/gone; expected .txt"),
+        (("--docs", "{docs}/gone", "--model", "{model}"), "found no file or folder {docs}/gone; expected .txt"),
         (("--docs", "{docs}/photo.jpg", "--model", "{model}"), "is of no kind that is read"),
         (("--docs", "{docs}", "--model", "{docs}"), "found no checkpoint in {docs}"),
         (("--docs", "{docs}"), "found no weights of realm-mini"),

@@ -103,7 +103,8 @@ def test_what_cannot_be_used_is_counted_by_reason(
     ]
     places = {reason: sorted(places) for reason, places in skipped.examples.items()}
     assert places == {
-        reading.OTHER_IN_FOLDER: ["gone.txt:1", "photo.jpg:1"],
+        reading.NOWHERE: ["gone.txt:1"],
+        reading.OTHER_IN_FOLDER: ["photo.jpg:1"],
         reading.BINARY: ["zero.txt:1"],
         reading.BAD_UTF8: ["latin.txt:2"],
         reading.NO_TEXT: ["empty.md:1"],
@@ -111,6 +112,24 @@ def test_what_cannot_be_used_is_counted_by_reason(
         reading.NOT_READ: ["cut.jsonl.gz:1"],
         reading.BAD_TYPE: ["bad.jsonl:1"],
         reading.BAD_JSON: ["bad.jsonl:2"],
+    }
+
+
+def test_links_to_other_folders_are_counted_and_listed_in_order(docs: Path, tmp_path: Path) -> None:
+    """They were passed over in silence; only links to files were told."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "secret.md").write_text("Of nobody's business.")
+    (docs / "shared").symlink_to(elsewhere)
+    (docs / "again").symlink_to(docs / "sub")
+    for name in ("c.pdf", "a.pdf", "b.pdf"):
+        (docs / name).write_bytes(b"x")
+    skipped = Skipped()
+    names = [file.name for file in list_files(docs, skipped)]
+    assert names == ["sub/a.TXT", "sub/deep/r.jsonl.gz", "town.md"]
+    assert skipped.examples == {
+        reading.OUTSIDE: ["shared:1"],
+        reading.OTHER_IN_FOLDER: ["a.pdf:1", "b.pdf:1", "c.pdf:1"],
     }
 
 
@@ -154,8 +173,12 @@ def test_a_single_file_is_read_by_its_name(docs: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("gone", "found no .*gone; expected .txt and .md"),
+        ("gone", "found no file or folder .*gone; expected .txt and .md"),
         ("a.parquet", "is of no kind that is read.*realm split"),
+        ("a.pdf", r"is of no kind that is read.*with `pdftotext a\.pdf`"),
+        ("a b.docx", r"is of no kind that is read.*with `pandoc 'a b\.docx' -o 'a b\.md'`"),
+        ("a.zip", "is of no kind that is read.*Unpack it first"),
+        ("a.jpg", "is of no kind that is read.*Make it text first"),
         ("empty", "found no text in .*empty; expected .txt"),
         ("photos", r"found no text in .*photos \(left out: 1 not a .txt, .md or .jsonl file\)"),
     ],
@@ -166,7 +189,8 @@ def test_where_there_is_nothing_to_read_it_says_what_is_read(
     (tmp_path / "empty").mkdir()
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_bytes(b"x")
-    (tmp_path / "a.parquet").write_bytes(b"x")
+    for other in ("a.parquet", "a.pdf", "a b.docx", "a.zip", "a.jpg"):
+        (tmp_path / other).write_bytes(b"x")
     with pytest.raises(CorpusError, match=told):
         list_files(tmp_path / name, Skipped())
 

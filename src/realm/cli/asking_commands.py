@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from realm.answering import Answerer
     from realm.asking import FolderAnswerer
 
-PANEL = "Answers"
+PANEL = "Start here"
 
 
 def register(app: typer.Typer) -> None:

@@ -161,11 +161,15 @@ def show_next(command: str, *, word: str = "next") -> None:
 
 def show_skipped(skipped: Skipped) -> None:
     """List what was left out, by reason."""
+    from realm.corpus.reading import WHOLE_FILES
+
     if not skipped.total:
         return
     err.print(f"left out {skipped.total:,}:")
     for reason, count in sorted(skipped.counts.items(), key=lambda item: -item[1]):
         places = skipped.examples.get(reason, [])[:3]
+        if reason in WHOLE_FILES:
+            places = [place.removesuffix(":1") for place in places]
         err.print(f"  {count:>8,}  {escape(reason)}  [dim]{escape('; '.join(places))}[/]")
 
 

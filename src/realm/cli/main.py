@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from realm.cli.guessing import as_typed, lead_on
 from realm.cli.options import check_ranks
 from realm.errors import RealmError
 from realm.memory import limit_kernel_cache
@@ -70,6 +71,7 @@ def build_app() -> typer.Typer:
         epilog="Each verb explains itself: realm split --help",
     )
     app.callback()(_realm)
+    asking_commands.register(app)
     answering_commands.register_quickstart(app)
     doctor_commands.register(app)
     for part in (
@@ -79,7 +81,6 @@ def build_app() -> typer.Typer:
         index_commands,
         status_commands,
         report_commands,
-        asking_commands,
         document_commands,
         answering_commands,
         serving_commands,
@@ -100,7 +101,7 @@ def _run() -> int:
     """Return the exit code."""
     limit_kernel_cache()  # read when the first kernel is made
     try:
-        arguments = sys.argv[1:] or ["--help"]
+        arguments = as_typed(sys.argv[1:])
         check_ranks(arguments[0])
         return build_app()(arguments, prog_name="realm", standalone_mode=False) or 0
     except RealmError as error:
@@ -130,8 +131,9 @@ def _usage(error: Exception) -> str | None:
     if told is None:
         return None
     context: typer.Context | None = getattr(error, "ctx", None)
-    command = context.command_path if context else "realm"
-    return f"{' '.join(str(told()).split()).rstrip('.')}. Look at `{command} --help`"
+    if context is None:
+        return lead_on(str(told()), "realm", "")
+    return lead_on(str(told()), context.command_path, context.command.help or "")
 
 
 def _show_version(value: bool) -> bool:
@@ -149,10 +151,12 @@ def _realm(
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    """Pre-train a retriever and a masked language model together; answer with evidence.
+    """Answer from your own files, with evidence; pre-train retriever and language model together.
+
+    Ask a folder of files: realm ask "When does the library close?" --docs notes/
+    See every stage at work: realm quickstart
 
     Each stage reads folders and writes one folder, whole or absent.
     Running it again is free ("already done"); one that was stopped resumes.
-    See all of it at work: realm quickstart
     """
     del version

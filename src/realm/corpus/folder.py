@@ -8,6 +8,7 @@ lines with its own id (or its line) behind it; a text file's characters are the 
 import errno
 import hashlib
 import os
+import shlex
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from realm.config import SplitConfig
-from realm.corpus.articles import JSONL, TEXT_FILES, check_name, heading_of, parse_line
+from realm.corpus.articles import DUMP, JSONL, TEXT_FILES, check_name, heading_of, parse_line
 from realm.corpus.places import PlaceNotes
 from realm.corpus.reading import (
     BAD_NAME,
     NOT_READ,
+    NOWHERE,
     NUM_PLACES,
     OTHER_IN_FOLDER,
     OUTSIDE,
@@ -44,6 +46,8 @@ READ = (
     ".txt and .md files and JSON lines with id, title and text (.jsonl, also .gz, .bz2 or .zst), "
     "in UTF-8, in a folder at any depth, or one such file"
 )
+OFFICE = {".docx", ".epub", ".htm", ".html", ".odt", ".org", ".pptx", ".rst", ".rtf", ".tex"}
+PACKED = {".7z", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zip"}
 HASHED_BYTES = 1 << 20
 MADE_WITH = {"format_version", "kind", "settings", "inputs"}
 """What the manifest of every folder that realm makes holds, and the request before it."""
@@ -103,12 +107,11 @@ def find_files(
         check_name(docs)
         if not _is_read(docs.name):
             raise CorpusError(
-                f"{docs} is of no kind that is read; expected {READ}. `realm split` reads Parquet "
-                "and Wikipedia dumps; pass what it makes as --passages"
+                f"{docs} is of no kind that is read; expected {READ}. {_how_to_read(docs)}"
             )
         return [TextFile(name=docs.name, path=docs)]
     if not stat.S_ISDIR(mode):
-        raise CorpusError(f"found no {docs}; expected {READ}")
+        raise CorpusError(f"found no file or folder {docs}; expected {READ}")
     found: list[TextFile] = []
     withheld = _Withheld(docs, skipped, not_listed)
     for folder, inner, names in os.walk(docs, onerror=withheld.folder):
@@ -116,7 +119,8 @@ def find_files(
             inner.clear()
             continue
         inner[:] = sorted(name for name in inner if not name.startswith("."))
-        for file in (Path(folder, name) for name in names if not name.startswith(".")):
+        links = [name for name in inner if leads_out(Path(folder, name), docs)]  # never followed
+        for file in (Path(folder, name) for name in sorted(names + links) if name[0] != "."):
             name = file.relative_to(docs).as_posix()
             try:
                 reason = _left_out_for(file, name, docs)
@@ -128,6 +132,20 @@ def find_files(
             else:
                 found.append(TextFile(name=name, path=file))
     return sorted(found, key=lambda file: file.name)
+
+
+def _how_to_read(file: Path) -> str:
+    """Return how a file of another kind becomes one that is read."""
+    kind, name = file.suffix.lower(), shlex.quote(file.name)
+    if kind == ".parquet" or DUMP.search(file.name.lower()):
+        return (
+            "`realm split` reads Parquet and Wikipedia dumps; pass what it makes as --passages"
+        )
+    if kind == ".pdf":
+        return f"Make it text first, with `pdftotext {name}`"
+    if kind in OFFICE:
+        return f"Make it text first, with `pandoc {name} -o {shlex.quote(file.stem + '.md')}`"
+    return "Unpack it first" if kind in PACKED else "Make it text first"
 
 
 def _is_made_by_us(folder: Path, names: list[str]) -> bool:
@@ -148,7 +166,9 @@ def _left_out_for(file: Path, name: str, docs: Path) -> str:
         return BAD_NAME
     if leads_out(file, docs):
         return OUTSIDE
-    return "" if stat.S_ISREG(_mode(file)) and _is_read(name) else OTHER_IN_FOLDER
+    if not (mode := _mode(file)) and file.is_symlink():
+        return NOWHERE
+    return "" if stat.S_ISREG(mode) and _is_read(name) else OTHER_IN_FOLDER
 
 
 def _mode(path: Path) -> int:

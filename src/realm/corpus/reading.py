@@ -28,6 +28,7 @@ NOT_READ = "cannot be read"
 OTHER_FILE = "not a .txt or .md file"
 OTHER_IN_FOLDER = "not a .txt, .md or .jsonl file"
 OUTSIDE = "link that leads out of the folder"
+NOWHERE = "link that leads nowhere"
 OTHER_MODEL = "page is not wikitext"
 OTHER_NAMESPACE = "page is no article"
 REDIRECT = "redirect"
@@ -35,6 +36,8 @@ TAKEN = "name of a file in another watched folder"
 TOO_LONG = f"longer than {TEXT_LIMIT >> 20} MiB"
 TOO_SHORT = "passage shorter than min_wordpieces"
 UNPARSED = "wikitext that cannot be parsed"
+WHOLE_FILES = {BAD_NAME, BINARY, NOT_READ, NOWHERE, OTHER_FILE, OTHER_IN_FOLDER, OUTSIDE, TAKEN}
+"""Reasons that are those of a file: the line of its place, 1, tells nothing."""
 
 
 class Place(NamedTuple):

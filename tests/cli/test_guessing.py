@@ -1,0 +1,67 @@
+"""A command line that cannot be parsed says what was probably meant."""
+
+from pathlib import Path
+
+import pytest
+
+from realm.cli.guessing import MEANT
+from realm.cli.main import build_app
+from tests.towns import Run
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (["answer", "Who?"], "Did you mean 'ask'? Look at `realm --help`"),
+        (["aks", "Who?"], "Did you mean 'ask'? Look at `realm --help`"),
+        (["docs", "ls"], "Did you mean 'list'? Look at `realm docs --help`"),
+        (["docs", "rm", "x"], "Did you mean 'remove'?"),
+        (["docs", "frob"], "No such command 'frob'. Look at `realm docs --help`"),
+        (["Who is it?"], "A question is asked with a verb: `realm ask "),
+        (["--docs", "notes", "Who?"], "Options stand behind a verb, as in `realm ask "),
+        (["ask"], "'question'. For example: `realm ask "),
+        (["ask", "notes/", "Who?"], "(Who?). For example: `realm ask "),
+        (["serve", "notes/"], "For example: `realm serve --docs notes/"),
+        (["ask", "x", "--dcos", "y"], "No such option: --dcos (Possible options: --docs). Look"),
+    ],
+)
+def test_a_guess_leads_on(call: Run, command: list[str], told: str) -> None:
+    result = call(*command)
+    assert result.code == 2
+    assert told in result.message
+
+
+def test_a_folder_alone_is_told_where_it_goes(call: Run, tmp_path: Path) -> None:
+    assert "A verb comes first, as in `realm ask " in call(tmp_path).message
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        ([], "Usage: realm [OPTIONS]"),
+        (["help"], "Usage: realm [OPTIONS]"),
+        (["help", "ask"], "Usage: realm ask"),
+        (["help", "docs", "add"], "Usage: realm docs add"),
+        (["docs"], "Usage: realm docs [OPTIONS]"),
+        (["version"], "realm "),
+    ],
+)
+def test_who_asks_for_help_gets_it(call: Run, command: list[str], shown: str) -> None:
+    result = call(*command)
+    assert (result.code, shown in result.out) == (0, True)
+
+
+def test_what_is_meant_is_a_verb_and_what_is_tried_is_none() -> None:
+    app = build_app()
+    verbs = {
+        "realm": {command.name for command in app.registered_commands} | {"docs"},
+        "realm docs": {
+            command.name
+            for group in app.registered_groups
+            if group.typer_instance
+            for command in group.typer_instance.registered_commands
+        },
+    }
+    for path, guesses in MEANT.items():
+        assert set(guesses.values()) <= verbs[path]
+        assert not set(guesses) & verbs[path]
