@@ -195,6 +195,17 @@ def test_other_addresses_and_methods(client: httpx.Client) -> None:
     assert response.status_code == 405
     assert code_of(response) == "method_not_allowed"
     assert response.headers["allow"] == "POST"
+    assert "expected POST" in response.json()["error"]["message"]
+
+
+def test_json_that_does_not_say_so_is_told_how_to(client: httpx.Client) -> None:
+    """As curl sends it without -H: the answer held a dump of the body and no advice."""
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    response = client.post("/answer", content=b'{"question": "Who?"}', headers=headers)
+    assert response.status_code == 422
+    message = response.json()["error"]["message"]
+    assert "expected the header Content-Type: application/json" in message
+    assert "Who" not in message
 
 
 def test_an_error_of_ours_tells_nothing_and_others_still_work(

@@ -122,6 +122,9 @@ def _as_refused(error: Exception) -> RefusedError:
     status = error.status_code if isinstance(error, HTTPException) else 500
     code, message = _OF_HTTP.get(status, ("refused", f"HTTP status {status}"))
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else None
+    allowed = {name.lower(): value for name, value in (headers or {}).items()}.get("allow")
+    if allowed:
+        message = f"found a method that is not served there, expected {allowed}; see /openapi.json"
     return RefusedError(status, code, message, headers=headers)
 
 
@@ -130,6 +133,9 @@ def invalid(errors: Sequence[Any]) -> RefusedError:
     told: list[str] = []
     code = "invalid_request"
     for error in errors[:5]:
+        if isinstance(error.get("input"), bytes):  # the body as it came: nobody took it for JSON
+            told.append("body: found no JSON, expected the header Content-Type: application/json")
+            continue
         place = ".".join(str(part) for part in error["loc"] if part != "body") or "body"
         reason = str(error["msg"]).removeprefix("Value error, ")
         told.append(f"{_shown(place)}: {reason}{_found(error)}")
