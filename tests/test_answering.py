@@ -311,7 +311,7 @@ def test_a_run_answers_from_the_passages_it_was_trained_with(
 def test_a_checkpoint_of_a_run_answers_too(run: Path) -> None:
     before = sorted(path.name for path in checkpoint_folder(run, 3).iterdir())
     (found,) = Answerer.load(checkpoint_folder(run, 3)).answer(QUESTIONS[:1])
-    (expected,) = Answerer.load(run).answer(QUESTIONS[:1])
+    (expected,) = Answerer.load(str(run)).answer(QUESTIONS[:1])
     assert found == expected
     assert sorted(path.name for path in checkpoint_folder(run, 3).iterdir()) == before
 

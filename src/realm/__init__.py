@@ -23,3 +23,8 @@ def __getattr__(name: str) -> object:
 
         return realm_version()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Return what completes behind `realm.`: `load`, too, which is imported when asked for."""
+    return sorted({*globals(), *__all__})

@@ -76,9 +76,9 @@ class Answerer(Retrieving):
     @classmethod
     def load(
         cls,
-        run: Path | None = None,
+        run: str | Path | None = None,
         *,
-        passages: Path | None = None,
+        passages: str | Path | None = None,
         device: str = AUTO,
         progress: Progress | None = None,
         autocast: Autocast = "none",
@@ -108,10 +108,10 @@ class Answerer(Retrieving):
         """
         if run is None:
             run, kept_in = default_model(), kept_in or cache_folder() / NAME
-        tuned = FineTuned.load(run, device=device, autocast=autocast)
+        tuned = FineTuned.load(Path(run), device=device, autocast=autocast)
         return cls.of(
             tuned,
-            passages=passages,
+            passages=None if passages is None else Path(passages),
             kept_in=kept_in,
             open_index=open_index,
             is_indexed=is_indexed,

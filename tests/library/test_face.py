@@ -70,6 +70,7 @@ def test_importing_realm_brings_nothing_heavy() -> None:
         "assert realm.Document(id='a', text='b')\n"
         "heavy = {'torch', 'numpy', 'pyarrow', 'transformers', 'pydantic'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
+        "assert {'load', 'Document', '__version__'} <= set(dir(realm))\n"
         "assert callable(realm.load) and 'torch' in sys.modules\n"
         "try: realm.nothing\n"
         "except AttributeError: pass\n"
@@ -94,6 +95,13 @@ def test_an_empty_library_has_no_answer_and_does_not_fail(model: Path) -> None:
         assert folder is not None
         assert folder.is_dir()
     assert not folder.exists()
+
+
+def test_documents_in_place_of_a_model_are_told_where_they_go(docs: Path) -> None:
+    with pytest.raises(ArtifactError, match=r'Documents of yours: realm.load\(docs="'):
+        realm.load(docs)
+    with pytest.raises(ArtifactError, match=r"expected a run, or one of its checkpoints$"):
+        realm.load(docs / "none")
 
 
 def test_answers_stand_where_they_say(opened: "Realm", documents: list[Document]) -> None:

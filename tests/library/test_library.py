@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 import realm
 from realm.answering import Answerer
+from realm.corpus.documents import only_documents
 from realm.errors import ArtifactError, ConfigError, CorpusError, UnknownDocumentError
 from realm.fine_tuned import FineTuned
 from realm.library import adding, compaction
@@ -458,6 +459,13 @@ def test_another_model_is_told_and_can_make_it_over(
     assert texts(library.current(), other) == texts(built.current(), other)
     with pytest.raises(ConfigError):
         library.check(indexer)
+
+
+@pytest.mark.parametrize("given", ["a text", {"id": "a", "text": "b"}, ["a text"], 5])
+def test_what_is_no_document_is_told_what_one_is(given: object) -> None:
+    """A text given to add_documents ended with: 'str' object has no attribute 'text'."""
+    with pytest.raises(CorpusError, match=r"expected realm\.Document\(id="):
+        list(only_documents(given))
 
 
 def test_what_is_no_library_is_told(tmp_path: Path, indexer: Indexer) -> None:

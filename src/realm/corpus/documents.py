@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import cast
 
@@ -30,6 +30,22 @@ _TELLS_NOTHING = re.compile(
 )
 """Hashes and UUIDs (and their passages): names that programs give, and no words to embed."""
 FORMATS: tuple[DocumentFormat, ...] = ("text", "markdown", "jsonl")
+
+
+def only_documents(given: object) -> Iterator[Document]:
+    """Yield one or many documents; a text or a mapping in their place is refused.
+
+    Raises:
+        CorpusError: something else than a document.
+    """
+    is_one = not isinstance(given, Iterable) or isinstance(given, str | bytes | Mapping)
+    for one in [given] if is_one else cast("Iterable[object]", given):
+        if not isinstance(one, Document):
+            raise CorpusError(
+                f"found {type(one).__name__} for a document, expected "
+                'realm.Document(id="notes/april.md", text="...")'
+            )
+        yield one
 
 
 def check_document(document: Document) -> None:

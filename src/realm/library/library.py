@@ -22,6 +22,7 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
+from realm.corpus.documents import only_documents
 from realm.errors import ArtifactError, ConfigError
 from realm.library.adding import Tally, batches, groups, new_documents
 from realm.library.compaction import segments_to_join
@@ -143,9 +144,8 @@ class Library:
             ArtifactError: it cannot be written.
         """
         self.check(indexer)
-        some = [documents] if isinstance(documents, Document) else documents
         tally = Tally(progress)
-        for batch in batches(some):
+        for batch in batches(only_documents(documents)):
             fresh = new_documents(batch, self.current(), tally)
             cuts = indexer.cut(fresh, tally.skipped)
             tally.expect(sum(len(cut.passages) for cut in cuts))

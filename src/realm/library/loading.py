@@ -28,13 +28,14 @@ from realm.errors import (
 from realm.explaining import Explainer
 from realm.fine_tuned import FineTuned
 from realm.library.face import ExplainerOver, Realm
+from realm.library.head import HEAD
 from realm.library.indexing import Indexer
 from realm.library.library import PATIENCE_SECONDS, Library
 from realm.library.watching import WatchedFolder
 from realm.mini import NAME, default_model
 from realm.records import Progress, Skipped
 from realm.retrieval.batch import Lengths
-from realm.storage import MANIFEST, fingerprint_of, locked, read_json
+from realm.storage import MANIFEST, REQUEST, fingerprint_of, locked, read_json
 
 _log = logging.getLogger(__name__)
 MAX_READINGS = 5
@@ -82,7 +83,7 @@ def load(
             "passages what `realm split` made"
         )
     run = default_model() if str(model) == NAME else Path(model)
-    tuned = FineTuned.load(run, device=device, autocast="auto")
+    tuned = _open_model(run, device)
     explainer = _explainer(tuned, encoder, device)
     has_own = not docs and not library and (tuned.run / SOURCES).is_file()
     if passages or has_own:
@@ -126,6 +127,21 @@ def kept_library(docs: Path, indexer: Indexer) -> Path:
     key = fingerprint_of({"docs": str(where), "made_with": indexer.made_with})[:16]
     name = re.sub(r"\W+", "-", where.name).strip("-")[:40]
     return cache_folder() / "libraries" / f"{name or 'root'}-{key}"
+
+
+def _open_model(run: Path, device: str) -> FineTuned:
+    """Return the model at a path; documents in its place are told where they go.
+
+    Raises:
+        ArtifactError: there is no model.
+    """
+    try:
+        return FineTuned.load(run, device=device, autocast="auto")
+    except ArtifactError as error:
+        if not run.exists() or any((run / name).exists() for name in (MANIFEST, REQUEST)):
+            raise
+        kind = "library" if (run / HEAD).exists() else "docs"
+        raise ArtifactError(f'{error}. Documents of yours: realm.load({kind}="{run}")') from None
 
 
 def _read_folder(
