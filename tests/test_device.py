@@ -29,6 +29,18 @@ def test_a_name_stands_for_a_device(
     assert str(choose_device(name)) == chosen
 
 
+def test_sums_on_a_gpu_are_in_32_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default torch may sum parts of a 16-bit product in 16 bits: the scan's bound is narrower.
+
+    (`realm.index.scan.Errors`)
+    """
+    see_gpus(monkeypatch, 1)
+    products = torch.backends.cuda.matmul
+    products.allow_bf16_reduced_precision_reduction = True
+    choose_device("cuda")
+    assert not products.allow_bf16_reduced_precision_reduction
+
+
 @pytest.mark.parametrize(
     ("name", "num_gpus", "told"),
     [

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from typing import Literal
 
 import torch
-from torch import nn
+from jaxtyping import Shaped
+from torch import Tensor, nn
 
 from realm.errors import ConfigError
 
@@ -42,6 +43,8 @@ def choose_device(name: str = AUTO) -> torch.device:
         # cuDNN's attention compiles a plan for every new shape (log, 18).
         os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
         torch.backends.cuda.enable_cudnn_sdp(enabled=False)
+        # The bound on what a 16-bit scan of an index may miss is that of sums in 32 bits.
+        torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
         count = torch.cuda.device_count() if has_gpu else 0
         if (device.index or 0) >= count:
             raise ConfigError(
@@ -65,6 +68,17 @@ def has_quick_bfloat16(device: torch.device) -> bool:
 def device_of(module: nn.Module) -> torch.device:
     """Return where a module's parameters are."""
     return next(module.parameters()).device
+
+
+def send(values: Shaped[Tensor, "..."], device: torch.device) -> Shaped[Tensor, "..."]:
+    """Return a tensor of main memory on a device; a GPU is not waited for.
+
+    Hence pinned memory: to copy from any other, the host waits until the GPU has done all that it
+    was given before, and prepares nothing meanwhile.
+    """
+    if device.type == "cpu":
+        return values
+    return values.pin_memory().to(device, non_blocking=True)
 
 
 def autocast_to(kind: Literal["bfloat16", "none"], device: torch.device) -> torch.autocast:

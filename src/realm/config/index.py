@@ -15,7 +15,8 @@ class IndexConfig(Config):
     shard_rows: int = Field(default=65_536, ge=1)
     """Rows per shard; a killed builder continues after its last finished shard."""
     batch_tokens: int = Field(default=8_192, ge=64)
-    """Wordpieces, padding included, in one forward pass."""
+    """Wordpieces, padding included, in one forward pass (in training at least its own
+    `batch_tokens`). A GPU wants 65,536 and more."""
     autocast: Literal["bfloat16", "none"] = "bfloat16"
     """bfloat16: matrix products in 16 bits, where the device has instructions for them; everything
     else in 32."""

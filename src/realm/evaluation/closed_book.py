@@ -21,7 +21,7 @@ from realm.checkpoint.parts import Model
 from realm.checkpoint.sources import passages_of, run_of
 from realm.config import PretrainConfig
 from realm.corpus.store import PassageStore
-from realm.device import AUTO, CPU, choose_device, device_of
+from realm.device import AUTO, CPU, choose_device, device_of, send
 from realm.errors import AnsweringError, ConfigError
 from realm.model.bert import widened
 from realm.model.inputs import group_by_length, pad
@@ -171,7 +171,7 @@ class ClosedBook:
                 [torch.arange(count) + 1 + len(questions[number]) for number in group]
             )
             padded = pad([inputs[number] for number in group], self.tokenizer.pad_id).to(device)
-            logits = self.encoder(padded, rows.to(device), places.to(device))
+            logits = self.encoder(padded, send(rows, device), send(places, device))
             best, chosen = self._best(widened(logits).to(CPU).view(len(group), count, -1))
             for number, scores, ids in zip(group, best.tolist(), chosen.tolist(), strict=True):
                 answer = Recited(text=self.tokenizer.decode(ids), probability=math.exp(sum(scores)))

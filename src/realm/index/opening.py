@@ -9,6 +9,7 @@ from realm.checkpoint.parts import Model, tower_hash
 from realm.checkpoint.sources import run_of
 from realm.config import IndexConfig
 from realm.corpus.store import PassageStore
+from realm.device import device_of
 from realm.errors import ArtifactError, DamagedError, UnreadableError
 from realm.index.builder import EmbedderVersion, KnownVectors, build_index
 from realm.index.snapshot import Snapshot, snapshot_folder
@@ -29,6 +30,9 @@ KEPT_SHARD_ROWS = 4_096
 """Rows per shard of other passages: a killed build loses minutes of a CPU at most."""
 KEPT_SHARDS = 256
 """Beyond that many, shards are larger."""
+GPU_BATCH_TOKENS = 65_536
+"""Wordpieces of other passages in a forward pass on a GPU: to start many small ones takes longer
+than to run them."""
 
 
 def open_snapshot(
@@ -56,7 +60,7 @@ def open_snapshot(
         store,
         _kept(kept_in or run, store),
         version=EmbedderVersion(model_hash=tower_hash(tower)),
-        config=IndexConfig(shard_rows=max(KEPT_SHARD_ROWS, len(store) // KEPT_SHARDS)),
+        config=_kept_config(tower, len(store)),
         rebuild=True,  # kept ones that fit were found above
         progress=progress,
     )
@@ -150,6 +154,14 @@ def adopt_snapshot(snapshot: Snapshot, run: Path) -> Snapshot:
                 shutil.copyfile(file, scratch / file.name)
         write_json(scratch / EXTRA, found["content"])
     return Snapshot.open(folder, verify=True)
+
+
+def _kept_config(tower: Embedder, num_passages: int) -> IndexConfig:
+    """Return how other passages are embedded, where the tower is."""
+    config = IndexConfig(shard_rows=max(KEPT_SHARD_ROWS, num_passages // KEPT_SHARDS))
+    if device_of(tower).type == "cpu":
+        return config
+    return config.model_copy(update={"batch_tokens": GPU_BATCH_TOKENS})
 
 
 def _kept(run: Path, store: PassageStore) -> Path:

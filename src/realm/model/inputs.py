@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from realm.device import send
+
 PADDING_TOKENS = 64
 PADDING_SHARE = 0.06
 """How much padding a group may hold. MiniLM reads 4 x 128 wordpieces as fast as 24 x 160 on a CPU
@@ -32,11 +34,8 @@ class Inputs(NamedTuple):
     """Whether any row is shorter than the longest; else attention needs no mask."""
 
     def to(self, device: torch.device) -> "Inputs":
-        """Return the same on a device; a GPU is not waited for (hence pinned memory)."""
-        if device.type == "cpu":
-            return self
-        tensors = [one.pin_memory().to(device, non_blocking=True) for one in self[:3]]
-        return Inputs(*tensors, is_padded=self.is_padded)
+        """Return the same on a device."""
+        return Inputs(*(send(one, device) for one in self[:3]), is_padded=self.is_padded)
 
 
 class Pack(NamedTuple):

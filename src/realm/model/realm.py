@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from realm.device import CPU, device_of
+from realm.device import CPU, device_of, send
 from realm.model.bert import widened
 from realm.model.embedder import Towers, embed_in_groups
 from realm.model.encoder import Encoder
@@ -125,7 +125,7 @@ def read_masks(
     joint = torch.tensor(numbers)
     rows, masks = batch.mask_is_real[joint // num_candidates].nonzero(as_tuple=True)
     positions = batch.mask_positions[joint[rows] // num_candidates, masks]
-    logits = widened(encoder(inputs, rows.to(device), positions.to(device)))
+    logits = widened(encoder(inputs, send(rows, device), send(positions, device)))
     return MaskLogits(logits, joint[rows], masks)
 
 
@@ -147,7 +147,8 @@ def read_candidates(
 def gold_of(batch: CandidateBatch, read: MaskLogits) -> Float[Tensor, " read"]:
     """Return log p(y_j | z, x) of the gold wordpiece of every mask read, where the encoder is."""
     num_candidates = batch.passage_of.shape[1]
-    targets = batch.targets[read.owners // num_candidates, read.places].to(read.logits.device)
+    wanted = batch.targets[read.owners // num_candidates, read.places]
+    targets = send(wanted, read.logits.device)
     return read.logits.gather(-1, targets[:, None])[:, 0] - read.logits.logsumexp(dim=-1)
 
 
@@ -185,7 +186,7 @@ def predict_masks(
     logits, owners, places = read
     size, num_candidates = batch.passage_of.shape
     predicted = torch.zeros_like(batch.targets)
-    probability = logits.softmax(dim=-1) * weights.reshape(-1)[owners][:, None].to(logits.device)
+    probability = logits.softmax(dim=-1) * send(weights.reshape(-1)[owners][:, None], logits.device)
     for row in range(size):
         for mask in range(int(batch.mask_is_real[row].sum())):
             mine = (owners // num_candidates == row) & (places == mask)
@@ -223,7 +224,7 @@ def span_logits(
         first = torch.tensor([item.first for item in chosen])[:, None]
         last = torch.tensor([item.last for item in chosen])[:, None]
         in_passage = (places >= first) & (places <= last)
-        group_logits = reader(padded.to(device), in_passage.to(device)).to(CPU)
+        group_logits = reader(padded.to(device), send(in_passage, device)).to(CPU)
         for place, (number, item) in enumerate(zip(group, chosen, strict=True)):
             logits[number] = group_logits[place, item.first : item.last + 1]
     return [logits[number] for number in range(len(inputs))]

@@ -1,5 +1,6 @@
 """From a query to the candidates that the encoder reads (sections 3.3 and 3.4)."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -31,7 +32,7 @@ def choose_candidates(
         is_own: for each of them, whether it holds the sentence that was masked.
         num_candidates: rows to return.
     """
-    kept = [int(row) for row, own in zip(found, is_own, strict=True) if not own]
+    kept = [row for row, own in zip(found.tolist(), is_own, strict=True) if not own]
     kept = [NULL_ROW, *kept[: num_candidates - 1]]
     return kept + [MISSING_ROW] * (num_candidates - len(kept))
 
@@ -146,13 +147,11 @@ class CandidateFinder:
         """Return what `find` does, from the `depth` best passages of each query."""
         scores, found = index.search(queries, depth)
         rows: list[list[int]] = []
-        stale = torch.full((len(examples), self.num_candidates), float("nan"))
-        for number, example in enumerate(examples):
-            own = self.are_own(example, found[number].tolist())
-            chosen = choose_candidates(found[number], own, self.num_candidates)
-            known = dict(zip(found[number].tolist(), scores[number].tolist(), strict=True))
+        stale: list[list[float]] = []
+        for example, best, of_best in zip(examples, found, scores.tolist(), strict=True):
+            own = self.are_own(example, best.tolist())
+            chosen = choose_candidates(best, own, self.num_candidates)
+            known = dict(zip(best.tolist(), of_best, strict=True))
             rows.append(chosen)
-            for place, row in enumerate(chosen):
-                if row >= 0:
-                    stale[number, place] = known[row]
-        return rows, stale
+            stale.append([known.get(row, math.nan) for row in chosen])
+        return rows, torch.tensor(stale).view(len(examples), self.num_candidates)

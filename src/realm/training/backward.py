@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from realm.device import autocast_to, device_of
+from realm.device import autocast_to, device_of, send
 from realm.model.bert import evaluating
 from realm.model.embedder import Towers
 from realm.model.encoder import Encoder
@@ -148,7 +148,7 @@ class BackwardPass:
                 read = read_masks(self.encoder, batch, group, self.budget)
                 gold = gold_of(batch, read)
             mine = weights[read.owners, read.places] / chances[read.owners]
-            (gold * mine.to(gold)).sum().backward()
+            (gold * send(mine.to(gold.dtype), gold.device)).sum().backward()
 
 
 def draw(

@@ -25,6 +25,7 @@ from realm.storage import MANIFEST, Request, fingerprint_of, read_json
 from realm.training.classify_job import ClassifyJob
 from realm.training.lengths import check_lengths
 from realm.training.loop import OnMetrics, check_ranks, train
+from realm.training.refreshing import embedded_tokens
 
 
 def classify(  # noqa: PLR0913 - each is one input of the stage
@@ -104,7 +105,7 @@ def classify(  # noqa: PLR0913 - each is one input of the stage
             if ranks.is_first:
                 start_run(out, request)
                 write_sources(out, store)
-            index = IndexConfig(autocast=config.autocast)
+            index = IndexConfig(autocast=config.autocast, batch_tokens=embedded_tokens(config))
             snapshot = standing_snapshot(out, run, towers.passage, store, index, progress=progress)
         job = ClassifyJob(claims, store, snapshot, towers, classifier, config, ranks)
         return train(

@@ -33,6 +33,7 @@ from realm.training.lengths import check_lengths
 from realm.training.loop import OnMetrics, check_ranks, train
 from realm.training.mixing import QuestionSet
 from realm.training.refreshing import (
+    embedded_tokens,
     keep_last_index,
     refresher_of,
     towers_as_asked,
@@ -143,7 +144,7 @@ def _searched(
     """Yield (a snapshot that stands still, or what keeps one fresh; what to do at the end)."""
     if not config.train_passages:
         with ranks.first_goes_first():
-            index = IndexConfig(autocast=config.autocast)
+            index = IndexConfig(autocast=config.autocast, batch_tokens=embedded_tokens(config))
             found = standing_snapshot(out, run, towers.passage, store, index, progress=progress)
         yield found, lambda: None
         return

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from realm.checkpoint.parts import Model
 from realm.config import MlmConfig
 from realm.corpus.store import PassageStore
-from realm.device import CPU, autocast_to, device_of
+from realm.device import CPU, autocast_to, device_of, send
 from realm.errors import CorpusError
 from realm.masking.store import ExampleStore
 from realm.model.bert import max_length
@@ -167,7 +167,10 @@ class MlmJob:
         device = device_of(self.encoder)
         with autocast_to(self.config.autocast, device):
             gold, best = self.encoder.log_probs(
-                inputs.to(device), rows.to(device), positions.to(device), targets.to(device)
+                inputs.to(device),
+                send(rows, device),
+                send(positions, device),
+                send(targets, device),
             )
         return gold.to(CPU), best.to(CPU) == targets
 

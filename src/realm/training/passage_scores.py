@@ -33,7 +33,7 @@ from realm.records import Question
 from realm.retrieval.batch import passage_sequence
 from realm.retrieval.hybrid import HybridRetriever
 from realm.training.index_in_use import Seen
-from realm.training.measures import rank_correlation
+from realm.training.measures import rank_correlations
 from realm.training.supervision import Judged
 
 
@@ -181,7 +181,8 @@ class FreshScores:
             stale = self.index.exact[torch.tensor(own)] @ found.vectors[number].detach()
             drifts.append((dense.detach() - stale).abs())
             known = torch.ones(1, len(own), dtype=torch.bool)
-            agreement += rank_correlation(dense.detach()[None], stale[None], known)
+            order = rank_correlations(dense.detach()[None], stale[None], known)
+            agreement += float(order[0]) if len(order) else 1.0
             scores = dense + self._lexical(found.questions[number], own)
             is_right = torch.from_numpy(found.judged[number].are_right(own))
             early.append(-correct_log_likelihood(scores[None], is_right[None])[0])

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import torch
 
-from realm.config import FinetuneConfig, IndexConfig, PretrainConfig
+from realm.config import FinetuneConfig, IndexConfig, PretrainConfig, TrainConfig
 from realm.corpus.store import PassageStore
 from realm.device import choose_device
 from realm.errors import ConfigError
@@ -27,9 +27,19 @@ def index_config(config: PretrainConfig | FinetuneConfig, num_passages: int) -> 
     shard_rows = config.refresh.shard_rows or min(65_536, max(1_024, -(-num_passages // 16)))
     return IndexConfig(
         passage_wordpieces=config.passage_wordpieces,
+        batch_tokens=embedded_tokens(config),
         autocast=config.autocast,
         shard_rows=shard_rows,
     )
+
+
+def embedded_tokens(config: TrainConfig) -> int:
+    """Return how many wordpieces are embedded at once for the index of a run.
+
+    At least as many as its training holds for a backward pass: a GPU for which that was raised
+    would spend its time on the start of small forward passes.
+    """
+    return max(IndexConfig().batch_tokens, config.batch_tokens)
 
 
 def refresher_of(
