@@ -43,6 +43,7 @@ def refused(call: Run, tmp_path: Path) -> Callable[..., str]:
         (("--seeds", "4294967296"), "expected whole numbers from 0 to 4294967295"),
         (("--set", "steps=3"), "expected SECTION.KEY=VALUE"),
         (("--set", "pretrain.stepps=3"), "there is no setting 'stepps'"),
+        (("--processes", "0"), "found 0 worker processes, expected 1 or more"),
         (("--table",), "has no result yet; run the study without --table"),
     ],
 )

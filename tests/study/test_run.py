@@ -86,6 +86,25 @@ def test_x_is_z_and_a_share_of_the_other_text(study: StudyRun) -> None:
     assert origins & ours, "a passage of Z is recognised as the example's own"
 
 
+def test_text_that_several_processes_made_is_the_same(
+    study: StudyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[int] = []
+
+    def count(verb: Callable[..., object]) -> Callable[..., object]:
+        def counted(*given: object, num_processes: int = 1, **told: object) -> object:
+            used.append(num_processes)
+            return verb(*given, **told)
+
+        return counted
+
+    for name in ("split", "mask"):
+        monkeypatch.setattr(study_run, name, count(getattr(study_run, name)))
+    again = StudyRun(study.settings, study.inputs, tmp_path / "out", num_processes=3)
+    assert again.examples("a").fingerprint == study.examples("a").fingerprint
+    assert used == [3, 3, 3]
+
+
 def test_a_row_with_its_own_masks_has_its_own_examples(study: StudyRun) -> None:
     own = study.examples("e")
     assert own.folder.name == "examples-e"

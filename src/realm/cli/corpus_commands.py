@@ -10,7 +10,6 @@ import typer
 from realm.cli import options
 
 PANEL = "Preparing text"
-Processes = Annotated[int, typer.Option(help="Worker processes; the output is the same.")]
 
 
 class OnError(StrEnum):
@@ -51,7 +50,7 @@ def split(
             "Hugging Face id."
         ),
     ] = "minilm",
-    processes: Processes = 1,
+    processes: options.Processes = 1,
     on_error: Annotated[
         OnError, typer.Option(help="Malformed records: skip and count, or stop at the first.")
     ] = OnError.skip,
@@ -110,7 +109,7 @@ def mask(
             help="What finds them: rules, trained, spacy:PIPELINE, hf:MODEL or jsonl:FILE."
         ),
     ] = None,
-    processes: Processes = 1,
+    processes: options.Processes = 1,
     config: options.Config = None,
     sets: options.Sets = None,
     rebuild: options.Rebuild = False,

@@ -50,6 +50,7 @@ Device = Annotated[
         autocompletion=lambda: list(DEVICES),
     ),
 ]
+Processes = Annotated[int, typer.Option(help="Worker processes; the output is the same.")]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout instead of text.")
 ]

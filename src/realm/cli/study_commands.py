@@ -44,6 +44,9 @@ def study(  # noqa: PLR0917
         str | None, typer.Option(help="Seeds to run them with, as in 0,1; else each row's own.")
     ] = None,
     device: options.Device = "auto",
+    processes: Annotated[
+        int, typer.Option(help="Worker processes of split and mask; the output is the same.")
+    ] = 1,
     tokenizer: Annotated[
         str, typer.Option(help="The tokenizer of the encoder: minilm, a folder, or a file.")
     ] = "minilm",
@@ -96,7 +99,7 @@ def study(  # noqa: PLR0917
             on_metrics=lambda stage: display.TrainingDisplay(stage, quiet=quiet),
             progress=advance,
         )
-        run = StudyRun(told, inputs, out, watch=watch)
+        run = StudyRun(told, inputs, out, watch=watch, num_processes=processes)
         if not table_only:
             run.run(chosen, numbers, zero_shot_only=zero_shot)
     table = collect(run)

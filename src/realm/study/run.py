@@ -44,6 +44,7 @@ from realm.training.ict import ict
 from realm.training.loop import OnMetrics
 from realm.training.mlm import mlm
 from realm.training.pretrain import pretrain
+from realm.workers import check_processes
 
 START = "start"
 """Stands for the warm-started embedder where files are named after a row."""
@@ -86,11 +87,26 @@ class StudyRun:
         out: Path,
         *,
         watch: Watch | None = None,
+        num_processes: int = 1,
     ) -> None:
+        """Prepare.
+
+        Args:
+            settings: of the study.
+            inputs: text and questions.
+            out: folder of all stages.
+            watch: how it is followed.
+            num_processes: that split and mask text; the output is the same.
+
+        Raises:
+            ConfigError: `num_processes` is less than 1.
+        """
+        check_processes(num_processes)
         self.settings = settings
         self.inputs = inputs
         self.out = out
         self.watch = watch or Watch()
+        self.num_processes = num_processes
 
     def run(
         self,
@@ -171,7 +187,13 @@ class StudyRun:
         name = "examples" if text is self.sentences else "other-examples"
         out = self.out / (f"{name}-{row}" if row else name)
         config = self.settings.stage("mask", MaskConfig, row=row)
-        mask(text, out, config=config, progress=self.watch.progress)
+        mask(
+            text,
+            out,
+            config=config,
+            num_processes=self.num_processes,
+            progress=self.watch.progress,
+        )
         return ExampleStore.open(out)
 
     def _also(self) -> Path:
@@ -197,6 +219,7 @@ class StudyRun:
             self.out / name,
             config=self.settings.stage("split", SplitConfig),
             tokenizer=load_tokenizer(self.inputs.tokenizer),
+            num_processes=self.num_processes,
             progress=self.watch.progress,
         )
         return PassageStore.open(self.out / name)
