@@ -4,9 +4,11 @@ import io
 import json
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from realm.checkpoint.run_folder import TrainReport
 from realm.cli import display, main, options, quickstart_display
@@ -22,6 +24,7 @@ from realm.library.results import (
 from realm.quickstart import Quickstart
 from realm.readable import visible
 from realm.records import Answer, AnsweredQuestion, Passage
+from tests.towns import call_realm
 
 HOSTILE = (
     "\x1b[2J\x1b[1;1Hall is well\x1b]0;a title\x07\x1b]52;c;aGk=\x07\x1b]8;;http://x\x1b\\"
@@ -174,3 +177,20 @@ def test_a_result_at_a_prompt_is_text() -> None:
 def test_other_letters_stay_as_they_are() -> None:
     text = "caf\u00e9 \u05d0\u05d1\u200f \U0001f600\u200d\ta\r\nb\n"
     assert visible(text) == text
+
+
+def test_a_gpu_whose_memory_is_full_is_told_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full() -> Callable[..., None]:
+        def app(*_: object, **__: object) -> None:
+            raise torch.OutOfMemoryError(
+                "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of ..."
+            )
+
+        return app
+
+    monkeypatch.setattr("realm.cli.main.build_app", full)
+    told = call_realm("doctor").message
+    assert "the GPU's memory is full (CUDA out of memory. Tried to allocate 2.00 GiB.)" in told
+    assert "smaller batch_tokens" in told

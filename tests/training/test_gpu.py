@@ -38,6 +38,7 @@ from realm.records import Question
 from realm.refresh.sync import SyncRefresher
 from realm.storage import MANIFEST, read_json
 from realm.training.finetune import finetune
+from realm.training.head import init_head
 from realm.training.ict import ict
 from realm.training.mlm import mlm
 from realm.training.pretrain import pretrain
@@ -264,6 +265,18 @@ def test_a_step_sends_nothing_that_the_host_waits_for(
     job.step(0)
     assert gpu.counted["up, not waited for"]
     assert not gpu.counted["up"]
+
+
+def test_the_head_that_ridge_regression_sets_is_that_of_the_cpu(
+    store: PassageStore, start: dict[str, Path]
+) -> None:
+    found = []
+    for device in (torch.device("cpu"), CUDA):
+        encoder = load_model(start["encoder"]).need_encoder().to(device)
+        init_head(encoder, store, list(range(len(store))), MlmConfig(autocast="none"))
+        found.append([one.detach().cpu() for one in encoder.head.parameters()])
+    for here, there in zip(*found, strict=True):
+        assert torch.allclose(here, there, rtol=1e-3, atol=1e-3)
 
 
 def test_passages_are_embedded_in_passes_as_large_as_a_gpu_wants(

@@ -3,7 +3,7 @@
 import io
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -114,7 +114,7 @@ def _run() -> int:
             "permissions. Nothing finished before is lost, the same command resumes"
         )
     except Exception as error:
-        message = _usage(error)
+        message = _usage(error) or _no_room(error)
         if message is None:
             raise
         return _fail(message)
@@ -134,6 +134,18 @@ def _usage(error: Exception) -> str | None:
     if context is None:
         return lead_on(str(told()), "realm", "")
     return lead_on(str(told()), context.command_path, context.command.help or "")
+
+
+def _no_room(error: Exception) -> str | None:
+    """Return what to say where a GPU's memory is full, None for any other error."""
+    torch: Any = sys.modules.get("torch")
+    if torch is None or not isinstance(error, torch.OutOfMemoryError):
+        return None
+    return (
+        f"the GPU's memory is full ({str(error).partition(' GPU ')[0].strip()}). Nothing finished "
+        "is lost: end what else holds its memory and run the same command again; where nothing "
+        "does, begin another --out with a smaller batch_tokens"
+    )
 
 
 def _show_version(value: bool) -> bool:
