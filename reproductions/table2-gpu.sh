@@ -28,6 +28,7 @@ realm study "$here"/table2.toml --device "${DEVICE:-cuda}" --processes "$(nproc)
   --set mlm.encoder.init="$minilm" --set mlm.batch_size=64 --set mlm.batch_tokens=32768 \
   --set pretrain.batch_size=64 --set pretrain.num_candidates=12 \
   --set pretrain.batch_tokens=32768 --set pretrain.save_every_steps=60 \
+  --set pretrain.eval_every_steps=80 --set pretrain.refresh.shard_rows=65536 \
   --set finetune.batch_tokens=32768 "$@"
 for row in $(echo "${PACK:-a}" | tr , ' '); do
   run=$out/seed-${SEEDS%%,*}/finetune-$row

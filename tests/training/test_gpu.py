@@ -276,7 +276,7 @@ def test_the_head_that_ridge_regression_sets_is_that_of_the_cpu(
         init_head(encoder, store, list(range(len(store))), MlmConfig(autocast="none"))
         found.append([one.detach().cpu() for one in encoder.head.parameters()])
     for here, there in zip(*found, strict=True):
-        assert torch.allclose(here, there, rtol=1e-3, atol=1e-3)
+        assert torch.allclose(here, there, rtol=1e-2, atol=1e-2)
 
 
 def test_passages_are_embedded_in_passes_as_large_as_a_gpu_wants(
