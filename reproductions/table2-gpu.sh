@@ -14,6 +14,7 @@ shift $(($# < 3 ? $# : 3))
 here=$(dirname "$0")
 . "$here"/slices.sh
 minilm=${MINILM:-minilm}
+seeds=${SEEDS:-0}
 squad=$(found squad_open_passages)
 simple=$(found simplewiki)
 train=$(found squad_open.train)
@@ -21,7 +22,7 @@ dev=$(found squad_open.dev)
 
 realm study "$here"/table2.toml --device "${DEVICE:-cuda}" --processes "$(nproc)" \
   --passages "$squad" --also "$simple" --train "$train" --dev "$dev" --out "$out" \
-  --rows "${ROWS:-a,d}" --seeds "${SEEDS:-0}" --tokenizer "$minilm" \
+  --rows "${ROWS:-a,d}" --seeds "$seeds" --tokenizer "$minilm" \
   --set index.batch_tokens=65536 \
   --set ict.encoder.init=scratch:2x256 --set ict.batch_size=256 --set ict.keep_checkpoints=1 \
   --set ict.batch_tokens=65536 \
@@ -31,7 +32,7 @@ realm study "$here"/table2.toml --device "${DEVICE:-cuda}" --processes "$(nproc)
   --set pretrain.eval_every_steps=80 --set pretrain.refresh.shard_rows=65536 \
   --set finetune.batch_tokens=32768 "$@"
 for row in $(echo "${PACK:-a}" | tr , ' '); do
-  run=$out/seed-${SEEDS%%,*}/finetune-$row
+  run=$out/seed-${seeds%%,*}/finetune-$row
   [ ! -d "$run" ] || realm pack "$run" --out "$out/packed/$row"
 done
 echo "all done"

@@ -151,6 +151,14 @@ def test_what_comes_home_is_small_and_in_parts(call: Call, tmp_path: Path) -> No
         assert "packed/packed.safetensors" in archive.getnames()
 
 
+def test_the_reader_of_a_row_that_is_done_is_packed(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "out" / "seed-0" / "finetune-a").mkdir(parents=True)
+    done = call("table2-gpu.sh", "true")
+    assert (done.returncode, done.stdout) == (0, "all done\n"), done.stderr
+    run = tmp_path / "out" / "seed-0" / "finetune-a"
+    assert called(tmp_path)[1] == f"pack {run} --out {tmp_path}/out/packed/a"
+
+
 def test_the_rows_of_table_2_have_settings_that_the_study_takes(call: Call, tmp_path: Path) -> None:
     options = ("--zero-shot", "--set", "pretrain.steps=8")
     done = call("table2-gpu.sh", "true", *options, ROWS="a,e", SEEDS="1", MINILM="weights")
