@@ -104,6 +104,7 @@ def test_the_model_that_ships_is_the_default(
     make_packed(name="realm-mini")
     monkeypatch.setattr(mini, "HERE", tmp_path)
     assert call("ask", QUESTION, "--docs", docs).code == 0
+    assert call("ask", QUESTION, "--docs", docs, "--model", "realm-mini").code == 0
     (passages,) = (tmp_path / "cache" / "folders").glob("*/passages-*")
     assert call("ask", QUESTION, "--passages", passages).code == 0
 

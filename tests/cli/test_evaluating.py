@@ -101,6 +101,9 @@ def test_without_a_model_the_shipped_one_answers_and_keeps_its_indexes_in_the_ca
     words, was_kept = asked("bm25")
     assert was_kept == {"bm25"}, "passages are not embedded for a retriever that does not look"
     own, is_kept = asked("own")
+    settings += ("--model", "realm-mini")
+    named, is_kept_by_name = asked("own")
+    assert (named["metrics"], is_kept_by_name) == (own["metrics"], is_kept)
     assert is_kept == {"bm25", "other-passages"}
     assert {report["model"]["name"] for report in (own, words)} == {"realm-mini"}
     assert [own["retriever"], words["retriever"]] == ["hybrid", "bm25"]

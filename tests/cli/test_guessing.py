@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import typer
 
 from realm.cli.guessing import MEANT
 from realm.cli.main import build_app
@@ -65,3 +66,24 @@ def test_what_is_meant_is_a_verb_and_what_is_tried_is_none() -> None:
     for path, guesses in MEANT.items():
         assert set(guesses.values()) <= verbs[path]
         assert not set(guesses) & verbs[path]
+
+
+@pytest.mark.parametrize(
+    "verb", [("ask",), ("evaluate",), ("serve",), ("mcp",), ("docs", "add"), ("docs", "watch")]
+)
+def test_the_model_that_ships_can_be_named(
+    verb: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = typer.main.get_command(build_app())
+    for word in verb:
+        command = command.commands[word]
+    (model,) = (one for one in command.params if "--model" in one.opts)
+
+    def named(value: str) -> Path | None:
+        return model.process_value(typer.Context(command), value)
+
+    assert named("realm-mini") is None
+    assert named("runs/qa") == Path("runs/qa")
+    (tmp_path / "realm-mini").mkdir()
+    assert named("realm-mini") == Path("realm-mini"), "a folder of one's own goes first"

@@ -40,6 +40,7 @@ def ask(  # noqa: PLR0917 - a command's options
         Path | None,
         typer.Option(
             "--model",
+            callback=options.or_realm_mini,
             help="Run that answers, from realm finetune, or a packed one; without: realm-mini, "
             "which ships in the package.",
         ),

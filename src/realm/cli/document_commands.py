@@ -23,6 +23,7 @@ Model = Annotated[
     Path | None,
     typer.Option(
         "--model",
+        callback=options.or_realm_mini,
         help="Fine-tuned run, or a packed one, that the library is for; without: realm-mini.",
     ),
 ]

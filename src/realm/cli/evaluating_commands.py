@@ -35,6 +35,7 @@ def evaluate(
         Path | None,
         typer.Option(
             "--model",
+            callback=options.or_realm_mini,
             help="Run that answers: realm finetune (closed-book: pretrain); without: realm-mini, "
             "which ships in the package, over --passages.",
         ),

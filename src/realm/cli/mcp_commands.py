@@ -32,7 +32,11 @@ def mcp(
     ] = None,
     model: Annotated[
         Path | None,
-        typer.Option("--model", help="Run that answers, or a packed one; without: realm-mini."),
+        typer.Option(
+            "--model",
+            callback=options.or_realm_mini,
+            help="Run that answers, or a packed one; without: realm-mini.",
+        ),
     ] = None,
     read_only: Annotated[
         bool,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from realm.errors import ConfigError
+from realm.mini import NAME
 from realm.readable import visible
 
 if TYPE_CHECKING:
@@ -42,6 +43,13 @@ Quiet = Annotated[
 TensorBoard = Annotated[
     bool, typer.Option("--tensorboard", help="Also write TensorBoard events (extra: track).")
 ]
+
+
+def or_realm_mini(model: Path | None) -> Path | None:
+    """Return the run named; None, which is realm-mini, for its name where no such folder lies."""
+    return None if model == Path(NAME) and not model.exists() else model
+
+
 DEVICES = ("auto", "cpu", "cuda")
 Device = Annotated[
     str,

@@ -50,7 +50,11 @@ def serve(  # noqa: PLR0917
     ] = None,
     model: Annotated[
         Path | None,
-        typer.Option("--model", help="Run that answers, or a packed one; without: realm-mini."),
+        typer.Option(
+            "--model",
+            callback=options.or_realm_mini,
+            help="Run that answers, or a packed one; without: realm-mini.",
+        ),
     ] = None,
     passages: options.Passages = None,
     encoder: Annotated[
