@@ -47,7 +47,8 @@ TensorBoard = Annotated[
 
 def or_realm_mini(model: Path | None) -> Path | None:
     """Return the run named; None, which is realm-mini, for its name where no such folder lies."""
-    return None if model == Path(NAME) and not model.exists() else model
+    is_meant = model is not None and model == Path(NAME) and not model.exists()
+    return None if is_meant else model
 
 
 DEVICES = ("auto", "cpu", "cuda")
