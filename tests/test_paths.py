@@ -136,6 +136,7 @@ def test_links_lead_nowhere_out_of_a_folder_of_documents(tmp_path: Path) -> None
     assert [file.name for file in find_files(docs, skipped)] == ["own.txt", "within.txt"]
     assert sorted(skipped.examples[OUTSIDE]) == [
         "again.txt:1",
+        "folder:1",
         "out.txt:1",
         "passwd.txt:1",
         "relative.md:1",

@@ -633,7 +633,7 @@ def test_a_file_that_cannot_be_read(
         ("split gone.jsonl --tokenizer vocab.txt --out OUT", "error: found no gone.jsonl; expect"),
         ("mask examples --out OUT", "error: examples holds 'examples', expected 'passages'"),
         ("ict passages --set stepz=1 --out OUT", "error: [ict] there is no setting 'stepz'"),
-        ("ict passages", "error: Missing option '--out'. Look at `realm ict --help`"),
+        ("ict passages", "error: Missing option '--out'. For example: `realm ict passages/ --out "),
     ],
 )
 def test_a_real_process_ends_with_code_2_and_one_line(

@@ -311,7 +311,7 @@ def test_help_lists_the_verbs_and_needs_no_argument(call: Run) -> None:
     asked, bare = call("--help"), call()
     assert asked.code == bare.code == 0
     assert bare.out.strip() == asked.out.strip()
-    positions = [asked.out.index(f" {verb} ") for verb in ("quickstart", "split", "ict", "ask")]
+    positions = [asked.out.index(f" {verb} ") for verb in ("ask", "quickstart", "split", "ict")]
     assert positions == sorted(positions)
     assert all(f" {verb} " in asked.out for verb in VERBS)
 
