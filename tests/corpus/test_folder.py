@@ -1,14 +1,17 @@
 """Somebody's own files become passages of known file and line; nothing stops at a bad one."""
 
+import errno
 import gzip
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from realm.config import SplitConfig
 from realm.corpus import reading
-from realm.corpus.folder import hash_files, list_files, read_files, split_files
+from realm.corpus.folder import find_files, hash_files, list_files, read_files, split_files
 from realm.corpus.places import PLACES, Places
 from realm.corpus.store import PassageStore
 from realm.errors import ArtifactError, CorpusError
@@ -253,3 +256,20 @@ def test_a_file_that_changes_while_it_is_read_publishes_nothing(
             skipped=Skipped(),
         )
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_within_of_which_nothing_is_told_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "own.txt").write_text("my own")
+    told = os.stat
+
+    def withheld(path: str | Path, **options: Any) -> os.stat_result:
+        if Path(path).name == "inner":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return told(path, **options)
+
+    monkeypatch.setattr(os, "stat", withheld)
+    monkeypatch.setattr(os, "lstat", lambda path: withheld(path, follow_symlinks=False))
+    assert [file.name for file in find_files(tmp_path, Skipped())] == ["own.txt"]

@@ -119,7 +119,9 @@ def find_files(
             inner.clear()
             continue
         inner[:] = sorted(name for name in inner if not name.startswith("."))
-        links = [name for name in inner if leads_out(Path(folder, name), docs)]  # never followed
+        paths = (Path(folder, name) for name in inner)
+        # No link is followed; `islink` says no, too, where the system does not tell.
+        links = [path.name for path in paths if os.path.islink(path) and leads_out(path, docs)]  # noqa: PTH114
         for file in (Path(folder, name) for name in sorted(names + links) if name[0] != "."):
             name = file.relative_to(docs).as_posix()
             try:
