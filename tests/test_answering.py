@@ -465,6 +465,7 @@ def test_a_calibration_speaks_of_as_many_passages_as_it_was_fitted_with(answerer
     assert answerer.why_inexact() == f"it was calibrated reading 3 passages, not {default}"
     (told,) = answerer.answer(QUESTIONS[:1], num_passages=1)
     assert told.is_calibrated
+    assert told.why_inexact == answered_as_json(told)["why_inexact"] == answerer.why_inexact(1)
     answerer.model_fingerprint = "feed"
     assert answerer.why_inexact(1) is None
 

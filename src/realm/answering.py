@@ -305,6 +305,7 @@ class Answerer(Retrieving):
                     evidence=evidence,
                     is_calibrated=calibration is not None,
                     min_probability=min_probability,
+                    why_inexact=self.why_inexact(num_passages),
                 )
             )
         return answered
@@ -344,7 +345,8 @@ def answered_as_json(answered: AnsweredQuestion) -> dict[str, Any]:
 
     `answer` is what to say, null where that is "no answer": the best of `answers` is less probable
     than `min_probability`. `probability` is the calibrated one where `calibrated` says so;
-    `raw_probability` is the reader's own. `evidence` is what the calibration looks at.
+    `raw_probability` is the reader's own. `why_inexact` says why calibrated ones may be off, null
+    where nothing speaks for it. `evidence` is what the calibration looks at.
 
     `start` and `end` are character offsets into the article's text; the passage's own `start`
     makes its text consistent with them: text[start - passage.start:end - passage.start].
@@ -354,6 +356,7 @@ def answered_as_json(answered: AnsweredQuestion) -> dict[str, Any]:
         "answer": answered.best.text if answered.best else None,
         "min_probability": answered.min_probability,
         "calibrated": answered.is_calibrated,
+        "why_inexact": answered.why_inexact,
         "evidence": asdict(answered.evidence) if answered.evidence else None,
         "answers": [
             {

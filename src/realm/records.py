@@ -213,6 +213,9 @@ class AnsweredQuestion:
     """Whether `probability` of the answers is calibrated."""
     min_probability: float = 0.0
     """Below it the best answer is not said."""
+    why_inexact: str | None = None
+    """Why calibrated probabilities may be off: another number of passages was read than they were
+    measured with; None: no reason, or not calibrated."""
 
     @property
     def best(self) -> Answer | None:

@@ -21,6 +21,7 @@ from mcp import Client, StdioServerParameters
 from mcp.server import MCPServer
 
 from realm.adapters.mcp import Load, build_server, serve
+from realm.answering import AnsweringLengths
 from realm.library.face import Realm
 
 Make = Callable[..., Any]
@@ -113,6 +114,21 @@ def test_an_assistant_gets_answers_with_evidence_over_stdio(tmp_path: Path) -> N
             assert [one["id"] for one in listed["documents"]] == ["library.md", "odd.txt"]
 
     anyio.run(ask)
+
+
+def test_an_answer_says_why_its_probability_may_be_off(tmp_path: Path) -> None:
+    """A model that was calibrated reading another number of passages than it reads by itself."""
+    opened = realm.load(library=tmp_path / "library")
+    opened.add_documents(realm.records.Document(id="town.md", text=LIBRARY, format="markdown"))
+
+    async def ask(client: Client) -> None:
+        question = "When does the library close?"
+        assert (await called(client, "answer", question=question))["why_inexact"] is None
+        opened.view().answerer.lengths = AnsweringLengths(num_passages=1)
+        told = await called(client, "answer", question=question)
+        assert told["why_inexact"] == "it was calibrated reading 5 passages, not 1"
+
+    talk(lambda _: opened, ask)
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])

@@ -67,6 +67,7 @@ def test_calibrate_writes_one_file_that_ask_and_evaluate_use(
     assert json.loads(again.out) == written
     told = json.loads(call("ask", QUESTION, *asking, "--json").out)
     assert told["calibrated"]
+    assert told["why_inexact"] is None
     assert call("ask", QUESTION, *asking).err == ""
     noted = call("ask", QUESTION, *asking, "--read", "1").err
     assert noted.splitlines() == [

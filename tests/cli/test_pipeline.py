@@ -192,7 +192,8 @@ def test_ask_prints_answers_whose_offsets_are_true(world: World, call: Run) -> N
     assert result.err == ""
     told = json.loads(result.out)
     texts = {article["id"]: article["text"] for article in world.articles()}
-    keys = {"question", "answer", "min_probability", "calibrated", "evidence", "answers"}
+    keys = {"question", "answer", "min_probability", "calibrated", "why_inexact"}
+    keys |= {"evidence", "answers"}
     assert told.keys() == keys
     assert told["question"] == QUESTION
     assert 1 <= len(told["answers"]) <= 4

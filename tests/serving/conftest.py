@@ -98,6 +98,7 @@ class WordModel:
             probability=0.5 if answers else None,
             min_probability=least or 0.0,
             calibrated=False,
+            why_inexact=None,
             answers=answers,
             passages=[
                 _passage(document) | {"probability": 1.0, "document": document.id, "line": 1}

@@ -25,6 +25,7 @@ from realm.corpus.store import PassageStore
 from realm.errors import ConfigError
 from realm.records import Changes, Document, Progress
 from realm.serving.refusals import RefusedError
+from realm.serving.responses import AnsweredModel
 from realm.serving.service import Service
 from realm.storage import locked
 
@@ -137,6 +138,25 @@ def test_what_was_acknowledged_survives_a_kill_and_what_was_removed_stays_gone(
     assert read_of(client.post("/answer", json=asked).json()) == {"p1.txt", "p2.txt", "p3.txt"}
     again.send_signal(signal.SIGTERM)
     assert again.wait(20) == 0
+
+
+def test_an_answer_says_why_its_probability_may_be_off(
+    serve: Make, texts: list[dict[str, str]], tmp_path: Path
+) -> None:
+    """realm-mini was calibrated reading five passages."""
+    with realm.load(library=tmp_path / "library") as opened:
+        client = serve(opened)
+        client.post("/documents", json=texts[0])
+        for num_passages, why in (
+            (None, None),
+            (5, None),
+            (1, "it was calibrated reading 5 passages, not 1"),
+        ):
+            asked = {"question": QUESTIONS[0], "num_passages": num_passages}
+            told = client.post("/answer", json=asked).json()
+            assert told["calibrated"]
+            assert told["why_inexact"] == why
+            assert AnsweredModel.model_validate(told).why_inexact == why
 
 
 def test_concurrent_questions_get_the_answers_that_they_get_alone(

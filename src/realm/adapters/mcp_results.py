@@ -56,6 +56,8 @@ class AnswerResult(Result):
     """Of the best of `answers`, said or not; null: nothing was found."""
     calibrated: bool
     """Whether probabilities were calibrated on questions with known answers."""
+    why_inexact: str | None
+    """Why calibrated probabilities may be off; null: no reason, or not calibrated."""
     min_probability: float
     """Below it nothing is said."""
     answers: list[FoundAnswer]

@@ -106,13 +106,13 @@ def ask(  # noqa: PLR0917 - a command's options
     answerer = opened if isinstance(opened, Answerer) else opened.answerer
     if min_probability:
         display.note_uncalibrated(answerer.why_uncalibrated)
-    display.note_inexact(answerer.why_inexact(num_passages))
     (answered,) = answerer.answer(
         [question],
         num_passages=num_passages,
         num_answers=num_answers,
         min_probability=min_probability,
     )
+    display.note_inexact(answered.why_inexact)
     if isinstance(opened, Answerer):
         told, places = answered_as_json(answered), list[str]()
     else:
@@ -144,13 +144,13 @@ def _ask_library(
     with load(model or NAME, library=library, device=device) as realm:
         if min_probability:
             display.note_uncalibrated(realm.view().answerer.why_uncalibrated)
-        display.note_inexact(realm.view().answerer.why_inexact(num_passages))
         answered = realm.answer(
             question,
             num_passages=num_passages,
             num_answers=num_answers,
             min_probability=min_probability,
         )
+    display.note_inexact(answered.why_inexact)
     if as_json:
         options.print_json(answered.as_dict())
     else:

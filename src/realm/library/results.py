@@ -99,6 +99,11 @@ class Answered:
         return self.record.is_calibrated
 
     @property
+    def why_inexact(self) -> str | None:
+        """Why calibrated probabilities may be off: another number of passages was read."""
+        return self.record.why_inexact
+
+    @property
     def min_probability(self) -> float:
         """Below it the best answer is not said."""
         return self.record.min_probability

@@ -28,7 +28,8 @@ def question_routes(service: Service) -> APIRouter:
         """Answer a question with its evidence: the exact words, and where they stand.
 
         `answer` is what to say, null for "no answer". `start` and `end` are Unicode code points
-        in the document's text; `probability` is calibrated where `calibrated` says so.
+        in the document's text; `probability` is calibrated where `calibrated` says so, and may be
+        off where `why_inexact` says why.
         """
         choices = Choices(
             num_answers=asked.num_answers,

@@ -56,6 +56,14 @@ class AnsweredModel(_Told):
     probability: float | None
     min_probability: float
     calibrated: bool
+    why_inexact: Annotated[
+        str | None,
+        Field(
+            description="Why calibrated probabilities may be off: another number of passages was "
+            "read than they were measured with; null: no reason, or not calibrated.",
+            examples=["it was calibrated reading 5 passages, not 1"],
+        ),
+    ]
     answers: list[AnswerModel]
     passages: list[ReadPlacedModel]
 

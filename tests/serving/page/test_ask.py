@@ -85,6 +85,24 @@ def test_a_guess_is_not_offered_where_there_is_none(site: Any, visit: Make, show
     assert page.locator("#anyway").count() == 0
 
 
+def test_a_probability_that_may_be_off_says_why(site: Any, visit: Make, shows: Make) -> None:
+    site.put("fermat.md", FERMAT)
+    why = "it was calibrated reading 5 passages, not 1"
+    told = {**site.answer(QUESTION), "calibrated": True, "why_inexact": why}
+    page = visit(site)
+    page.route("**/answer", lambda route: route.fulfill(json=told))
+    page.evaluate("location.hash = '#ask?q=where&read=1'")
+    shows(page, ".doubt", f"Probabilities may be off: {why}.")
+    told = {**told, "answer": None, "min_probability": 1.0}
+    page.evaluate("location.hash = '#ask?q=who&read=1'")
+    shows(page, "#answer", "No answer")
+    shows(page, ".doubt", f"Probabilities may be off: {why}.")
+    told = {**told, "why_inexact": None}
+    page.evaluate("location.hash = '#ask?q=when'")
+    page.wait_for_selector("#answer")
+    assert page.locator(".doubt").count() == 0
+
+
 def test_words_after_astral_and_combining_characters_are_marked_right(
     site: Any, visit: Make, ask: Make
 ) -> None:

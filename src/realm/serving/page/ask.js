@@ -52,6 +52,12 @@ function calibration(answered) {
       );
 }
 
+function doubt(answered) {
+  return answered.why_inexact
+    ? el("p", { class: "why doubt" }, `Probabilities may be off: ${answered.why_inexact}.`)
+    : null;
+}
+
 function said(answered, answer) {
   const threshold = answered.min_probability ?? 0;
   return el(
@@ -70,6 +76,7 @@ function said(answered, answer) {
         : null,
     ),
     gauge(answer.probability, threshold),
+    doubt(answered),
   );
 }
 
@@ -93,6 +100,7 @@ function noAnswer(answered) {
     el("p", { class: "answer none", id: "answer" }, "No answer"),
     el("p", { class: "why" }, why),
     best ? gauge(best.probability, threshold) : null,
+    doubt(answered),
     best && threshold > 0
       ? el(
           "p",
