@@ -7,7 +7,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,6 +83,38 @@ def test_an_unfinished_run_goes_on(tmp_path: Path) -> None:
     assert prepare(tmp_path / "run", request()) is None
     start_run(tmp_path / "run", request())
     assert (tmp_path / "run" / REQUEST).stat().st_mtime_ns == before
+
+
+def test_a_run_goes_on_with_its_work_cut_otherwise_and_says_so(tmp_path: Path) -> None:
+    """`batch_tokens` is what a GPU's memory holds, which one learns when it does not."""
+    run, told = tmp_path / "run", list[str]()
+
+    def cut(batch_tokens: int, **other: Any) -> Request:
+        asked = request(**other)
+        return replace(asked, settings={**asked.settings, "batch_tokens": batch_tokens})
+
+    def go_on(asked: Request) -> TrainReport | None:
+        with open_run(run, asked, tell=told.append) as report:
+            if report is None:
+                start_run(run, asked)
+            return report
+
+    go_on(cut(65_536))
+    go_on(cut(65_536))
+    assert not told
+    go_on(cut(4_096))
+    assert told == [
+        f"{run} goes on with batch_tokens=4096, it was begun with batch_tokens=65536: its steps "
+        "are the same but for rounding and for what dropout draws"
+    ]
+    assert read_json(run / REQUEST)["settings"]["batch_tokens"] == 4_096
+    go_on(cut(4_096))
+    assert len(told) == 1
+    with pytest.raises(ArtifactError, match=r"with other settings\.steps; run"):
+        go_on(cut(64, steps=4))
+    finish(run, cut(4_096))
+    assert go_on(cut(64)) is not None
+    assert len(told) == 1
 
 
 def test_a_finished_run_is_reported_as_it_ended(tmp_path: Path) -> None:

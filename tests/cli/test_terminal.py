@@ -193,4 +193,4 @@ def test_a_gpu_whose_memory_is_full_is_told_in_a_sentence(
     monkeypatch.setattr("realm.cli.main.build_app", full)
     told = call_realm("doctor").message
     assert "the GPU's memory is full (CUDA out of memory. Tried to allocate 2.00 GiB.)" in told
-    assert "smaller batch_tokens" in told
+    assert "with a smaller batch_tokens: a run goes on with it" in told

@@ -182,6 +182,25 @@ def test_settings_that_change_no_number_may_change_in_a_resume(
     assert report.steps == 4
 
 
+def test_a_run_goes_on_with_other_batch_tokens(stage: Stage, tmp_path: Path) -> None:
+    """Before its first checkpoint, with the index of step 0, and after one."""
+    settings = {"steps": 4, "dropout": 0.0}
+    whole = stage(tmp_path / "whole", settings)
+    told: list[str] = []
+    for batch_tokens, step in ((16_384, 2), (64, 4)):
+        with pytest.raises(Killed):
+            stage(
+                tmp_path / "run",
+                {**settings, "batch_tokens": batch_tokens},
+                on_metrics=kill_at(step, "loss"),
+                tell=told.append,
+            )
+    resumed = stage(tmp_path / "run", settings, tell=told.append)
+    assert resumed.resumed_from == 3
+    assert len([sentence for sentence in told if "goes on with batch_tokens=" in sentence]) == 2
+    assert resumed.metrics["loss"] == pytest.approx(whole.metrics["loss"], rel=1e-3)
+
+
 def test_other_inputs_are_named(
     store: PassageStore, examples: ExampleStore, start: dict[str, Path], tmp_path: Path
 ) -> None:

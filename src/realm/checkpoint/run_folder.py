@@ -6,10 +6,11 @@ A run is written in place, so that it can be resumed. The one that it replaces i
 
 import json
 import shutil
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from realm.checkpoint.checkpoints import list_checkpoints
 from realm.errors import ArtifactError, RealmError
@@ -18,6 +19,7 @@ from realm.storage import (
     MANIFEST,
     REQUEST,
     Request,
+    compared,
     is_done,
     locked,
     mend,
@@ -46,7 +48,12 @@ class TrainReport:
 
 @contextmanager
 def open_run(
-    run: Path, request: Request, *, rebuild: bool = False, ranks: Ranks = ALONE
+    run: Path,
+    request: Request,
+    *,
+    rebuild: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
+    ranks: Ranks = ALONE,
 ) -> Generator[TrainReport | None]:
     """Yield a report when the run is already finished, None when it is to start or to go on.
 
@@ -54,6 +61,8 @@ def open_run(
     that turn out to be impossible leave no folder behind. With `rebuild`, what stands there is
     set aside. It comes back if the new run does not start, and is removed once that is finished;
     asked again before, the new run goes on. Of several ranks, the first opens it for all.
+
+    A run may go on with other `batch_tokens`; `tell` is called with a sentence that says so.
 
     Raises:
         ArtifactError: the folder belongs to a run with other settings or inputs, or to a process
@@ -65,7 +74,7 @@ def open_run(
 
         def enter() -> bool:
             nonlocal report
-            report = held.enter_context(_open_run(run, request, rebuild=rebuild))
+            report = held.enter_context(_open_run(run, request, rebuild, tell))
             return report is not None
 
         if ranks.from_first(enter) and report is None:
@@ -74,13 +83,18 @@ def open_run(
 
 
 @contextmanager
-def _open_run(run: Path, request: Request, *, rebuild: bool) -> Generator[TrainReport | None]:
+def _open_run(
+    run: Path,
+    request: Request,
+    rebuild: bool,  # noqa: FBT001
+    tell: Callable[[str], None],
+) -> Generator[TrainReport | None]:
     if (run / MANIFEST).is_file() and is_done(run, request, rebuild=rebuild):
         yield _report(run)
         return
     with locked(run):
         try:
-            yield _look(run, request, rebuild=rebuild)
+            yield _look(run, request, rebuild, tell)
         except BaseException as error:
             mend(run)
             if isinstance(error, RealmError) and (old := replaced_folder(run)).exists():
@@ -92,15 +106,18 @@ def _open_run(run: Path, request: Request, *, rebuild: bool) -> Generator[TrainR
 def start_run(run: Path, request: Request) -> None:
     """Create a run's folder unless it is there; from here on the run can be resumed.
 
-    It appears with its request in it, so that a kill leaves no folder that nobody knows.
+    It appears with its request in it, so that a kill leaves no folder that nobody knows. One that
+    is there gets the request that it goes on with.
 
     Raises:
         ArtifactError: the folder cannot be written.
     """
-    if (run / REQUEST).is_file():
-        return
     new = scratch_folder(run)
     try:
+        if (run / REQUEST).is_file():
+            if read_json(run / REQUEST) != _as_in_file(request):
+                write_json(run / REQUEST, request.as_json())
+            return
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
         write_json(new / REQUEST, request.as_json())
@@ -129,7 +146,12 @@ def resume_point(run: Path, ranks: Ranks = ALONE) -> Path | None:
     return Path(found) if found else None
 
 
-def _look(run: Path, request: Request, *, rebuild: bool) -> TrainReport | None:
+def _look(
+    run: Path,
+    request: Request,
+    rebuild: bool,  # noqa: FBT001
+    tell: Callable[[str], None],
+) -> TrainReport | None:
     old = replaced_folder(run)
     if not run.exists():
         mend(run)  # somebody was killed before the new run started
@@ -140,21 +162,41 @@ def _look(run: Path, request: Request, *, rebuild: bool) -> TrainReport | None:
             set_aside(run)
         return None
     found = read_json(run / REQUEST)
-    wanted = json.loads(json.dumps(request.as_json()))
-    if rebuild and found.get("kind") == request.kind and not (old.exists() and found == wanted):
+    wanted = _as_in_file(request)
+    is_same = compared(found) == compared(wanted)
+    if rebuild and found.get("kind") == request.kind and not (old.exists() and is_same):
         remove(run) if old.exists() else set_aside(run)  # what was finished is kept
-    elif found != wanted:
-        keys = sorted(
-            f"{part}.{name}"
-            for part in ("settings", "inputs")
-            for name in found[part].keys() | wanted[part].keys()
-            if found[part].get(name) != wanted[part].get(name)
-        )
+    elif not is_same:
+        keys = _differing(compared(found), compared(wanted))
         raise ArtifactError(
             f"{run} holds an unfinished run with other {', '.join(keys) or 'format version'}; "
             "run it with the same settings to resume, choose another --out, or pass --rebuild"
         )
+    elif keys := _differing(found, wanted):
+        names = [key.partition(".")[2] for key in keys]
+        now, before = (
+            ", ".join(f"{name}={told['settings'].get(name)}" for name in names)
+            for told in (wanted, found)
+        )
+        tell(
+            f"{run} goes on with {now}, it was begun with {before}: its steps are the same but for "
+            "rounding and for what dropout draws"
+        )
     return None
+
+
+def _as_in_file(request: Request) -> dict[str, Any]:
+    return json.loads(json.dumps(request.as_json()))
+
+
+def _differing(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Return which settings and inputs are others."""
+    return sorted(
+        f"{part}.{name}"
+        for part in ("settings", "inputs")
+        for name in found[part].keys() | wanted[part].keys()
+        if found[part].get(name) != wanted[part].get(name)
+    )
 
 
 def _report(run: Path) -> TrainReport:

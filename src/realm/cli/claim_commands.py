@@ -63,6 +63,7 @@ def finetune_on_claims(
             rebuild=rebuild,
             on_metrics=display.TrainingDisplay("classify", quiet=quiet),
             progress=advance,
+            tell=display.tell,
             tensorboard=tensorboard,
             ranks=ranks,
         )

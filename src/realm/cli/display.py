@@ -230,6 +230,11 @@ def _by_words(answers: Sequence[Answer]) -> list[list[int]]:
     return groups
 
 
+def tell(sentence: str) -> None:
+    """Print what happens beside the steps of a training."""
+    err.print(sentence, style="yellow", markup=False)
+
+
 def note_uncalibrated(why: str | None) -> None:
     """Say what a threshold is worth without a calibration; nothing where there is one.
 
@@ -249,7 +254,7 @@ def note_inexact(why: str | None) -> None:
     """Say that the probabilities shown are of another setting than was measured.
 
     Args:
-        why: `Answerer.why_inexact`.
+        why: `AnsweredQuestion.why_inexact`.
     """
     if why is not None:
         err.print(f"note: its probabilities may be off: {why}", markup=False)

@@ -126,7 +126,7 @@ def finetune(
             rebuild=rebuild,
             on_metrics=display.TrainingDisplay("finetune", quiet=quiet),
             progress=advance,
-            tell=lambda sentence: display.err.print(sentence, style="yellow", markup=False),
+            tell=display.tell,
             tensorboard=tensorboard,
             ranks=ranks,
         )

@@ -144,7 +144,7 @@ def _no_room(error: Exception) -> str | None:
     return (
         f"the GPU's memory is full ({str(error).partition(' GPU ')[0].strip()}). Nothing finished "
         "is lost: end what else holds its memory and run the same command again; where nothing "
-        "does, begin another --out with a smaller batch_tokens"
+        "does, with a smaller batch_tokens: a run goes on with it"
     )
 
 

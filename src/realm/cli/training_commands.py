@@ -56,6 +56,7 @@ def ict(
             config=settings,
             rebuild=rebuild,
             on_metrics=display.TrainingDisplay("ict", quiet=quiet),
+            tell=display.tell,
             tensorboard=tensorboard,
             ranks=ranks,
         )
@@ -111,6 +112,7 @@ def mlm(
             examples=ExampleStore.open(examples) if examples else None,
             rebuild=rebuild,
             on_metrics=display.TrainingDisplay("mlm", quiet=quiet),
+            tell=display.tell,
             tensorboard=tensorboard,
             ranks=ranks,
         )
@@ -184,7 +186,7 @@ def pretrain(  # noqa: PLR0917
             rebuild=rebuild,
             on_metrics=display.TrainingDisplay("pretrain", quiet=quiet),
             progress=advance,
-            tell=lambda sentence: display.err.print(sentence, style="yellow", markup=False),
+            tell=display.tell,
             tensorboard=tensorboard,
             ranks=ranks,
         )

@@ -48,7 +48,8 @@ class TrainConfig(Config):
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of the trainer (None: all cores)."""
     batch_tokens: int = Field(default=4_096, ge=64)
-    """Wordpieces, padding included, in one forward pass; a step uses as many as it needs."""
+    """Wordpieces, padding included, in one forward pass; a step uses as many as it needs. A run
+    that was stopped may go on with another number."""
     log_every_steps: int = Field(default=10, ge=1)
     """Steps between lines on the console; metrics.jsonl gets every step."""
     eval_every_steps: int = Field(default=100, ge=1)
@@ -64,7 +65,10 @@ class TrainConfig(Config):
     optimizer: OptimizerConfig = OptimizerConfig()
 
     def identity(self) -> dict[str, Any]:
-        """Return the settings that decide what comes out; a resume may change the others."""
+        """Return the settings that decide what comes out; a resume may change the others.
+
+        `batch_tokens` is told with them, and may be changed, too (`realm.storage.folders.CUT`).
+        """
         settings = self.as_dict()
         for name in ("device", "threads", "log_every_steps", "keep_checkpoints"):
             del settings[name]

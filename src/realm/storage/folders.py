@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from realm.errors import ArtifactError, OtherFormatError
 from realm.storage.files import (
@@ -24,6 +24,9 @@ from realm.storage.replacing import exchange, mend, scratch_folder
 
 FORMAT_VERSION = 1
 """Raised when an older release could no longer read what we write."""
+CUT = frozenset({"batch_tokens"})
+"""Settings of how the work is cut, not of what comes out: another value moves numbers by rounding
+only. What was made or begun with one counts as made from the same, and is gone on with."""
 EXTRA = "extra.json"
 PATIENCE_SECONDS = 600.0
 """How long one of several writers waits for another one that has not moved on."""
@@ -251,12 +254,21 @@ def _check_place(folder: Path, kind: str, *, replace: bool) -> None:
     )
 
 
+def compared(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a request, as it stands in its file, decides what comes out."""
+    settings = request.get("settings")
+    if not isinstance(settings, dict):
+        return dict(request)
+    named = cast("dict[str, Any]", settings)
+    return {**request, "settings": {n: v for n, v in named.items() if n not in CUT}}
+
+
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """Name the settings and inputs that differ, with both values, or return ''."""
     told: list[str] = []
     for part in ("settings", "inputs"):
-        old: dict[str, Any] = found.get(part) or {}
-        new: dict[str, Any] = json.loads(json.dumps(wanted[part]))
+        old: dict[str, Any] = compared(found).get(part) or {}
+        new: dict[str, Any] = json.loads(json.dumps(compared(wanted)[part]))
         told += [
             f"{part[:-1]} {name} (found {_short(old.get(name))}, now {_short(new.get(name))})"
             for name in sorted(old.keys() | new.keys())
@@ -272,7 +284,8 @@ def _short(value: object) -> str:
 
 def _continues(partial: Path, request: Request) -> bool:
     with passing_over_damage():
-        return read_json(partial / REQUEST) == json.loads(json.dumps(request.as_json()))
+        wanted = json.loads(json.dumps(request.as_json()))
+        return compared(read_json(partial / REQUEST)) == compared(wanted)
     return False
 
 

@@ -3,7 +3,7 @@
 The released code did this for FEVER (`text_classifier_experiment`), over the same retriever.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -40,6 +40,7 @@ def classify(  # noqa: PLR0913 - each is one input of the stage
     on_metrics: OnMetrics | None = None,
     tensorboard: bool = False,
     progress: Progress | None = None,
+    tell: Callable[[str], None] = lambda _: None,
     ranks: Ranks = ALONE,
 ) -> TrainReport:
     """Train a classifier and the question tower on claims with labels.
@@ -57,6 +58,7 @@ def classify(  # noqa: PLR0913 - each is one input of the stage
         on_metrics: called at logged steps.
         tensorboard: also write TensorBoard events.
         progress: called while the index is built.
+        tell: called with a sentence where a run goes on with other `batch_tokens`.
         ranks: the processes that train together.
 
     Returns:
@@ -80,7 +82,7 @@ def classify(  # noqa: PLR0913 - each is one input of the stage
             "start": fingerprint_of([read_json(s / MANIFEST)["fingerprint"] for s in sources]),
         },
     )
-    with open_run(out, request, rebuild=rebuild, ranks=ranks) as report:
+    with open_run(out, request, rebuild=rebuild, tell=tell, ranks=ranks) as report:
         if report is not None:
             return report
         if (checkpoint := resume_point(out, ranks)) is not None:

@@ -72,7 +72,8 @@ def finetune(  # noqa: PLR0913 - each is one input of the stage
         on_metrics: called at logged steps.
         tensorboard: also write TensorBoard events.
         progress: called while the index is built.
-        tell: called with a sentence when something happens to builders or snapshots.
+        tell: called with a sentence when something happens to builders or snapshots, or where a run
+            goes on with other `batch_tokens`.
         ranks: the processes that train together.
 
     Returns:
@@ -99,7 +100,7 @@ def finetune(  # noqa: PLR0913 - each is one input of the stage
             "start": fingerprint_of([read_json(s / MANIFEST)["fingerprint"] for s in sources]),
         },
     )
-    with open_run(out, request, rebuild=rebuild, ranks=ranks) as report:
+    with open_run(out, request, rebuild=rebuild, tell=tell, ranks=ranks) as report:
         if report is not None:
             return report
         towers, reader = _parts(resume_point(out, ranks), sources, store, config)

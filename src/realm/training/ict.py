@@ -5,7 +5,7 @@ removed from the passage, so that words in common are not enough. The negatives 
 passages of the batch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ def ict(
     rebuild: bool = False,
     on_metrics: OnMetrics | None = None,
     tensorboard: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
     ranks: Ranks = ALONE,
 ) -> TrainReport:
     """Warm-start an embedder on a passage store; the run's checkpoints hold the towers.
@@ -56,6 +57,7 @@ def ict(
         rebuild: replace a run made from other inputs.
         on_metrics: called at logged steps.
         tensorboard: also write TensorBoard events.
+        tell: called with a sentence where a run goes on with other `batch_tokens`.
         ranks: the processes that train together.
 
     Returns:
@@ -75,7 +77,7 @@ def ict(
         settings={"stage": "ict", **config.identity()},
         inputs={"passages": store.fingerprint, "encoder": pretrained.fingerprint},
     )
-    with open_run(out, request, rebuild=rebuild, ranks=ranks) as report:
+    with open_run(out, request, rebuild=rebuild, tell=tell, ranks=ranks) as report:
         if report is not None:
             return report
         if (checkpoint := resume_point(out, ranks)) is not None:

@@ -10,6 +10,7 @@ gives the retriever no signal. Three kinds of examples are mixed:
   without help. Its accuracy is the "BERT, no retrieval" baseline.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -41,6 +42,7 @@ def mlm(
     rebuild: bool = False,
     on_metrics: OnMetrics | None = None,
     tensorboard: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
     ranks: Ranks = ALONE,
 ) -> TrainReport:
     """Warm-start an encoder; the run's checkpoints hold the encoder.
@@ -54,6 +56,7 @@ def mlm(
         rebuild: replace a run made from other inputs.
         on_metrics: called at logged steps.
         tensorboard: also write TensorBoard events.
+        tell: called with a sentence where a run goes on with other `batch_tokens`.
         ranks: the processes that train together.
 
     Returns:
@@ -84,7 +87,7 @@ def mlm(
             **({"examples": examples.fingerprint} if examples else {}),
         },
     )
-    with open_run(out, request, rebuild=rebuild, ranks=ranks) as report:
+    with open_run(out, request, rebuild=rebuild, tell=tell, ranks=ranks) as report:
         if report is not None:
             return report
         if (checkpoint := resume_point(out, ranks)) is not None:

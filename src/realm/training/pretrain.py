@@ -57,7 +57,8 @@ def pretrain(  # noqa: PLR0913 - each is one input of the stage
         on_metrics: called at logged steps.
         tensorboard: also write TensorBoard events.
         progress: called while the trainer builds the index.
-        tell: called with a sentence when something happens to builders or snapshots.
+        tell: called with a sentence when something happens to builders or snapshots, or where a run
+            goes on with other `batch_tokens`.
         ranks: the processes that train together.
 
     Returns:
@@ -82,7 +83,7 @@ def pretrain(  # noqa: PLR0913 - each is one input of the stage
             **{name: _fingerprint(path) for name, path in sources.items()},
         },
     )
-    with open_run(out, request, rebuild=rebuild, ranks=ranks) as report:
+    with open_run(out, request, rebuild=rebuild, tell=tell, ranks=ranks) as report:
         if report is not None:
             return report
         if (checkpoint := resume_point(out, ranks)) is not None:
