@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,10 @@ from hypothesis import strategies as st
 from realm.config import MaskConfig
 from realm.errors import ArtifactError, ConfigError, MaskingError
 from realm.masking import examples
-from realm.masking.examples import ExampleStore, PassageSource, mask
+from realm.masking.examples import ExampleStore, MaskReport, PassageSource, mask
 from realm.masking.rules import RuleTagger
 from realm.records import Passage, SalientSpan, Skipped
+from realm.storage import MANIFEST, read_json, scratch_folder, verify
 
 MakePassage = Callable[..., Passage]
 MakeSource = Callable[..., PassageSource]
@@ -167,6 +169,69 @@ def test_batches_do_not_change_the_result(
     assert list(one) == list(two)
     assert one.fingerprint == two.fingerprint
     assert progress == [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize("num_passages", [1, 2])
+def test_a_stopped_run_goes_on_after_its_whole_pieces(
+    num_passages: int,
+    make_source: MakeSource,
+    make_passage: MakePassage,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of five passages in pieces of one or two; one piece is damaged since, one half written."""
+    monkeypatch.setattr(examples, "PASSAGES_PER_BATCH", 1)
+    monkeypatch.setattr(examples, "BATCHES_PER_PIECE", num_passages)
+    source = make_source(*(make_passage(SENTENCES[row % 3], row=row) for row in range(5)))
+    out, whole = tmp_path / "examples", tmp_path / "whole"
+    told = mask(source, whole, config=MaskConfig())
+
+    def stop(done: int, _: int) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        mask(source, out, config=MaskConfig(), progress=stop)
+    pieces = sorted((scratch_folder(out) / "pieces").glob("passages-*.arrow"))
+    assert len(pieces) == 4 // num_passages
+    pieces[0].write_bytes(pieces[0].read_bytes()[:-100])
+    (pieces[0].parent / ".passages-4-5.arrow.partial").write_bytes(b"half written")
+    seen: list[tuple[int, int]] = []
+    resumed = mask(
+        source, out, config=MaskConfig(), progress=lambda done, total: seen.append((done, total))
+    )
+    assert seen[0] == (5 - num_passages, 5)  # the damaged piece and the last are made again
+    assert len(seen) == num_passages + 1
+    assert resumed == told
+    assert read_json(out / MANIFEST) == read_json(whole / MANIFEST)
+    assert (out / "examples.arrow").read_bytes() == (whole / "examples.arrow").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".lock") == [
+        "examples",
+        "whole",
+    ]
+
+
+def test_killed_anywhere_it_ends_with_the_same_bytes(
+    source: PassageSource,
+    tmp_path: Path,
+    killed_after: Callable[[int, Callable[[], object]], bool],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(examples, "PASSAGES_PER_BATCH", 1)
+    monkeypatch.setattr(examples, "BATCHES_PER_PIECE", 1)
+    mask(source, tmp_path / "whole", config=MaskConfig())
+    wanted = read_json(tmp_path / "whole" / MANIFEST)
+
+    def run(out: Path) -> MaskReport:
+        return mask(source, out, config=MaskConfig())
+
+    num_kills = 0
+    while killed_after(7 * num_kills, partial(run, out := tmp_path / f"out-{num_kills}")):
+        run(out)
+        assert read_json(out / MANIFEST) == wanted
+        assert not verify(out).bad
+        num_kills += 1
+    assert num_kills > 5
 
 
 def test_a_run_is_reproducible_and_the_seed_matters(source: PassageSource, tmp_path: Path) -> None:

@@ -1,24 +1,39 @@
 """Passages -> masked examples, each sentence with its masks as one row (section 3.4)."""
 
+import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from realm.config import MaskConfig
 from realm.errors import MaskingError
 from realm.masking.masker import Masker
-from realm.masking.store import KIND, ExampleStore, ExampleWriter, to_batch
+from realm.masking.pieces import Masked, Pieces
+from realm.masking.store import EXAMPLES_FILE, KIND, ExampleStore, ExampleWriter, to_batch
 from realm.masking.taggers import Tagger, make_tagger
 from realm.records import Passage, Progress, Skipped
-from realm.storage import Request, is_done, open_folder, publish, write_json
+from realm.storage import (
+    EXTRA,
+    Request,
+    is_done,
+    open_folder,
+    publish,
+    read_json,
+    sync,
+    write_json,
+)
 from realm.tokenizer import WordpieceTokenizer
 from realm.workers import check_processes, in_order, worker_pool
 
 __all__ = ["ExampleStore", "MaskReport", "PassageSource", "mask"]
 
 PASSAGES_PER_BATCH = 256
+BATCHES_PER_PIECE = 16
+"""A killed run loses what it has done of one piece: seconds of a core, with the rules."""
 
 
 @runtime_checkable
@@ -70,6 +85,9 @@ def mask(
     that holds it, so that a uniform draw from a passage's rows is the paper's draw. token and
     span: `config.examples_per_passage` random draws, each from a sentence of the passage.
 
+    A killed run goes on after its last whole piece; the folder's bytes depend neither on that nor
+    on `num_processes`.
+
     Args:
         source: The passages X.
         out: Folder to publish.
@@ -92,25 +110,18 @@ def mask(
     request = Request(kind=KIND, settings=settings, inputs={"passages": source.fingerprint})
     if is_done(out, request, rebuild=rebuild):
         return _report(open_folder(out, KIND)["content"], already_done=True)
-    skipped = Skipped()
-    labels: Counter[str] = Counter()
-    num_passages = 0
-    with publish(out, request, replace=rebuild) as partial:
-        with ExampleWriter(partial, source.tokenizer) as writer:
-            for batch in _masked_batches(source, config, tagger, num_processes, progress):
-                writer.add(batch.examples)
-                skipped.join(batch.skipped)
-                labels.update(batch.labels)
-                num_passages += batch.num_masked
-        if not writer.num_rows:
-            raise MaskingError(_why_nothing(len(source), skipped))
-        content: dict[str, Any] = {
-            "num_examples": writer.num_rows,
-            "num_passages": num_passages,
-            "spans_by_label": dict(labels.most_common()),
-            "skipped": {"counts": skipped.counts, "examples": skipped.examples},
-        }
-        write_json(partial / "extra.json", content)
+    with publish(out, request, resume=True, replace=rebuild) as partial:
+        pieces = Pieces(partial, vocab_size=source.tokenizer.vocab_size)
+        if not (partial / EXTRA).is_file():  # else a killed run has joined them already
+            try:
+                found = _write_missing(pieces, source, config, tagger, num_processes, progress)
+                content = _join(pieces, found, partial, source.tokenizer)
+            except MaskingError:
+                shutil.rmtree(partial)  # nothing in it to go on from
+                raise
+            write_json(partial / EXTRA, content)
+        content = read_json(partial / EXTRA)
+        pieces.remove()
     return _report(content, already_done=False)
 
 
@@ -133,47 +144,75 @@ def _why_nothing(num_passages: int, skipped: Skipped) -> str:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """What came out of some passages."""
-
-    num_passages: int
-    num_masked: int
-    """Passages with an example."""
-    examples: Any
-    """As columns, see `to_batch`."""
-    labels: Counter[str]
-    skipped: Skipped
-
-
-def _masked_batches(
+def _write_missing(
+    pieces: Pieces,
     source: PassageSource,
     config: MaskConfig,
     tagger: Tagger | None,
     num_processes: int,
     progress: Progress | None,
-) -> Iterator[_Batch]:
-    """Yield the examples of all passages, in their order."""
-    total, done = len(source), 0
-    tasks = [
-        range(first, min(first + PASSAGES_PER_BATCH, total))
-        for first in range(0, total, PASSAGES_PER_BATCH)
-    ]
-    for batch in _batches(source, config, tagger, num_processes, tasks):
-        yield batch
-        done += batch.num_passages
+) -> list[range]:
+    """Mask the passages of all pieces that are not there yet; return the rows of each piece."""
+    total = len(source)
+    groups = _cut(range(total), PASSAGES_PER_BATCH * BATCHES_PER_PIECE)
+    missing = [rows for rows in groups if not pieces.has(rows)]
+    done = total - sum(map(len, missing))
+
+    def advance(part: Masked) -> Masked:
+        nonlocal done
+        done += part.num_passages
         if progress is not None:
             progress(done, total)
+        return part
+
+    batches = [_cut(rows, PASSAGES_PER_BATCH) for rows in missing]
+    tasks = [batch for of_piece in batches for batch in of_piece]
+    with closing(_masked(source, config, tagger, num_processes, tasks)) as masked:
+        for rows, of_piece in zip(missing, batches, strict=True):
+            pieces.write(rows, map(advance, islice(masked, len(of_piece))))
+    return groups
 
 
-def _batches(
+def _cut(rows: range, size: int) -> list[range]:
+    return [rows[first : first + size] for first in range(0, len(rows), size)]
+
+
+def _join(
+    pieces: Pieces, groups: Sequence[range], folder: Path, tokenizer: WordpieceTokenizer
+) -> dict[str, Any]:
+    """Write the examples of all pieces as one file; return what there is in it.
+
+    Raises:
+        MaskingError: not one.
+    """
+    whole = Masked()
+    with ExampleWriter(folder, tokenizer) as writer:
+        for rows in groups:
+            piece = pieces.read(rows)
+            for batch in piece.batches:
+                writer.add(batch)
+            piece.batches.clear()
+            whole.join(piece)
+    if not writer.num_rows:
+        raise MaskingError(_why_nothing(whole.num_passages, whole.skipped))
+    sync(folder / EXAMPLES_FILE)
+    return {
+        "num_examples": writer.num_rows,
+        "num_passages": whole.num_masked,
+        "spans_by_label": dict(whole.labels.most_common()),
+        "skipped": {"counts": whole.skipped.counts, "examples": whole.skipped.examples},
+    }
+
+
+def _masked(
     source: PassageSource,
     config: MaskConfig,
     tagger: Tagger | None,
     num_processes: int,
     tasks: Sequence[range],
-) -> Iterator[_Batch]:
-    if num_processes == 1:
+) -> Generator[Masked]:
+    """Yield what comes out of some passages after the other, in their order."""
+    if num_processes == 1 or not tasks:
         yield from (_mask_batch(source, config, tagger, rows) for rows in tasks)
         return
     with worker_pool(
@@ -184,7 +223,7 @@ def _batches(
 
 def _mask_batch(
     source: PassageSource, config: MaskConfig, tagger: Tagger | None, rows: range
-) -> _Batch:
+) -> Masked:
     skipped = Skipped()
     masker = Masker(source.tokenizer, config, skipped)
     passages = [source[row] for row in rows]
@@ -194,10 +233,10 @@ def _mask_batch(
         else masker.salient(passages, list(tagger.tag(passages, skipped)))
     )
     examples = [example for mine in found for example in mine]
-    return _Batch(
+    return Masked(
         num_passages=len(rows),
         num_masked=sum(map(bool, found)),
-        examples=to_batch(examples, source.tokenizer.vocab_size),
+        batches=[to_batch(examples, source.tokenizer.vocab_size)],
         labels=Counter(example.label for example in examples),
         skipped=skipped,
     )
@@ -211,5 +250,5 @@ def _remember(source: PassageSource, config: MaskConfig, tagger: Tagger | None) 
     _remembered[:] = [(source, config, tagger)]
 
 
-def _mask_remembered(rows: range) -> _Batch:
+def _mask_remembered(rows: range) -> Masked:
     return _mask_batch(*_remembered[0], rows)

@@ -22,7 +22,7 @@ ROWS_PER_BATCH = 4_096
 
 def examples_schema(vocab_size: int) -> Any:  # noqa: ANN401 - pyarrow has no types
     """Return the columns: every field of MaskedExample except the row."""
-    pa = _arrow()
+    pa = arrow()
     ids = pa.list_(pa.uint16() if vocab_size <= 1 << 16 else pa.uint32())
     return pa.schema(
         {
@@ -43,7 +43,7 @@ def examples_schema(vocab_size: int) -> Any:  # noqa: ANN401 - pyarrow has no ty
 
 def to_batch(examples: Sequence[MaskedExample], vocab_size: int) -> Any:  # noqa: ANN401
     """Return examples as columns."""
-    pa = _arrow()
+    pa = arrow()
     columns = {
         name: [getattr(example, name) for example in examples]
         for name in examples_schema(vocab_size).names
@@ -59,12 +59,12 @@ class ExampleWriter:
         tokenizer.save(folder / TOKENIZER_FILE)
         schema = examples_schema(tokenizer.vocab_size)
         self._waiting: Any = schema.empty_table()
-        self._writer: Any = _arrow().ipc.new_file(str(folder / EXAMPLES_FILE), schema)
+        self._writer: Any = arrow().ipc.new_file(str(folder / EXAMPLES_FILE), schema)
         self.num_rows = 0
 
     def add(self, batch: Any) -> None:  # noqa: ANN401 - pyarrow has no types
         """Append what `to_batch` returned; the first row must be the next one."""
-        pa = _arrow()
+        pa = arrow()
         self.num_rows += batch.num_rows
         self._waiting = pa.concat_tables([self._waiting, pa.Table.from_batches([batch])])
         while self._waiting.num_rows >= ROWS_PER_BATCH:
@@ -215,7 +215,7 @@ class ExampleStore:
         return view, row - int(self._first_rows[number])
 
 
-def _arrow() -> Any:  # noqa: ANN401 - pyarrow has no types
+def arrow() -> Any:  # noqa: ANN401 - pyarrow has no types
     """Return pyarrow, imported at first use: it takes longer than all the rest."""
     return importlib.import_module("pyarrow")
 
@@ -279,7 +279,7 @@ class _View(NamedTuple):
 
 
 def _map_batches(path: Path) -> Sequence[Any]:
-    pa = _arrow()
+    pa = arrow()
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(path), "r"))
         return [reader.get_batch(i) for i in range(reader.num_record_batches)]

@@ -8,6 +8,7 @@ is whole.
 
 from realm.storage.checking import check_file, check_files, checksums
 from realm.storage.files import (
+    EXTRA,
     MANIFEST,
     REQUEST,
     SEAL,
@@ -28,7 +29,6 @@ from realm.storage.files import (
     write_text,
 )
 from realm.storage.folders import (
-    EXTRA,
     FORMAT_VERSION,
     PATIENCE_SECONDS,
     Request,

@@ -16,6 +16,8 @@ from realm.errors import ArtifactError, DamagedError, UnreadableError
 
 MANIFEST = "manifest.json"
 REQUEST = "request.json"
+EXTRA = "extra.json"
+"""In a folder that is being written: what its manifest is to have as "content"."""
 SEAL = "seal"
 """Key of a JSON file's checksum."""
 CHUNK_BYTES = 1 << 20
@@ -28,7 +30,8 @@ MAX_DEPTH = 64
 def fingerprint(path: Path) -> str:
     """Return the sha256 of a file, or of a folder's file names and contents.
 
-    A folder's own manifest does not count: the fingerprint stands in it.
+    A folder's own manifest does not count: the fingerprint stands in it. Nor does what the manifest
+    is made of.
 
     Raises:
         ArtifactError: there is nothing at `path`.
@@ -37,7 +40,7 @@ def fingerprint(path: Path) -> str:
     if not path.exists():
         raise ArtifactError(f"found nothing at {path}, expected a file or a folder")
     digest = hashlib.sha256()
-    own = {path / MANIFEST, path / REQUEST}
+    own = {path / MANIFEST, path / REQUEST, path / EXTRA}
     for file in [path] if path.is_file() else files_below(path):
         if file in own:
             continue

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from realm.errors import ArtifactError, OtherFormatError
 from realm.storage.files import (
+    EXTRA,
     MANIFEST,
     REQUEST,
     files_below,
@@ -27,7 +28,6 @@ FORMAT_VERSION = 1
 CUT = frozenset({"batch_tokens"})
 """Settings of how the work is cut, not of what comes out: another value moves numbers by rounding
 only. What was made or begun with one counts as made from the same, and is gone on with."""
-EXTRA = "extra.json"
 PATIENCE_SECONDS = 600.0
 """How long one of several writers waits for another one that has not moved on."""
 
@@ -292,7 +292,6 @@ def _continues(partial: Path, request: Request) -> bool:
 def _finish(partial: Path, request: Request) -> None:
     extra_file = partial / EXTRA
     content = read_json(extra_file) if extra_file.is_file() else {}
-    extra_file.unlink(missing_ok=True)
     for ending in ("partial", "lock"):
         for stale in partial.rglob(f".*.{ending}"):
             stale.unlink(missing_ok=True)  # left by a writer that was killed
@@ -306,7 +305,8 @@ def _finish(partial: Path, request: Request) -> None:
         "content": content,
     }
     write_json(partial / MANIFEST, manifest)
-    (partial / REQUEST).unlink(missing_ok=True)  # last: until here a killed writer can go on
+    (partial / REQUEST).unlink(missing_ok=True)  # late: until here a killed writer can go on
+    extra_file.unlink(missing_ok=True)
     sync(partial)
 
 
@@ -315,6 +315,6 @@ def _checksums(partial: Path) -> dict[str, str]:
     names = [
         path.relative_to(partial).as_posix()
         for path in files_below(partial)
-        if path not in {partial / MANIFEST, partial / REQUEST}
+        if path not in {partial / MANIFEST, partial / REQUEST, partial / EXTRA}
     ]
     return {name: fingerprint(partial / name) for name in names}
