@@ -165,7 +165,8 @@ class Answer:
     """First character in the article's text."""
     end: int
     passage: Passage
-    """The passage that holds the most probable mention of this string."""
+    """The passage that holds the most probable mention of this string; of several with the same
+    text the first one read."""
     passage_probability: float
     """p(z|x) over the passages that were read."""
     raw_probability: float | None = None

@@ -29,3 +29,23 @@ def test_equal_strings_are_summed_and_keep_their_best_place(make_store: Make) ->
     assert best.passage_probability == 0.75
     assert (second.text, second.passage_probability) == ("house where", 0.25)
     assert len(found.answers(torch.tensor([0.75, 0.25]), 1)) == 1
+
+
+def test_of_copies_of_a_text_the_first_one_read_stands_for_all(make_store: Make) -> None:
+    """Each of two files with the same text was named beside some answer."""
+    texts = ["Fermat was born.", "Euler was born.", "Fermat was born."]
+    store = make_store(
+        [{"id": name, "title": "", "text": text} for name, text in zip("abc", texts, strict=True)]
+    )
+    spans = [2 * 8 + 0, 2, 8 + 0]  # Fermat of the copy; was of the first; Euler
+    found = gather(store, [0, 1, 2], [0.5, 0.3, 0.2], spans, sizes=[4 * 2] * 3, widths=2)
+    answers = found.answers(torch.tensor([0.3, 0.2, 0.5]), 3)
+    assert [(one.text, one.passage.article_id) for one in answers] == [
+        ("Fermat", "a"),
+        ("was", "a"),
+        ("Euler", "b"),
+    ]
+    assert [one.start for one in answers] == [0, 7, 0]
+    assert [one.probability for one in answers] == [pytest.approx(p) for p in (0.5, 0.3, 0.2)]
+    assert answers[0].passage_probability == pytest.approx(0.3)
+    assert found.best_of_passage == {2: "fermat", 0: "was", 1: "euler"}

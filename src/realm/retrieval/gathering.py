@@ -31,14 +31,21 @@ class Gathered:
     ) -> tuple[Answer, ...]:
         """Return the strings with the largest totals, best first.
 
+        Of passages with the same text, as two copies of a file have, the first one read stands for
+        all: else each string would name the copy that happens to be more probable.
+
         Args:
             p_passages: p(z|x) of the passages read.
             num_answers: strings to return.
         """
         ranked = sorted(self.totals, key=lambda key: -self.totals[key])[:num_answers]
+        first_of_text: dict[str, int] = {}
+        for number in sorted(self.passages):
+            first_of_text.setdefault(self.passages[number].text, number)
         answers: list[Answer] = []
         for key in ranked:
             number, start, end = self.places[key]
+            number = first_of_text[self.passages[number].text]
             passage = self.passages[number]
             probability = min(1.0, self.totals[key])
             answers.append(
