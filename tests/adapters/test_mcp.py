@@ -162,8 +162,10 @@ def test_read_only_leaves_out_what_changes_documents(opened: Realm) -> None:
 
 def test_what_cannot_be_done_is_told_in_a_sentence(opened: Realm) -> None:
     async def ask(client: Client) -> None:
-        assert "nowhere.md" in await refused(client, "remove_document", id="nowhere.md")
-        assert "nowhere.md" in await refused(client, "read_document", id="nowhere.md")
+        for tool in ("remove_document", "read_document"):
+            told = await refused(client, tool, id="nowhere.md")
+            assert "found no document 'nowhere.md'; expected one such as 'town.md'" in told
+            assert told.endswith("; `list_documents` lists all")
         assert "wordpieces" in await refused(client, "answer", question="why " * 500)
         assert "question" in await refused(client, "answer", question="")
         assert "num_answers" in await refused(client, "answer", question="Why?", num_answers=0)

@@ -150,7 +150,8 @@ def test_bad_input_is_one_sentence(
 
 def test_an_unknown_id_and_a_library_as_docs(call: Run, notes: Path, library: Path) -> None:
     call("docs", "add", library, notes)
-    assert "expected one such as 'sub/street.txt'" in call("docs", "remove", library, "x").message
+    told = call("docs", "remove", library, "x").message
+    assert f"expected one such as 'sub/street.txt' (all of them: realm docs list {library})" in told
     assert f"expected --library {library}" in call("ask", "x", "--docs", library).message
 
 

@@ -12,6 +12,7 @@ from realm.errors import (
     ConfigError,
     DamagedError,
     LockedError,
+    ReadOnlyError,
     RealmError,
     WithheldError,
 )
@@ -76,6 +77,28 @@ def test_documents_come_and_go(client: httpx.Client) -> None:
     for response in (client.delete("/documents/b/c.md"), client.get("/documents/b/c.md")):
         assert response.status_code == 404
         assert code_of(response) == "no_document"
+        told = response.json()["error"]["message"]
+        assert told == "found no document 'b/c.md'; GET /documents lists all"
+
+
+def test_passages_that_do_not_change_are_told_to_a_client_not_to_a_programmer(
+    serve: Serve, model: Any
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise ReadOnlyError("qa answers from its passages; load it with docs=FOLDER")
+
+    for name in ("document", "add_documents", "remove_documents"):
+        setattr(model, name, refuse)
+    client = serve(model)
+    one, removed = client.get("/documents/a"), client.delete("/documents/a")
+    added = client.post("/documents", json={"id": "a", "text": "a"})
+    assert (one.status_code, code_of(one)) == (404, "no_document")
+    for response in (removed, added):
+        assert (response.status_code, code_of(response)) == (409, "read_only")
+    for response in (one, removed, added):
+        told = response.json()["error"]["message"]
+        assert "expected a server that was started with --docs or --library" in told
+        assert "FOLDER" not in told
 
 
 def test_a_title_may_hold_what_a_heading_may(client: httpx.Client) -> None:

@@ -26,7 +26,7 @@ from realm.adapters.mcp_results import (
     ListedDocument,
     SearchHits,
 )
-from realm.errors import RealmError
+from realm.errors import RealmError, UnknownDocumentError
 from realm.records import Changes, Document, DocumentFormat, Progress
 
 if TYPE_CHECKING:
@@ -215,6 +215,8 @@ class Tools:
         realm = await self.opening.wait(context)
         try:
             return await anyio.to_thread.run_sync(action, realm)
+        except UnknownDocumentError as error:
+            raise ToolError(f"{error}; `list_documents` lists all") from error
         except RealmError as error:
             raise ToolError(str(error)) from error
 

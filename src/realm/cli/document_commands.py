@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from realm.cli import options
-from realm.errors import ConfigError, CorpusError, WithheldError
+from realm.errors import ConfigError, CorpusError, UnknownDocumentError, WithheldError
 from realm.records import Changes, Document, Skipped
 
 if TYPE_CHECKING:
@@ -96,7 +96,12 @@ def remove(
     """
     from realm.library.library import Library
 
-    _show(Library(library).remove(ids), Skipped(), as_json=as_json)
+    try:
+        changes = Library(library).remove(ids)
+    except UnknownDocumentError as error:
+        command = f"realm docs list {shlex.quote(str(library))}"
+        raise UnknownDocumentError(f"{error} (all of them: {command})") from None
+    _show(changes, Skipped(), as_json=as_json)
 
 
 def list_(library: LibraryFolder, as_json: options.AsJson = False) -> None:

@@ -122,10 +122,7 @@ class Edition:
         """Return what to raise for an id that no document has."""
         example = next(iter(self.held), None)
         expected = f"expected one such as {example!r}" if example else "it holds no document yet"
-        return UnknownDocumentError(
-            f"found no document {document_id[:80]!r}; {expected} (all of them: realm docs list "
-            "LIBRARY)"
-        )
+        return UnknownDocumentError(f"found no document {document_id[:80]!r}; {expected}")
 
     def place(self, passage: Passage, start: int) -> Place:
         """Return the document and the line, from 1, of a character of a passage's article."""

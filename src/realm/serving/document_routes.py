@@ -11,10 +11,10 @@ from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
 
-from realm.errors import ReadOnlyError, UnknownDocumentError
+from realm.errors import ReadOnlyError
 from realm.records import Document, DocumentFormat
 from realm.serving.gate import client_of
-from realm.serving.refusals import RefusedError, invalid
+from realm.serving.refusals import RefusedError, invalid, refusal_of
 from realm.serving.requests import DocumentRequest, check_id
 from realm.serving.responses import (
     ChangesModel,
@@ -72,7 +72,7 @@ def document_routes(service: Service) -> APIRouter:
                 lambda: service.model.document(id), client=client_of(request.scope)
             )
         except ReadOnlyError as error:  # a run's own passages: there are no documents
-            raise UnknownDocumentError(str(error)) from None
+            raise RefusedError(404, "no_document", refusal_of(error).message) from None
         kept = ("id", "text", "title", "format")
         return JSONResponse({name: getattr(document, name) for name in kept})
 

@@ -37,6 +37,18 @@ _STATUS_OF: tuple[tuple[type[RealmError], int, str], ...] = (
     (ReadOnlyError, 409, "read_only"),
 )
 """Status and code of each kind of error that is about what was asked, the special ones first."""
+_OVER_HTTP: dict[type[RealmError], str] = {
+    UnknownDocumentError: "{}; GET /documents lists all",
+    NoEncoderError: (
+        "found a model without an encoder to fill a [MASK] with; expected a server that was "
+        "started with --encoder RUN: ask who runs it"
+    ),
+    ReadOnlyError: (
+        "found the passages that the model was trained with, which do not change; expected a "
+        "server that was started with --docs or --library: ask who runs it"
+    ),
+}
+"""What a client is told where an error's own words advise who called us."""
 _OF_HTTP = {
     400: ("bad_request", "found a request that cannot be read, expected JSON as in /openapi.json"),
     404: ("not_found", "nothing is there; /openapi.json names what is"),
@@ -77,7 +89,7 @@ def refusal_of(error: RealmError) -> RefusedError:
     if not isinstance(error, WithheldError):
         for kind, status, code in _STATUS_OF:
             if isinstance(error, kind):
-                return RefusedError(status, code, str(error))
+                return RefusedError(status, code, _OVER_HTTP.get(kind, "{}").format(error))
     _log.error("%s: %s", type(error).__name__, error)
     headers = {"Retry-After": "1"}
     if isinstance(error, LockedError):
