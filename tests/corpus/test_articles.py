@@ -233,3 +233,19 @@ def test_reading_a_large_file_takes_little_memory(tmp_path: Path) -> None:
     )
     environment = {"PYTHONPATH": str(Path(reading.__file__).parents[2])}
     subprocess.run([sys.executable, "-c", code, str(path)], check=True, env=environment)
+
+
+def test_links_to_other_folders_are_counted_as_ask_does(tmp_path: Path) -> None:
+    docs, elsewhere = tmp_path / "docs", tmp_path / "elsewhere"
+    for folder in (docs / "sub", elsewhere):
+        folder.mkdir(parents=True)
+        (folder / "a.txt").write_text("One two.")
+    (docs / "shared.txt").symlink_to(elsewhere)
+    (docs / "again").symlink_to(docs / "sub")
+    (docs / ".hidden").symlink_to(elsewhere)
+    skipped = Skipped()
+    assert [article.id for article in read_articles([docs], skipped=skipped)] == ["sub/a.txt"]
+    assert skipped.examples == {reading.OUTSIDE: ["shared.txt:1"]}
+    (docs / "sub" / "a.txt").unlink()
+    with pytest.raises(CorpusError, match=r"holds no \.txt or \.md file"):
+        list(read_articles([docs]))

@@ -1,6 +1,7 @@
 """Files of articles -> Article records: JSONL, text folders, Parquet and Wikipedia dumps."""
 
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -213,7 +214,8 @@ def parse_line(line: bytes, place: Place, default_id: str, reading: Reading) -> 
 
 
 def _read_folder(folder: Path, reading: Reading) -> Iterator[Found]:
-    for file in _files(folder):
+    found = [*_files(folder), *_links_out(folder)]
+    for file in sorted(found, key=lambda file: file.relative_to(folder).as_posix()):
         name = file.relative_to(folder).as_posix()
         if (written := written_name(name)) != name:
             found, expected = f"the name {written}", "one in UTF-8"
@@ -289,6 +291,18 @@ def _files(folder: Path) -> list[Path]:
         found[name]
         for name in sorted(found, key=Path.as_posix)
         if not any(part.startswith(".") for part in name.parts)
+    ]
+
+
+def _links_out(folder: Path) -> list[Path]:
+    """Return the links to folders elsewhere, hidden ones aside; no link to a folder is followed."""
+    inner = (Path(where, name) for where, names, _ in os.walk(folder) for name in names)
+    return [
+        path
+        for path in inner
+        if os.path.islink(path)  # noqa: PTH114 - it says no where the system does not tell
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and leads_out(path, folder)
     ]
 
 
