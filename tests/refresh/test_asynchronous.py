@@ -19,7 +19,7 @@ from realm.index.builder import EmbedderVersion, build_index
 from realm.index.snapshot import Snapshot, list_snapshots, shard_names, snapshot_folder
 from realm.model.embedder import Embedder
 from realm.ranks import Ranks
-from realm.refresh import asynchronous
+from realm.refresh import publishing
 from realm.refresh.asynchronous import AsyncRefresher
 from realm.refresh.parameters import Published, list_parameters, load_parameters
 from realm.refresh.patches import Patch, list_patches, publish_patch, read_patch
@@ -51,7 +51,7 @@ def make(
     told: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Make]:
-    monkeypatch.setattr(asynchronous, "SECONDS_BETWEEN_TRIES", 0.01)
+    monkeypatch.setattr(publishing, "SECONDS_BETWEEN_TRIES", 0.01)
     made: list[AsyncRefresher] = []
 
     def start(**settings: Any) -> AsyncRefresher:
@@ -101,8 +101,7 @@ def published(run: Path) -> int:
 def until_published(keeper: AsyncRefresher, step: int) -> None:
     """Wait until parameters lie ready and the thread that wrote them is done cleaning up."""
     until(lambda: published(keeper.run) == step)
-    if keeper._publishing:
-        keeper._publishing.join(timeout=30.0)
+    keeper._publisher.wait(30.0)
 
 
 def take(keeper: AsyncRefresher, tower: Embedder, step: int) -> None:
@@ -317,7 +316,7 @@ def test_a_publication_that_failed_is_tried_again(
     error: BaseException,
     words: str,
 ) -> None:
-    real, tries = asynchronous.publish_parameters, []
+    real, tries = publishing.publish_parameters, []
 
     def fail_twice(*args: Any, **settings: Any) -> Published:
         tries.append(1)
@@ -325,7 +324,7 @@ def test_a_publication_that_failed_is_tried_again(
             raise error
         return real(*args, **settings)
 
-    monkeypatch.setattr(asynchronous, "publish_parameters", fail_twice)
+    monkeypatch.setattr(publishing, "publish_parameters", fail_twice)
     keeper = make()
     keeper.advance(tower, 0)
     for step in range(10, 30):
@@ -346,7 +345,7 @@ def test_a_publication_that_fails_for_ever_ends_the_run_beyond_the_bound_and_say
     def fail(*_: Any, **__: Any) -> Published:
         raise ValueError("a bug")
 
-    monkeypatch.setattr(asynchronous, "publish_parameters", fail)
+    monkeypatch.setattr(publishing, "publish_parameters", fail)
     with pytest.raises(StaleIndexError, match="could not be published: ValueError: a bug"):
         keeper.advance(tower, 31)
 

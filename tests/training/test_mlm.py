@@ -23,7 +23,7 @@ from realm.masking.store import ExampleStore
 from realm.storage import MANIFEST, read_json
 from realm.training import mlm as stage
 from realm.training.mlm import mlm
-from realm.training.mlm_job import GUESS_AMONG_READ, MlmJob, Reading, window
+from realm.training.mlm_job import GUESS_AMONG_READ, MaskedReading, MlmJob, window
 from realm.training.sampling import is_held_out
 
 SCRATCH = EncoderConfig(init="scratch:1x32")
@@ -48,11 +48,11 @@ def job(store: PassageStore, examples: ExampleStore | None, **changed: Any) -> M
     return MlmJob(store, examples, encoder, config(**changed))
 
 
-def many(of: MlmJob, steps: int = 60) -> list[Reading]:
+def many(of: MlmJob, steps: int = 60) -> list[MaskedReading]:
     return [reading for step in range(steps) for reading in of.readings(step)]
 
 
-def sentence_of(reading: Reading, store: PassageStore) -> list[int]:
+def sentence_of(reading: MaskedReading, store: PassageStore) -> list[int]:
     """Return the sentence's wordpieces as they were before masking."""
     ids, segments = reading.ids
     ids = list(ids)
@@ -62,7 +62,7 @@ def sentence_of(reading: Reading, store: PassageStore) -> list[int]:
     return ids[1 : segments.index(1) - 1]
 
 
-def body_of(reading: Reading) -> list[int]:
+def body_of(reading: MaskedReading) -> list[int]:
     ids, segments = reading.ids
     return ids[segments.index(1) : -1]
 

@@ -4,7 +4,6 @@ The trainer never waits, except for its first snapshot and beyond the bound on s
 reading, verifying and writing is another thread's.
 """
 
-import copy
 import math
 import threading
 import time
@@ -30,7 +29,6 @@ from realm.model.embedder import Embedder
 from realm.records import Progress
 from realm.refresh.drift import Drift
 from realm.refresh.housekeeping import forget_after, remove_unusable, remove_what_is_old
-from realm.refresh.parameters import publish_parameters
 from realm.refresh.presence import (
     Presence,
     builders_of,
@@ -40,14 +38,12 @@ from realm.refresh.presence import (
     trainer_file,
     whatever_happens,
 )
-from realm.refresh.priority import Demand, DemandCounter, nothing_retrieved
 from realm.refresh.processes import BuilderProcesses
-from realm.refresh.watching import Ready, Watcher, words_of
+from realm.refresh.publishing import Publisher
+from realm.refresh.watching import Ready, Watcher
 
 MAX_VERSIONS = 10_000
 SECONDS_BETWEEN_MESSAGES = 30.0
-SECONDS_BETWEEN_TRIES = 1.0
-"""Between two tries to publish parameters, when the disk is full."""
 Tell = Callable[[str], None]
 
 
@@ -91,15 +87,8 @@ class AsyncRefresher:
         self.tell = whatever_happens(tell)
         self.drift = Drift(is_rolling=config.is_rolling)
         self._index: LiveIndex | None = None
-        self._demand = DemandCounter(len(store))
-        self._newest = -1
-        """Step of the newest parameters that were published, or are being."""
-        self._published_at: dict[int, float] = {}
-        self._publishing: threading.Thread | None = None
         self._has_refreshed = False
         self._swap_seconds = 0.0
-        self._failure = ""
-        """Why parameters could not be published at the last try; '': they could."""
         self.is_mirrored = False
         """Whether other ranks swap in what this one does, and so ask what it took."""
         self._taken: list[tuple[int, str]] = []
@@ -123,6 +112,16 @@ class AsyncRefresher:
             is_rolling=config.is_rolling,
             tell=self.tell,
             look_after=self._look_after,
+        )
+        self._publisher = Publisher(
+            run,
+            store,
+            config=config,
+            index=index,
+            drift=self.drift,
+            allow=self._watcher.allow,
+            tell=self.tell,
+            afterwards=self._clean,
         )
 
     @property
@@ -154,8 +153,8 @@ class AsyncRefresher:
         if self._index is None:
             self._begin(tower, step)
             return True
-        if self._is_due(step):
-            self._publish(tower, step)
+        if self._publisher.is_due(step):
+            self._publisher.publish(tower, step)
         self._has_refreshed = self._take(self._watcher.take()) or self._has_refreshed
         if self.staleness(step) > self.config.max_staleness_steps:
             self._wait(tower, step)
@@ -170,13 +169,11 @@ class AsyncRefresher:
 
     def count(self, rows: Int[Tensor, " seen"], drift: Float[Tensor, " seen"]) -> None:
         """Take in which passages were candidates, and how far their scores had drifted."""
-        self._demand.count(rows, drift)
+        self._publisher.count(rows, drift)
 
     def measures(self, step: int) -> dict[str, float]:
         """Return the state of the index before a step; each refresh is told once."""
         has_refreshed, self._has_refreshed = self._has_refreshed, False
-        oldest = self.index.oldest_step()
-        published = [at for made, at in self._published_at.items() if made <= oldest]
         measured = {
             "index/refreshed": float(has_refreshed),
             "index/staleness_steps": float(self.staleness(step)),
@@ -184,8 +181,8 @@ class AsyncRefresher:
             "index/swap_seconds": self._swap_seconds,
         }
         self._swap_seconds = 0.0
-        if published:
-            measured["index/age_seconds"] = time.monotonic() - max(published)
+        if (age := self._publisher.age_seconds(self.index.oldest_step())) is not None:
+            measured["index/age_seconds"] = age
         return measured
 
     def state(self) -> dict[str, Any]:
@@ -207,7 +204,7 @@ class AsyncRefresher:
         """
         published = values.get("published", {})
         versions = {int(made): str(used) for made, used in published.items()}
-        self._newest = max(versions, default=-1)
+        self._publisher.newest = max(versions, default=-1)
         if "drift" in values:
             self.drift.restore(values["drift"])
         forget_after(self.run, step, versions)
@@ -234,8 +231,7 @@ class AsyncRefresher:
         """Stop builders and threads; within five seconds whatever they do."""
         self._builders.stop()
         self._watcher.stop()
-        if self._publishing:
-            self._publishing.join(timeout=1.0)
+        self._publisher.wait(1.0)
         if self._index is not None:
             self._clean()
         if self._presence:
@@ -247,11 +243,10 @@ class AsyncRefresher:
         self._say("building the first snapshot", step)
         folder = snapshot_folder(self.run, step)
         version = EmbedderVersion(model_hash=tower_hash(tower), step=step)
-        self._newest = step
         self._watcher.allow({step: version.model_hash})
         forget_after(self.run, step, self._watcher.allowed())  # a run killed before it saved
         remove_unusable(folder, version, self.store.fingerprint)
-        self._write(copy.deepcopy(tower), version, nothing_retrieved())
+        self._publisher.publish_first(tower, version)
         self._builders.look()
         snapshot = build_index(
             tower,
@@ -264,48 +259,9 @@ class AsyncRefresher:
         )
         self._index = LiveIndex(snapshot, self.device)
         self._taken = [(step, str(folder))]
-        self._published_at[step] = time.monotonic()
+        self._publisher.note_age(step)
         self._has_refreshed = True
         self._watcher.start(step)
-
-    def _is_due(self, step: int) -> bool:
-        if step <= self._newest or (self._publishing and self._publishing.is_alive()):
-            return False
-        if self._failure:
-            return True
-        age = step - self._newest
-        if self.config.drift_bound is not None:
-            # Also in time for the bound on staleness, however little the embedder drifts.
-            too_old = 2 * age >= self.config.max_staleness_steps
-            return too_old or self.drift.fall > self.config.drift_bound
-        return age >= self.config.publish_every_steps
-
-    def _publish(self, tower: Embedder, step: int) -> None:
-        """Hand a copy of the parameters to a thread that writes them."""
-        frozen = copy.deepcopy(tower).eval()
-        age = step - max(0, self._newest)
-        demand = self._demand.take(keep=0.5 ** (age / self.config.every_steps))
-        self.drift.restart()
-        self._newest = step
-        thread = threading.Thread(
-            target=self._write_safely, args=(frozen, step, demand), name="publish", daemon=True
-        )
-        self._publishing = thread
-        self._published_at[step] = time.monotonic()
-        thread.start()
-
-    def _write_safely(self, tower: Embedder, step: int, demand: Demand) -> None:
-        try:
-            version = EmbedderVersion(model_hash=tower_hash(tower), step=step)
-            self._watcher.allow({step: version.model_hash})
-            self._write(tower, version, demand)
-            self._failure = ""
-        # Of every kind, as memory that is short: else the trainer would wait for what never comes.
-        except BaseException as error:  # noqa: BLE001
-            self._failure = words_of(error)  # due again at the next step
-            self.tell(f"cannot publish parameters of step {step}: {self._failure}; trying again")
-            time.sleep(SECONDS_BETWEEN_TRIES)
-        self._clean()
 
     def _look_after(self) -> None:
         """What the other thread does beside looking: mind the builders, clean up after a swap."""
@@ -320,17 +276,6 @@ class AsyncRefresher:
             remove_what_is_old(
                 self.run, in_use=self.snapshot.step, keep_snapshots=self.config.keep_snapshots
             )
-
-    def _write(self, tower: Embedder, version: EmbedderVersion, demand: Demand) -> None:
-        publish_parameters(
-            self.run,
-            tower,
-            version=version,
-            tokenizer=self.store.tokenizer,
-            index=self.index_config,
-            passages_fingerprint=self.store.fingerprint,
-            demand=demand,
-        )
 
     def _take(self, ready: Ready) -> bool:
         """Swap in what is ready."""
@@ -364,7 +309,7 @@ class AsyncRefresher:
         What counts as moving on is bounded: the last row for the newest parameters ends it.
         """
         limit = self.config.max_staleness_steps
-        self._publish_for(tower, step)
+        self._publisher.publish_for(tower, step)
         if self.config.when_stale == "stop" and self._was_fresh:
             raise self._stale(step, "refresh.when_stale is 'stop'")
         began = moved_on = time.monotonic()
@@ -383,19 +328,13 @@ class AsyncRefresher:
                 )
             self._say("waiting for a builder", step)
             time.sleep(0.1)
-            self._publish_for(tower, step)
+            self._publisher.publish_for(tower, step)
             self._take(self._watcher.take())
         self.tell(f"waited {time.monotonic() - began:.0f} s for a builder at step {step:,}")
 
-    def _publish_for(self, tower: Embedder, step: int) -> None:
-        """Publish the parameters of this step, unless they are, or are being."""
-        is_busy = self._publishing is not None and self._publishing.is_alive()
-        if not is_busy and (self._newest < step or self._failure):
-            self._publish(tower, step)
-
     def _stale(self, step: int, reason: str) -> StaleIndexError:
-        if self._failure:
-            reason += f"; its parameters could not be published: {self._failure}"
+        if self._publisher.failure:
+            reason += f"; its parameters could not be published: {self._publisher.failure}"
         return StaleIndexError(
             index_step=self.index.oldest_step(),
             train_step=step,
@@ -409,7 +348,7 @@ class AsyncRefresher:
 
     def _done(self) -> tuple[int, tuple[int, int]]:
         """Return how far the index and the builders are: it grows when one moves on."""
-        return self.index.oldest_step(), furthest(self.run, newest_step=self._newest)
+        return self.index.oldest_step(), furthest(self.run, newest_step=self._publisher.newest)
 
     def _state_of_builders(self) -> str:
         seen = builders_of(self.run)

@@ -31,7 +31,7 @@ GUESS_AMONG_READ = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class MaskedReading:
     """One masked sentence with the passage it is read with."""
 
     ids: TokenSequence
@@ -96,7 +96,7 @@ class MlmJob:
             "tokens": float(num_tokens),
         }
 
-    def readings(self, step: int) -> list[Reading]:
+    def readings(self, step: int) -> list[MaskedReading]:
         """Return the masked sentences of one step: read, copy and guess.
 
         Raises:
@@ -157,7 +157,7 @@ class MlmJob:
         """Nothing to put back."""
 
     def _forward(
-        self, readings: Sequence[Reading]
+        self, readings: Sequence[MaskedReading]
     ) -> tuple[Float[Tensor, " masks"], Bool[Tensor, " masks"]]:
         """Return (log p of every target, whether it was the most probable wordpiece)."""
         inputs = pad([reading.ids for reading in readings], self.store.tokenizer.pad_id)
@@ -174,12 +174,14 @@ class MlmJob:
             )
         return gold.to(CPU), best.to(CPU) == targets
 
-    def _read(self, number: int, rng: np.random.Generator) -> Reading:
+    def _read(self, number: int, rng: np.random.Generator) -> MaskedReading:
         pair = self.pairs[number]
         is_guess = bool(rng.random() < GUESS_AMONG_READ)
         return self._single(pair.example, NULL_ROW if is_guess else pair.row, rng, side=True)
 
-    def _single(self, row: int, passage: int, rng: np.random.Generator, *, side: bool) -> Reading:
+    def _single(
+        self, row: int, passage: int, rng: np.random.Generator, *, side: bool
+    ) -> MaskedReading:
         """Return a sentence with its salient span masked, and side targets beside it."""
         if self.examples is None:
             raise CorpusError("no masked examples")
@@ -197,7 +199,9 @@ class MlmJob:
         body = self._read_beside(query, passage, example.target_ids, rng)
         return self._joint(query, positions, targets, body)
 
-    def _dense(self, row: int, rng: np.random.Generator, *, with_passage: bool) -> Reading | None:
+    def _dense(
+        self, row: int, rng: np.random.Generator, *, with_passage: bool
+    ) -> MaskedReading | None:
         """Return one sentence of a passage with spans of 1 to 3 wordpieces masked."""
         passage, tokenizer = self.store[row], self.store.tokenizer
         start, end = passage.sentences[int(rng.integers(len(passage.sentences)))]
@@ -214,7 +218,7 @@ class MlmJob:
         body = self._read_beside(query, row if with_passage else NULL_ROW, pieces, rng)
         return self._joint(query, positions, targets, body)
 
-    def _any_sentence(self, rng: np.random.Generator) -> Reading:
+    def _any_sentence(self, rng: np.random.Generator) -> MaskedReading:
         """Return one sentence of the first passage that has a long one: no step without a loss."""
         for row in self.train_rows:
             if (drawn := self._dense(row, rng, with_passage=True)) is not None:
@@ -239,9 +243,9 @@ class MlmJob:
 
     def _joint(
         self, query: list[int], positions: list[int], targets: list[int], body: list[int]
-    ) -> Reading:
+    ) -> MaskedReading:
         ids = self.store.tokenizer.joint_input(query, body, self._longest)
-        return Reading(ids=ids, positions=[place + 1 for place in positions], targets=targets)
+        return MaskedReading(ids=ids, positions=[place + 1 for place in positions], targets=targets)
 
 
 def window(
