@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from realm.errors import ArtifactError, CorpusError, RealmError, WithheldError
-from realm.library import watching
+from realm.library import folder_note, watched_folder
 from realm.library.indexing import Indexer
 from realm.library.library import Library
-from realm.library.watching import FolderWatcher, WatchedFolder
+from realm.library.watched_folder import WatchedFolder
+from realm.library.watching import FolderWatcher
 from realm.records import Changes, Document
 from realm.storage import is_locked
 
@@ -256,7 +257,7 @@ def test_a_watcher_outlives_what_the_system_says(
             raise OSError(errno.EIO, "Input/output error")
 
         with monkeypatch.context() as patch:
-            patch.setattr(watching, "find_files", fail)
+            patch.setattr(watched_folder, "find_files", fail)
             wait_for(lambda: bool(errors))
         assert str(errors[0]).startswith(f"cannot read {folder}: Input/output error; mend")
         wait_for(lambda: watcher.error is None)
@@ -342,21 +343,21 @@ def test_two_programs_that_start_on_one_folder_note_what_both_have_read(
 ) -> None:
     one = WatchedFolder(library, indexer, folder)
     other = WatchedFolder(Library(library.folder), indexer, folder)
-    write, find = watching.write_json, watching.find_files
+    write, find = folder_note.write_json, watched_folder.find_files
 
     def write_alone(path: Path, told: dict[str, object]) -> None:
         assert is_locked(library.folder / "library")
         write(path, told)
 
-    def find_meanwhile(*told: Any, **more: Any) -> list[watching.TextFile]:
+    def find_meanwhile(*told: Any, **more: Any) -> list[watched_folder.TextFile]:
         found = find(*told, **more)
-        monkeypatch.setattr(watching, "find_files", find)
+        monkeypatch.setattr(watched_folder, "find_files", find)
         (folder / "c.txt").write_text("Gauss lived.")
         other.sync()
         return found
 
-    monkeypatch.setattr(watching, "write_json", write_alone)
-    monkeypatch.setattr(watching, "find_files", find_meanwhile)
+    monkeypatch.setattr(folder_note, "write_json", write_alone)
+    monkeypatch.setattr(watched_folder, "find_files", find_meanwhile)
     one.sync()
     assert list(held(library)) == ["a.md", "c.txt", "deep/b.txt"]
     (folder / "c.txt").unlink()
@@ -508,17 +509,17 @@ def test_a_watcher_that_is_closed_does_not_wait_for_another_writer(
 def test_a_file_that_changes_while_it_is_read_waits(
     watcher: FolderWatcher, library: Library, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = watching.read_document
+    read = watched_folder.read_document
     (folder / "a.md").write_text("half")
     watcher.look()
 
-    def changing(file: watching.TextFile, *told: object) -> Document | None:
+    def changing(file: watched_folder.TextFile, *told: object) -> Document | None:
         found = read(file, *told)  # type: ignore[arg-type]
         file.path.write_text("Fermat lived in Paris, of course.")
         return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(watching, "read_document", changing)
+        patch.setattr(watched_folder, "read_document", changing)
         watcher.look()
     assert held(library)["a.md"].startswith("# Town")
     settle(watcher)

@@ -31,7 +31,7 @@ from realm.library.face import ExplainerOver, Realm
 from realm.library.head import HEAD
 from realm.library.indexing import Indexer
 from realm.library.library import PATIENCE_SECONDS, Library
-from realm.library.watching import WatchedFolder
+from realm.library.watched_folder import WatchedFolder
 from realm.mini import NAME, default_model
 from realm.records import Progress, Skipped
 from realm.retrieval.batch import Lengths
