@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from realm import encyclopedia
+
 Run = Callable[..., Any]
 
 SETTINGS = """
@@ -51,3 +53,25 @@ def test_what_is_wrong_is_told(
     refused: Callable[..., str], options: tuple[str, ...], told: str
 ) -> None:
     assert told in refused(*options)
+
+
+@pytest.mark.parametrize(
+    ("name", "held", "told"),
+    [
+        ("z.jsonl", None, "z.jsonl; expected JSON lines with id, title and text"),
+        ("x.jsonl", None, "x.jsonl; expected JSON lines with id, title and text"),
+        ("train.jsonl", None, "train.jsonl, expected questions as JSON lines"),
+        ("dev.jsonl", None, "dev.jsonl, expected questions as JSON lines"),
+        ("train.jsonl", '{"question": "Who?"}\n', "train.jsonl:1: found no answers among keys"),
+    ],
+)
+def test_a_file_that_is_not_there_or_not_right_is_told_before_hours_of_training(
+    refused: Callable[..., str], tmp_path: Path, name: str, held: str | None, told: str
+) -> None:
+    asked = encyclopedia.questions_file("test").read_text(encoding="utf-8")
+    articles = encyclopedia.articles_file().read_text(encoding="utf-8")
+    files = {"z.jsonl": articles, "x.jsonl": articles, "train.jsonl": asked, "dev.jsonl": asked}
+    for each, text in {**files, name: held}.items():
+        if text is not None:
+            (tmp_path / each).write_text(text, encoding="utf-8")
+    assert told in refused("--also", tmp_path / "x.jsonl", "--rows", "a, d")

@@ -122,9 +122,10 @@ def test_joint_pre_training_may_mask_other_text_alone(
     examples = made.examples("a")
     ours = {made.store.sha256(row) for row in range(len(made.store))}
     assert not ours & {examples[row].origin_sha256 for row in range(len(examples))}
-    alone = StudyRun(settings, replace(inputs, also=None), tmp_path / "out")
+    alone = StudyRun(settings, replace(inputs, also=None), tmp_path / "alone")
     with pytest.raises(ConfigError, match="give it with --also"):
-        alone.examples("a")
+        alone.run(["a"])
+    assert not alone.out.exists()
 
 
 def test_what_is_finished_is_not_done_again(study: StudyRun, make_study: MakeStudy) -> None:

@@ -78,7 +78,7 @@ def study(  # noqa: PLR0917
     from realm.study.settings import StudySettings
 
     told = StudySettings.load(settings, overrides=sets or [], device=device)
-    chosen = rows.split(",") if rows else []
+    chosen = [name.strip() for name in rows.split(",")] if rows else []
     told.check_rows(chosen)
     numbers = _numbers(seeds) if seeds else None
     from realm.cli import display

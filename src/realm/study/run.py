@@ -29,6 +29,7 @@ from realm.config import (
     PretrainConfig,
     SplitConfig,
 )
+from realm.corpus.articles import check_input
 from realm.corpus.split import split
 from realm.corpus.store import PassageStore
 from realm.errors import ConfigError, CorpusError
@@ -128,13 +129,24 @@ class StudyRun:
             ArtifactError: a folder was made from something else.
         """
         self.settings.check_rows(rows)
-        check_ids(self.dev, self.inputs.dev)
+        self._check_inputs(zero_shot_only=zero_shot_only)
         chosen = list(rows) or list(self.settings.rows)
         own = {name: self.settings.rows[name].seeds if seeds is None else seeds for name in chosen}
         for seed in sorted({number for numbers in own.values() for number in numbers}):
             for name in chosen:
                 if seed in own[name]:
                     self.run_row(name, seed, zero_shot_only=zero_shot_only)
+
+    def _check_inputs(self, *, zero_shot_only: bool) -> None:
+        """Refuse what would stop the study half-way; raises what `run` raises."""
+        for articles in (*self.inputs.passages, self.inputs.also):
+            if articles is not None:
+                check_input(articles)
+        if self.settings.study.pretrain_text == "also":
+            self._need_also()
+        check_ids(self.dev, self.inputs.dev)
+        if not zero_shot_only:
+            read_questions(self.inputs.train)
 
     def run_row(self, row: str, seed: int, *, zero_shot_only: bool = False) -> None:
         """Run one row with one seed; raises what `run` raises."""
@@ -196,17 +208,21 @@ class StudyRun:
         )
         return ExampleStore.open(out)
 
-    def _also(self) -> Path:
-        """Return the articles of the other text that are read."""
+    def _need_also(self) -> Path:
         if self.inputs.also is None:
             raise ConfigError(
                 'study.pretrain_text = "also" masks text that is not Z\'s own, and found none; '
                 "give it with --also"
             )
+        return self.inputs.also
+
+    def _also(self) -> Path:
+        """Return the articles of the other text that are read."""
+        source = self._need_also()
         study = self.settings.study
         rows = range(len(self.store)) if study.also_titles == "shared" else None
         return choose_articles(
-            self.inputs.also,
+            source,
             self.out / "also",
             share=study.also_share,
             titles=None if rows is None else {self.store[row].title for row in rows},
