@@ -121,6 +121,7 @@ def test_what_does_not_fit_together_is_refused(
     assert "found label 'maybe', expected one that the run was trained with" in told
     answers = call("evaluate", claims / "claims.jsonl", "--model", world / "qa").message
     assert "found keys ['claim', 'label'] and no question" in answers
+    assert "`realm finetune --task classify`" in answers
     told = call(*training(world, claims, "new"), "--also", other).message
     assert "--also" in told
     told = call(*training(world, claims, "new"), "--set", "span_hidden=8").message

@@ -23,6 +23,7 @@ from tests.towns import Run
         (["ask"], "'question'. For example: `realm ask "),
         (["ask", "notes/", "Who?"], "(Who?). For example: `realm ask "),
         (["serve", "notes/"], "For example: `realm serve --docs notes/"),
+        (["finetune", "q", "p", "--task", "clasify"], "'--task': 'clasify' is not one of 'answer'"),
         (["ask", "x", "--dcos", "y"], "No such option: --dcos (Possible options: --docs). Look"),
     ],
 )

@@ -57,7 +57,7 @@ def lead_on(message: str, path: str, explained: str) -> str:
         path: what was typed up to the verb where it was, as `realm docs`.
         explained: that verb's help.
     """
-    told = " ".join(message.split())
+    told = " ".join(message.split()).replace(": Value error, ", ": ")  # pydantic's, not ours
     if unknown := UNKNOWN.fullmatch(message):
         meant = _meant(unknown["word"], path)
         told = f"No such command '{unknown['word']}'. {meant}" if meant else told

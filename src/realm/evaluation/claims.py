@@ -201,14 +201,14 @@ def _parse(line: Mapping[str, Any], place: str, *, default_id: str) -> Claim:
     text = line.get("claim", line.get("question"))
     if not isinstance(text, str) or not text.strip():
         raise CorpusError(
-            f"{place}: found {text!r} as claim among keys {sorted(line)}, expected a text that is "
-            f"not empty, like {_EXAMPLE}"
+            f"{place}: found {_told(text)} claim among keys {sorted(line)}, expected a text that "
+            f"is not empty, like {_EXAMPLE}"
         )
     label = line.get("label")
     if not isinstance(label, str) or not label.strip():
         raise CorpusError(
-            f"{place}: found {label!r} as label among keys {sorted(line)}, expected a string that "
-            f"is not empty, like {_EXAMPLE}"
+            f"{place}: found {_told(label)} label among keys {sorted(line)}, expected a string "
+            f"that is not empty, like {_EXAMPLE}"
         )
     given = line.get("id")
     return Claim(
@@ -216,3 +216,7 @@ def _parse(line: Mapping[str, Any], place: str, *, default_id: str) -> Claim:
         claim=whole(text.strip(), place),
         label=whole(label.strip(), place),
     )
+
+
+def _told(value: object) -> str:
+    return "no" if value is None else f"{value!r} as"

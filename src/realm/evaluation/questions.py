@@ -11,6 +11,7 @@ from realm.evaluation.metrics import compile_pattern
 from realm.records import Question, Skipped
 from realm.storage import fingerprint_of
 
+_OF_CLAIMS = "Claims are learned by `realm finetune --task classify`; ask that run about them"
 _EXAMPLE = '{"question": "who wrote Emma", "answers": ["Jane Austen"]}'
 
 
@@ -69,7 +70,8 @@ def _parse(line: Mapping[str, Any], place: str, *, default_id: str) -> Question:
     question = line.get("question")
     if not isinstance(question, str) or not question.strip():
         found = f"{question!r} as" if "question" in line else f"keys {sorted(line)} and no"
-        raise CorpusError(f"{place}: found {found} question, expected a text that is not empty")
+        told = f"{place}: found {found} question, expected a text that is not empty"
+        raise CorpusError(f"{told}. {_OF_CLAIMS}" if "claim" in line else told)
     patterns = _texts(line, "answer_patterns", place)
     answers = _texts(line, "answers", place) or _texts(line, "answer", place)
     if not answers and not patterns:
