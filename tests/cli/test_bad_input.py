@@ -423,9 +423,11 @@ def test_a_folder_of_another_format_version(
 WRONG_KINDS = (
     ("mask examples --out OUT", "holds 'examples', expected 'passages'; are two arguments"),
     ("mask ict --out OUT", "holds 'run', expected 'passages'"),
-    ("mask gone --out OUT", "found no folder gone; expected a published passages folder"),
+    ("mask gone --out OUT", "folder gone; expected a published passages folder (of realm split)"),
+    ("mask articles.jsonl --out OUT", "found the file articles.jsonl; expected a published passag"),
+    ("pretrain articles.jsonl passages --embedder ict --encoder mlm --out OUT", "(of realm mask)"),
     ("ict examples --init scratch:1x32 --out OUT", "holds 'examples', expected 'passages'"),
-    ("ict passages --init scratch:1x32 --out examples", "holds 'examples', expected 'run'"),
+    ("ict passages --init scratch:1x32 --out examples", "'run' or nothing; choose another --out"),
     ("ict passages --init scratch:1x32 --out passages --rebuild", "holds 'passages', expected"),
     ("pretrain passages examples --embedder ict --encoder mlm --out OUT", "wrong order"),
     ("pretrain examples passages --embedder mlm --encoder ict --out OUT", "has no embedder"),

@@ -28,6 +28,8 @@ FORMAT_VERSION = 1
 CUT = frozenset({"batch_tokens"})
 """Settings of how the work is cut, not of what comes out: another value moves numbers by rounding
 only. What was made or begun with one counts as made from the same, and is gone on with."""
+_MADE_BY = {"passages": " (of realm split)", "examples": " (of realm mask)"}
+"""Kinds of folders that users name, and the verb that makes them."""
 PATIENCE_SECONDS = 600.0
 """How long one of several writers waits for another one that has not moved on."""
 
@@ -167,11 +169,13 @@ def open_folder(folder: Path, kind: str) -> dict[str, Any]:
     """
     if not folder.exists():
         mend(folder)  # somebody was killed while replacing it
+    made = f"{kind} folder{_MADE_BY.get(kind, '')}"
     if not folder.is_dir():
-        raise ArtifactError(f"found no folder {folder}; expected a published {kind} folder there")
+        found = f"the file {folder}" if folder.exists() else f"no folder {folder}"
+        raise ArtifactError(f"found {found}; expected a published {made} there")
     if not (folder / MANIFEST).is_file():
         raise ArtifactError(
-            f"{folder} has no {MANIFEST}; expected a finished {kind} folder. "
+            f"{folder} has no {MANIFEST}; expected a finished {made}. "
             "Run the command that makes it again, it resumes"
         )
     manifest = read_json(folder / MANIFEST)
@@ -222,6 +226,11 @@ def is_done(folder: Path, request: Request, *, rebuild: bool = False) -> bool:
     is_of_kind = manifest.get("kind") == request.kind
     if rebuild and is_of_kind and (not was_rebuilt or differences(manifest, request.as_json())):
         return False  # also one that an older release wrote
+    if not is_of_kind:
+        found = str(manifest.get("kind"))[:40]
+        raise ArtifactError(
+            f"{folder} holds {found!r}, expected {request.kind!r} or nothing; choose another --out"
+        )
     open_folder(folder, request.kind)
     differing = differences(manifest, request.as_json())
     if not differing:
