@@ -178,7 +178,7 @@ def test_a_report_of_another_corpus_is_refused(world: World, call: Run, evaluate
     ("command", "told"),
     [
         ("compare no.json questions.jsonl", "found no file no.json, expected a report"),
-        ("compare questions.jsonl questions.jsonl", "questions.jsonl is damaged"),
+        ("compare questions.jsonl questions.jsonl", "expected a report of `realm evaluate"),
         ("compare qa/sources.json qa/sources.json", "found kind None, expected a report"),
         ("evaluate questions.jsonl --model qa --retriever bm52", "found no retriever 'bm52'; exp"),
         ("evaluate questions.jsonl --model qa --retriever mlm", "has no embedder (found: encoder)"),

@@ -35,7 +35,8 @@ def test_a_run_becomes_one_file(call: Run, run: Path, tmp_path: Path) -> None:
 def test_what_is_wrong_is_told_and_nothing_is_written(call: Run, run: Path, tmp_path: Path) -> None:
     out = tmp_path / "report.html"
     assert "found no run in" in call("report", tmp_path, "--out", out).message
-    for text, told in (("{", "is damaged"), ('{"kind": "index"}', "found kind 'index'")):
+    wrong = {"{": "; expected a report of `realm eval", '{"kind": "index"}': "found kind 'index'"}
+    for text, told in wrong.items():
         (tmp_path / "bad.json").write_text(text)
         command = ("report", run, "--out", out, "--evaluation", tmp_path / "bad.json")
         assert told in call(*command).message

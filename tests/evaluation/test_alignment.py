@@ -177,7 +177,7 @@ def test_what_does_not_fit_is_told(
         pairs.write_text(noether.replace('"article_id": "a0"', '"article_id": "a2"'))
         title_agreement(pairs, x, z, Lexical())
     lines_manifest(pairs).unlink()
-    with pytest.raises(ArtifactError, match="missing"):
+    with pytest.raises(ArtifactError, match="is missing, which stands beside every finished file"):
         read_alignment(pairs)
     with pytest.raises(ArtifactError, match="found no file"):
         read_alignment(tmp_path / "gone.jsonl")

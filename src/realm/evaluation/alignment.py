@@ -17,7 +17,7 @@ from realm.evaluation.metrics import Interval, wilson_interval
 from realm.evaluation.recall import Finds
 from realm.records import Progress
 from realm.retrieval.candidates import overlaps
-from realm.storage import read_lines
+from realm.storage import lines_manifest, read_lines
 
 DEPTH = 20
 """Passages that BM25 returns, of which a sentence's own are left out."""
@@ -62,6 +62,11 @@ def read_alignment(path: Path) -> tuple[dict[str, Any], list[Line]]:
     """
     if not path.is_file():
         raise ArtifactError(f"found no file {path}, expected one of realm align")
+    if not (manifest := lines_manifest(path)).is_file():
+        raise ArtifactError(
+            f"{manifest} is missing, which stands beside every finished file of realm align; name "
+            "such a file, or run realm align again"
+        )
     return read_lines(path)
 
 

@@ -15,6 +15,7 @@ Record = Mapping[str, Any]
 _KEYS = ("model", "retriever", "corpus", "split", "normalizer", "settings", "metrics", "questions")
 _ASKED = ("id", "question", "answers", "answer_patterns")
 _FOUND = ("exact_match", "f1", "regex_match", "rank", "answer_was_read")
+_EXPECTED = "expected a report of `realm evaluate ... --out FILE`"
 _HALF_RIGHT = ("f1", "mean_reciprocal_rank")
 
 
@@ -59,15 +60,11 @@ class ReportFile:
             ArtifactError: the file is missing, damaged or no report.
         """
         if not path.is_file():
-            raise ArtifactError(
-                f"found no file {path}, expected a report of `realm evaluate ... --out FILE`"
-            )
-        content = read_json(path)
+            raise ArtifactError(f"found no file {path}, {_EXPECTED}")
+        content = read_json(path, remedy=_EXPECTED)
         if content.get("kind") != "report":
-            raise ArtifactError(
-                f"{path}: found kind {repr(content.get('kind'))[:40]}, expected a report of "
-                "`realm evaluate ... --out FILE`"
-            )
+            kind = repr(content.get("kind"))[:40]
+            raise ArtifactError(f"{path}: found kind {kind}, {_EXPECTED}")
         missing = [key for key in _KEYS if key not in content]
         records: object = content.get("questions", [])
         if not isinstance(records, list) or not all(isinstance(one, dict) for one in records):

@@ -142,8 +142,9 @@ def read_evaluation(path: Path) -> Evaluation:
     Raises:
         ArtifactError: the file is missing, damaged or no report of `realm evaluate`.
     """
-    if path.is_file() and read_json(path).get("kind") == "claim-report":
-        return Evaluation(path=path, content=read_json(path))
+    with passing_over_damage():  # what is no report is told below
+        if (content := read_json(path)).get("kind") == "claim-report":
+            return Evaluation(path=path, content=content)
     return Evaluation(path=path, content=ReportFile.read(path).content)
 
 

@@ -143,8 +143,12 @@ def write_text(path: Path, text: str) -> None:
     sync(path.parent)
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, *, remedy: str = "make its folder again") -> dict[str, Any]:
     """Return the JSON object in `path`, without its seal; one that has none is taken as it is.
+
+    Args:
+        path: of the file.
+        remedy: what to do where it is damaged.
 
     Raises:
         ArtifactError: there is no such file.
@@ -158,14 +162,12 @@ def read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise unreadable(path, error) from None
     except (ValueError, RecursionError) as error:  # also bytes that are no text, endless numbers
-        raise DamagedError(f"{path} is damaged ({error}); make its folder again") from None
+        raise DamagedError(f"{path} is damaged ({error}); {remedy}") from None
     if not isinstance(value, dict):
         raise DamagedError(f"{path} holds a {type(value).__name__}, expected an object")
     told = cast("dict[str, Any]", value)
     if _is_deep(told):
-        raise DamagedError(
-            f"{path} is damaged (values nested deeper than {MAX_DEPTH}); make its folder again"
-        )
+        raise DamagedError(f"{path} is damaged (values nested deeper than {MAX_DEPTH}); {remedy}")
     seal = told.pop(SEAL, None)
     if seal is not None and seal != fingerprint_of(told):
         raise DamagedError(
