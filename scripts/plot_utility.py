@@ -1,4 +1,4 @@
-"""Draw what retrieval is worth while runs pre-train: plot_utility.py OUT.svg LABEL=RUN[,RUN...] ...
+"""Draw what retrieval is worth while runs pre-train.
 
 Of the runs of one label, seeds of the same settings, the mean is drawn, and each thinly behind it.
 
@@ -8,7 +8,7 @@ Of the runs of one label, seeds of the same settings, the mean is drawn, and eac
 The ground is left out and text is of a middle grey: readable on a light and on a dark page.
 """
 
-import sys
+import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -66,9 +66,20 @@ def mean(curves: Sequence[Curve]) -> Curve:
     return [(points[0][0], sum(value for _, value in points) / len(points)) for points in together]
 
 
+def labelled(text: str) -> tuple[str, list[Path]]:
+    """Return a label and its runs, of LABEL=RUN[,RUN...]."""
+    label, equals, folders = text.partition("=")
+    runs = [Path(run) for run in folders.split(",")]
+    if not equals or not all((run / "metrics.jsonl").is_file() for run in runs):
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected LABEL=RUN[,RUN...]")
+    return label, runs
+
+
 if __name__ == "__main__":
-    told = [text.partition("=") for text in sys.argv[2:]]
-    main(
-        Path(sys.argv[1]),
-        {label: [Path(run) for run in folders.split(",")] for label, _, folders in told},
-    )
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("out", type=Path, help="SVG file to write")
+    parser.add_argument("runs", type=labelled, nargs="+", metavar="LABEL=RUN[,RUN...]")
+    told = parser.parse_args()
+    if len(told.runs) > len(COLOURS):
+        parser.error(f"found {len(told.runs)} labels, expected at most {len(COLOURS)}")
+    main(told.out, dict(told.runs))
