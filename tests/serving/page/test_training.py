@@ -1,8 +1,11 @@
 """The tab "Training": curves of a run, as it goes on."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from realm.storage import REQUEST, write_json
 
 Make = Callable[..., Any]
 
@@ -29,6 +32,19 @@ def test_curves_grow_while_a_run_trains(
     write_metrics(run, range(9, 12))
     shows(page, "#run-state", "step 11 of 20")
     assert page.locator(".curve").first.get_attribute("d") != before
+
+
+def test_a_claim_classifiers_accuracy_is_not_called_recall(
+    open_site: Make, visit: Make, shows: Make, tmp_path: Path
+) -> None:
+    run = tmp_path / "runs" / "claims"
+    run.mkdir(parents=True)
+    write_json(run / REQUEST, {"kind": "run", "settings": {"stage": "classify", "steps": 2}})
+    lines = [{"step": step, "accuracy": 0.25, "eval/accuracy": 0.5} for step in (1, 2)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page = visit(open_site(runs=[run.parent]), "#training")
+    shows(page, ".chart:has-text('Accuracy')", "held out")
+    shows(page, "#panel-training", "This run measures no recall.")
 
 
 def test_a_screen_reader_is_told_of_states_and_not_of_steps(
