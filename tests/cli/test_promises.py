@@ -141,6 +141,7 @@ def commands(world: World, call: Run, tmp_path: Path) -> dict[str, Command]:
         "report": ("report", run, "--out", tmp_path / "report.html"),
         "export": ("export", run, "--to", "safetensors", "--out", tmp_path / "exported"),
         "pack": ("pack", world / "qa", "--out", tmp_path / "packed"),
+        "average": ("average", world / "qa", world / "qa", "--out", tmp_path / "averaged"),
         "approximate": (
             *("approximate", world / "index", "--out", tmp_path / "approximate"),
             *("--set", "lists=2", "--set", "subquantizers=4", "--set", "bits=4"),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from realm.answering import Answerer
@@ -191,3 +192,24 @@ def test_a_pack_that_was_cut_short_of_its_calibration_gets_it(run: Path, tmp_pat
     (out / CALIBRATION).unlink()  # as a kill after the rename leaves it
     assert pack_run(run, tmp_path / "small").already_done
     assert (out / CALIBRATION).read_bytes() == told
+
+
+def test_two_towers_that_are_equal_are_packed_as_one(
+    tokenizer: WordpieceTokenizer,
+    make_towers: Make,
+    make_reader: Make,
+    store: PassageStore,
+    tmp_path: Path,
+) -> None:
+    """Fine-tuning with a retriever that stands still parts them, and changes neither."""
+    towers = make_towers(share=True).untied()
+    model = Model(tokenizer=tokenizer, towers=towers, reader=make_reader(widths=5))
+    save_checkpoint(checkpoint_folder(tmp_path / "qa", 3), model, settings=SETTINGS, inputs={})
+    write_sources(tmp_path / "qa", store)
+    found = load_model(pack_run(tmp_path / "qa", tmp_path / "small").folder).need_towers()
+    assert found.shared
+    with torch.no_grad():
+        towers.query.projection.weight[0, 0] += 0.1
+    save_checkpoint(checkpoint_folder(tmp_path / "qa", 4), model, settings=SETTINGS, inputs={})
+    found = load_model(pack_run(tmp_path / "qa", tmp_path / "other").folder).need_towers()
+    assert not found.shared

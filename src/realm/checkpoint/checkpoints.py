@@ -27,6 +27,7 @@ from realm.checkpoint.parts import Model, build_part, flat_state, model_settings
 from realm.device import CPU
 from realm.errors import ArtifactError, RealmError
 from realm.storage import (
+    EXTRA,
     MANIFEST,
     Request,
     check_files,
@@ -36,6 +37,7 @@ from realm.storage import (
     publish,
     read_json,
     unreadable,
+    write_json,
 )
 from realm.tokenizer import WordpieceTokenizer
 
@@ -64,6 +66,7 @@ def save_checkpoint(
     settings: Mapping[str, Any],
     inputs: Mapping[str, str],
     state: TrainingState | None = None,
+    content: Mapping[str, Any] | None = None,
     replace: bool = False,
 ) -> None:
     """Publish a checkpoint folder.
@@ -74,6 +77,7 @@ def save_checkpoint(
         settings: the run's resolved settings.
         inputs: fingerprints of what the run was made from.
         state: what a resume needs; None for a model that is not trained further.
+        content: what else its manifest tells.
         replace: a checkpoint may stand there, until the new one is whole.
     """
     request = Request(kind="checkpoint", settings=settings, inputs=inputs)
@@ -87,6 +91,8 @@ def save_checkpoint(
             _write(tensors, scratch / "training.safetensors")
             training = {"step": state.step, **state.values}
             (scratch / "training.json").write_text(json.dumps(training), encoding="utf-8")
+        if content is not None:
+            write_json(scratch / EXTRA, content)
 
 
 def load_model(folder: Path, *, quick: bool = False) -> Model:

@@ -1,4 +1,4 @@
-"""realm import, realm export, realm pack."""
+"""realm import, realm export, realm pack, realm average."""
 
 import shlex
 from enum import StrEnum
@@ -32,6 +32,7 @@ def register(app: typer.Typer) -> None:
     app.command("import", rich_help_panel=PANEL)(import_)
     app.command("export", rich_help_panel=PANEL)(export)
     app.command("pack", rich_help_panel=PANEL)(pack)
+    app.command("average", rich_help_panel=PANEL)(average)
 
 
 def import_(
@@ -171,6 +172,50 @@ def pack(
         display.err.print(report.calibration_left, markup=False)
     if not quiet:
         display.show_next(f'realm ask "..." --docs FOLDER --model {shlex.quote(str(out))}')
+
+
+def average(
+    before: Annotated[
+        Path, typer.Argument(metavar="BEFORE", help="Run, checkpoint or packed model.")
+    ],
+    after: Annotated[
+        Path, typer.Argument(metavar="AFTER", help="Run that was trained on from it.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
+    *,
+    weight: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Of AFTER; the rest is BEFORE's.")
+    ] = 0.5,
+    rebuild: options.Rebuild = False,
+    quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Write the mean of two models' weights, one trained on from the other.
+
+    A run that is fine-tuned to new questions forgets some of the old ones; the mean keeps them and
+    has most of the new.
+
+    Example: realm average runs/qa runs/qa-medical --out models/both
+    """
+    from realm.cli import display
+    from realm.exchange.averaging import average_runs
+
+    report = average_runs(before, after, out, weight=weight, rebuild=rebuild)
+    if as_json:
+        options.print_json(report)
+        return
+    done = "already done: " if report.already_done else ""
+    apart = ", ".join(f"{name} {value:.1%}" for name, value in report.distance.items())
+    display.out.print(f"{done}model in {report.folder}; apart by: {apart}", markup=False)
+    if report.far:
+        display.err.print(
+            f"found {' and '.join(report.far)} far apart, expected two runs of which one was "
+            "trained on from the other: measure what came out (realm evaluate)",
+            markup=False,
+        )
+    if not quiet:
+        folder = shlex.quote(str(out))
+        display.show_next(f"realm calibrate QUESTIONS --model {folder} --passages passages/")
 
 
 def _next(parts: tuple[str, ...], out: Path, *, has_passages: bool) -> str:

@@ -7,19 +7,16 @@ other checkpoint; what is left out of a run, and what is told about it, is decid
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from realm.checkpoint.calibration import carry_calibration
 from realm.checkpoint.checkpoints import TOKENIZER_FILE, find_checkpoint, load_model
+from realm.checkpoint.defaults import handed_on
 from realm.checkpoint.packed import PACKED, write_packed
 from realm.checkpoint.parts import Model, flat_state, model_settings
-from realm.checkpoint.sources import passages_of, run_of
-from realm.corpus.shards import read_manifest
 from realm.storage import (
     MANIFEST,
     Request,
     is_done,
-    passing_over_damage,
     publish,
     read_json,
 )
@@ -63,14 +60,14 @@ def pack_run(run: Path, out: Path, *, rebuild: bool = False) -> PackReport:
     manifest = read_json(checkpoint / MANIFEST)
     request = Request(
         kind="checkpoint",
-        settings=_settings(manifest["settings"], run),
+        settings={**handed_on(manifest["settings"], run), "weights": "int8"},
         inputs={"checkpoint": str(manifest["fingerprint"])},
     )
     done = is_done(out, request, rebuild=rebuild)
     if not done:
         whole = load_model(checkpoint)
         model = Model(
-            tokenizer=whole.tokenizer, towers=whole.need_towers(), reader=whole.need_reader()
+            tokenizer=whole.tokenizer, towers=whole.need_towers().tied(), reader=whole.need_reader()
         )
         with publish(out, request, replace=rebuild) as scratch:
             _write(model, scratch)
@@ -94,15 +91,6 @@ def _write(model: Model, scratch: Path) -> None:
     described = json.dumps(model_settings(model), indent=2)
     (scratch / "model.json").write_text(described, encoding="utf-8")
     model.tokenizer.save(scratch / TOKENIZER_FILE)
-
-
-def _settings(settings: dict[str, Any], run: Path) -> dict[str, Any]:
-    told = {**settings, "weights": "int8"}
-    with passing_over_damage():  # passages that were left behind: other texts are cut by default
-        cut = read_manifest(passages_of(run_of(run))).config
-        split = {"max_wordpieces": cut.max_wordpieces, "language": cut.language}
-        told["defaults"] = {**settings.get("defaults", {}), "split": split}
-    return told
 
 
 def _size(folder: Path, pattern: str = "*") -> int:

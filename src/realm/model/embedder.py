@@ -162,6 +162,12 @@ class Towers(nn.Module):
         """Return two towers with equal parameters, for training only one of them."""
         return Towers(self.query, copy.deepcopy(self.query)) if self.shared else self
 
+    def tied(self) -> "Towers":
+        """Return one tower where the two are equal, bit for bit, as where neither was trained."""
+        query, passage = self.query.state_dict(), self.passage.state_dict()
+        is_one = all(torch.equal(value, passage[name]) for name, value in query.items())
+        return Towers(self.query) if is_one else self
+
 
 def in_16_bits(tower: Embedder | MeanEmbedder) -> Embedder | MeanEmbedder:
     """Return a copy whose BERT is in bfloat16 throughout; what comes after it stays in 32 bits.
