@@ -7,6 +7,7 @@ import typer
 
 from realm.cli.guessing import MEANT
 from realm.cli.main import build_app
+from realm.mini import default_model
 from tests.towns import Run
 
 
@@ -85,6 +86,23 @@ def test_the_model_that_ships_can_be_named(
         return model.process_value(typer.Context(command), value)
 
     assert named("realm-mini") is None
+    assert named("runs/qa") == Path("runs/qa")
+    (tmp_path / "realm-mini").mkdir()
+    assert named("realm-mini") == Path("realm-mini"), "a folder of one's own goes first"
+
+
+@pytest.mark.parametrize(("verb", "name"), [("finetune", "model"), ("average", "before")])
+def test_what_goes_on_from_the_model_that_ships_may_name_it(
+    verb: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = typer.main.get_command(build_app()).commands[verb]
+    (run,) = (one for one in command.params if one.name == name)
+
+    def named(value: str) -> Path:
+        return run.process_value(typer.Context(command), value)
+
+    assert named("realm-mini") == default_model()
     assert named("runs/qa") == Path("runs/qa")
     (tmp_path / "realm-mini").mkdir()
     assert named("realm-mini") == Path("realm-mini"), "a folder of one's own goes first"

@@ -176,7 +176,12 @@ def pack(
 
 def average(
     before: Annotated[
-        Path, typer.Argument(metavar="BEFORE", help="Run, checkpoint or packed model.")
+        Path,
+        typer.Argument(
+            metavar="BEFORE",
+            help="Run, checkpoint or packed model; realm-mini.",
+            callback=options.run_of_name,
+        ),
     ],
     after: Annotated[
         Path, typer.Argument(metavar="AFTER", help="Run that was trained on from it.")

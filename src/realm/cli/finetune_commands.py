@@ -29,7 +29,14 @@ def finetune(
         Path, typer.Argument(help='JSONL: {"question": "...", "answers": ["..."]} a line.')
     ],
     passages: options.PassagesArgument,
-    model: Annotated[Path, typer.Option(help="Run to start from, from realm pretrain (or ict).")],
+    model: Annotated[
+        Path,
+        typer.Option(
+            help="Run to start from, from realm pretrain (or ict); or to go on from: of finetune, "
+            "a packed one, realm-mini.",
+            callback=options.run_of_name,
+        ),
+    ],
     out: options.Out,
     *,
     task: Annotated[

@@ -51,6 +51,17 @@ def or_realm_mini(model: Path | None) -> Path | None:
     return None if is_meant else model
 
 
+def run_of_name(run: Path) -> Path:
+    """Return the run named, a folder; realm-mini's for its name where no such folder lies.
+
+    Raises:
+        ConfigError: its weights are not in this installation.
+    """
+    from realm.mini import default_model
+
+    return run if or_realm_mini(run) is not None else default_model()
+
+
 DEVICES = ("auto", "cpu", "cuda")
 Device = Annotated[
     str,
