@@ -171,9 +171,22 @@ def test_batches_do_not_change_the_result(
     assert progress == [(1, 3), (2, 3), (3, 3)]
 
 
+def cut_short(content: bytes) -> bytes:
+    return content[:-100]
+
+
+def with_another_bit(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize("damaged", [cut_short, with_another_bit])
+@pytest.mark.parametrize("suffix", [".arrow", ".json"])
 @pytest.mark.parametrize("num_passages", [1, 2])
 def test_a_stopped_run_goes_on_after_its_whole_pieces(
     num_passages: int,
+    suffix: str,
+    damaged: Callable[[bytes], bytes],
     make_source: MakeSource,
     make_passage: MakePassage,
     tmp_path: Path,
@@ -194,8 +207,9 @@ def test_a_stopped_run_goes_on_after_its_whole_pieces(
         mask(source, out, config=MaskConfig(), progress=stop)
     pieces = sorted((scratch_folder(out) / "pieces").glob("passages-*.arrow"))
     assert len(pieces) == 4 // num_passages
-    pieces[0].write_bytes(pieces[0].read_bytes()[:-100])
-    (pieces[0].parent / ".passages-4-5.arrow.partial").write_bytes(b"half written")
+    file = pieces[0].with_suffix(suffix)
+    file.write_bytes(damaged(file.read_bytes()))
+    (pieces[0].parent / "passages-4-5.arrow").write_bytes(b"half written")
     seen: list[tuple[int, int]] = []
     resumed = mask(
         source, out, config=MaskConfig(), progress=lambda done, total: seen.append((done, total))

@@ -1,9 +1,10 @@
 """Masked examples on disk piece by piece: a killed run goes on after its last whole piece.
 
-What is published is one file (`store`). The pieces lie beside it until all of them are joined.
+What is published is one file (`store`). The pieces lie beside it until all of them are joined, each
+as a file of examples and a record: what there is in it, and its checksum. The record is written
+last.
 """
 
-import json
 import os
 import shutil
 from collections import Counter
@@ -12,14 +13,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from realm.errors import ArtifactError, DamagedError
 from realm.masking.store import arrow, examples_schema
 from realm.records import Skipped
-from realm.storage import not_read, passing_over_damage
+from realm.storage import (
+    check_file,
+    fingerprint,
+    not_read,
+    passing_over_damage,
+    read_json,
+    write_json,
+)
 
 PIECES = "pieces"
-COUNTS = b"realm"
-"""Key of a piece's counts in the schema's metadata."""
 _REMEDY = "run the same `realm mask` again, it is made again"
 
 
@@ -53,17 +58,17 @@ class Pieces:
         self._columns: Any = examples_schema(vocab_size)
 
     def has(self, rows: range) -> bool:
-        """Return whether a killed run wrote the piece of these passages; a damaged one is removed.
+        """Return whether a killed run wrote the piece of these passages, and it is whole.
 
         Raises:
             UnreadableError: it cannot be read, and may be whole.
         """
-        if not self._path(rows).exists():
+        if not self._record(rows).exists():
             return False
         with passing_over_damage():
-            self.read(rows)
+            checksum = str(read_json(self._record(rows)).get("sha256"))
+            check_file(self._examples(rows), checksum, remedy=_REMEDY)
             return True
-        self._path(rows).unlink()
         return False
 
     def write(self, rows: range, parts: Iterable[Masked]) -> None:
@@ -71,53 +76,55 @@ class Pieces:
         piece = Masked()
         for part in parts:
             piece.join(part)
-        counts = {
+        self.folder.mkdir(exist_ok=True)
+        path = self._examples(rows)
+        with path.open("wb") as stream:
+            with arrow().ipc.new_file(stream, self._columns) as writer:
+                for batch in piece.batches:
+                    writer.write_batch(batch)
+            stream.flush()
+            os.fsync(stream.fileno())
+        record = {
+            "sha256": fingerprint(path),
             "num_passages": piece.num_passages,
             "num_masked": piece.num_masked,
             "labels": piece.labels,
             "skipped": {"counts": piece.skipped.counts, "examples": piece.skipped.examples},
         }
-        columns = self._columns.with_metadata({COUNTS: json.dumps(counts).encode()})
-        path = self._path(rows)
-        partial = path.with_name(f".{path.name}.partial")
-        self.folder.mkdir(exist_ok=True)
-        with partial.open("wb") as stream:
-            with arrow().ipc.new_file(stream, columns) as writer:
-                for batch in piece.batches:
-                    writer.write_batch(batch)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
+        write_json(self._record(rows), record)
 
     def read(self, rows: range) -> Masked:
         """Return what came out of these passages, the examples memory-mapped.
+
+        Args:
+            rows: of a piece that was written or that `has` has looked at.
 
         Raises:
             ArtifactError: it is missing or damaged.
             UnreadableError: it cannot be read.
         """
-        path, pa = self._path(rows), arrow()
+        path, pa = self._examples(rows), arrow()
+        record = read_json(self._record(rows), remedy=_REMEDY)
         try:
             reader = pa.ipc.open_file(pa.memory_map(str(path), "r"))
-            counts = json.loads((reader.schema.metadata or {})[COUNTS])
-            if not reader.schema.equals(self._columns):
-                raise DamagedError(f"{path} has other columns than a piece; {_REMEDY}")
-            return Masked(
-                num_passages=int(counts["num_passages"]),
-                num_masked=int(counts["num_masked"]),
-                batches=[reader.get_batch(i) for i in range(reader.num_record_batches)],
-                labels=Counter(counts["labels"]),
-                skipped=Skipped(**counts["skipped"]),
-            )
-        except ArtifactError:
-            raise
-        except (OSError, KeyError, TypeError, ValueError) as error:
+            batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+        except (OSError, ValueError) as error:
             raise not_read(path, error, remedy=_REMEDY) from None
+        return Masked(
+            num_passages=int(record["num_passages"]),
+            num_masked=int(record["num_masked"]),
+            batches=batches,
+            labels=Counter(record["labels"]),
+            skipped=Skipped(**record["skipped"]),
+        )
 
     def remove(self) -> None:
         """Remove all of them, once they are joined."""
         if self.folder.exists():
             shutil.rmtree(self.folder)
 
-    def _path(self, rows: range) -> Path:
+    def _examples(self, rows: range) -> Path:
         return self.folder / f"passages-{rows.start}-{rows.stop}.arrow"
+
+    def _record(self, rows: range) -> Path:
+        return self._examples(rows).with_suffix(".json")
