@@ -158,6 +158,25 @@ def test_a_query_that_is_not_a_number_disturbs_no_other() -> None:
     assert torch.equal(rows[[0, 2]], expected[1][[0, 2]])
 
 
+@pytest.mark.parametrize(
+    ("value", "is_known"), [(float("nan"), True), (float("nan"), False), (float("inf"), True)]
+)
+@pytest.mark.parametrize("num_queries", [1, 3, 20])
+def test_a_row_that_is_not_a_number_hides_none_that_is(
+    num_queries: int,
+    value: float,
+    is_known: bool,  # noqa: FBT001 - of several norms, the largest forgets one that is no number
+) -> None:
+    queries, passages = problem(num_queries, 1_000, 32, "random", 5)
+    before = norms(passages)
+    passages[[10, 990]] = value
+    told = norms(passages) if is_known else before
+    scores, rows = search_exactly(queries, passages.bfloat16(), passages, 5, **told)
+    expected = search(queries, passages, 5)
+    torch.testing.assert_close(scores, expected[0], equal_nan=True)
+    assert [set(found) for found in rows.tolist()] == [set(e) for e in expected[1].tolist()]
+
+
 def test_a_small_index_is_searched_in_32_bits_at_once(
     searched: list[tuple[torch.dtype, int]],
 ) -> None:

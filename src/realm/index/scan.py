@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from realm.device import CPU
@@ -95,7 +95,8 @@ class _Scan:
         self.block_rows, self.slabs = _block_shape(len(queries), k, rows.device.type)
         self.product = quickest_product(len(queries), rows)(queries)
         self.errors = self.product.errors(queries, max_norm, max_rounding)
-        self.floor = torch.full((len(queries),), -math.inf, device=rows.device)
+        is_bounded = self.errors.absolute.isfinite()  # else given up: no floor could be told
+        self.floor = torch.where(is_bounded, -math.inf, math.inf)
         self.most = max(SURVIVORS_OF_K * k, FEWEST_GIVEN_UP)
         self.kept: list[_Pairs] = []
 
@@ -140,18 +141,26 @@ class _Scan:
             maxima = folded.permute(2, 0, 1).amax(dim=1).T
         else:
             maxima = folded.amax(dim=0)
-        hits = maxima >= _rounded_up(self.floor, maxima.dtype)
+        hits = self._hits(maxima)
         if places >= self.k and int(hits.sum()) > hits.numel() // 8:
             # at the start, and where rows come in the order of their scores
             kth = maxima.T.contiguous().topk(self.k, dim=-1).values[:, -1].float()
             self._lift(kth)
-            hits = maxima >= _rounded_up(self.floor, maxima.dtype)
+            hits = self._hits(maxima)
         query, place = hits.T.nonzero(as_tuple=True)
         strips = folded[:, place, query].T  # [hits, slabs]
         floor = _rounded_up(self.floor, strips.dtype)[query]
-        hit, slab = (strips >= floor[:, None]).nonzero(as_tuple=True)
-        row = start + slab * places + place[hit]
-        return _Pairs(query[hit], row, strips[hit, slab].float())
+        hit, slab = (~(strips < floor[:, None])).nonzero(as_tuple=True)
+        row = slab * places + place[hit]
+        if len(scores) > len(chunk):  # while there is no floor, what fills up is not below it
+            is_row = row < len(chunk)
+            hit, slab, row = hit[is_row], slab[is_row], row[is_row]
+        return _Pairs(query[hit], start + row, strips[hit, slab].float())
+
+    def _hits(self, maxima: Float[Tensor, "places queries"]) -> Bool[Tensor, "places queries"]:
+        """Return which places may hold a row that survives: what is no number is in doubt."""
+        is_open = self.floor < math.inf
+        return ~(maxima < _rounded_up(self.floor, maxima.dtype)) & is_open
 
     def _lift(self, kth: Float[Tensor, " queries"]) -> None:
         """Raise the floor, given lower bounds of each query's k-th best scan, or -inf."""
@@ -163,7 +172,7 @@ class _Scan:
         scans, rows, counts = self._table()
         if scans.shape[1] >= self.k:
             self._lift(scans.topk(self.k, dim=-1).values[:, -1])
-        kept = scans >= self.floor[:, None]
+        kept = ~(scans < self.floor[:, None])
         kept &= torch.arange(scans.shape[1], device=kept.device) < counts[:, None]
         self.floor[kept.sum(dim=-1) > self.most] = math.inf  # given up
         kept &= self.floor[:, None] < math.inf
