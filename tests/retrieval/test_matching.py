@@ -111,6 +111,7 @@ def test_every_occurrence_of_every_answer_is_found() -> None:
         (r"\bor\b", "nor or", ["or"]),
         (r"[h-j]stanbul", "\u0130stanbul", ["\u0130stanbul"]),
         (r"[^x]stanbul", "istanbul", ["istanbul"]),
+        ("[x\u0131]stanbul", "istanbul", ["istanbul"]),
         (r"[a-]b", "-b", ["-b"]),
         (r"[-a]b", "-b", ["-b"]),
         (r"[]a]b", "]b", ["]b"]),

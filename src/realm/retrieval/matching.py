@@ -143,5 +143,5 @@ def _loosened_part(part: str) -> str | None:
     if part.startswith("["):
         body = part[1:-1]
         unsure = body in {"", "^"} or "[" in body
-        return None if unsure else part if body.startswith("^") else f"[{_TURKISH_I}{body}]"
+        return None if unsure else part if body.startswith("^") else f"[iI{_TURKISH_I}{body}]"
     return part
