@@ -84,6 +84,19 @@ def test_an_adopted_snapshot_is_a_copy_of_its_own(
     assert find_snapshot(tmp_path / "run", towers.passage, store) is not None
 
 
+def test_damage_is_not_adopted_however_large_the_snapshot_is(
+    store: "PassageStore", make_towers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = build(tmp_path / "start", make_towers(), store, 40)
+    monkeypatch.setattr("realm.storage.checking.CHECKED_BYTES", 0)
+    scan = built.folder / "scan-00000.bf16"
+    content = scan.read_bytes()
+    scan.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(DamagedError, match=r"start/index/step-40/scan-00000\.bf16 is damaged"):
+        adopt_snapshot(built, tmp_path / "run")
+    assert not snapshot_folder(tmp_path / "run", 40).exists()
+
+
 def test_other_passages_are_embedded_once_and_kept(
     store: "PassageStore", make_store: Any, articles: Any, make_towers: Any, tmp_path: Path
 ) -> None:

@@ -142,7 +142,16 @@ def known_from(
 
 
 def adopt_snapshot(snapshot: Snapshot, run: Path) -> Snapshot:
-    """Copy a snapshot into another run, so that the run answers by itself; open the copy."""
+    """Copy a snapshot into another run, so that the run answers by itself; open the copy.
+
+    Every byte is compared first, however large it is: what the copy's manifest says of it is made
+    of the copy, and would call damage whole.
+
+    Raises:
+        DamagedError: a file of the snapshot is damaged.
+        ArtifactError: the copy cannot be written.
+    """
+    Snapshot.open(snapshot.folder, verify=True)
     folder = snapshot_folder(run, snapshot.step)
     if folder.exists():
         remove(folder)  # one that fits was found before
@@ -153,7 +162,7 @@ def adopt_snapshot(snapshot: Snapshot, run: Path) -> Snapshot:
             if file.name != MANIFEST:
                 shutil.copyfile(file, scratch / file.name)
         write_json(scratch / EXTRA, found["content"])
-    return Snapshot.open(folder, verify=True)
+    return Snapshot.open(folder)
 
 
 def _kept_config(tower: Embedder, num_passages: int) -> IndexConfig:
