@@ -463,6 +463,15 @@ def test_an_empty_folder_is_as_good_as_none(tmp_path: Path) -> None:
     make(tmp_path / "out")
 
 
+def test_an_empty_folder_that_cannot_go_is_told(tmp_path: Path) -> None:
+    """A link to one, here; a place where a disk is mounted is another."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "disk")
+    with pytest.raises(ArtifactError, match=r"out cannot give way .* choose another --out"):
+        is_done(tmp_path / "out", REQUESTED)
+    assert not is_done(tmp_path / "out" / "new", REQUESTED)
+
+
 def test_what_cannot_be_removed_is_told_not_a_traceback(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="cannot remove"):
         remove(tmp_path / "absent")

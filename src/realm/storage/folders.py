@@ -216,12 +216,8 @@ def is_done(folder: Path, request: Request, *, rebuild: bool = False) -> bool:
     if not folder.exists():
         return False
     if not (folder / MANIFEST).is_file():
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
-            return False
-        raise ArtifactError(
-            f"{folder} exists and is not a folder that realm finished; choose another --out"
-        )
+        _remove_empty(folder)
+        return False
     manifest = read_json(folder / MANIFEST)
     is_of_kind = manifest.get("kind") == request.kind
     if rebuild and is_of_kind and (not was_rebuilt or differences(manifest, request.as_json())):
@@ -239,6 +235,23 @@ def is_done(folder: Path, request: Request, *, rebuild: bool = False) -> bool:
         f"{folder} was made from other {differing}; "
         "choose another --out, or pass --rebuild to replace it"
     )
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove an empty folder, which is as good as none; refuse whatever else has no manifest."""
+    try:
+        is_empty = folder.is_dir() and not any(folder.iterdir())
+        if is_empty:
+            folder.rmdir()
+    except OSError as error:  # a link to one, the place where a disk is mounted
+        raise ArtifactError(
+            f"{folder} cannot give way to a finished folder ({error.strerror or error}), expected "
+            f"a place where nothing stands; remove it or choose another --out, such as {folder}/new"
+        ) from None
+    if not is_empty:
+        raise ArtifactError(
+            f"{folder} exists and is not a folder that realm finished; choose another --out"
+        )
 
 
 def _put_in_place(partial: Path, folder: Path, kind: str, *, replace: bool) -> None:
