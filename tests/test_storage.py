@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -25,9 +25,11 @@ from realm.storage import (
     Request,
     check_files,
     checksums,
+    claimed,
     files_below,
     fingerprint,
     fingerprint_of,
+    finish_together,
     folders,
     is_being_filled,
     is_done,
@@ -38,6 +40,7 @@ from realm.storage import (
     remove,
     replaced_folder,
     scratch_folder,
+    start_together,
     write_json,
 )
 
@@ -784,3 +787,27 @@ def test_a_folder_is_being_filled_while_somebody_holds_a_part_of_it(tmp_path: Pa
     with locked(part):
         assert is_being_filled(tmp_path)
     assert not is_being_filled(tmp_path)
+
+
+def test_a_lock_that_comes_and_goes_while_a_folder_is_finished_is_no_part_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a builder that did not yet know that the last part was written."""
+    scratch = start_together(tmp_path / "out", REQUESTED)
+    assert scratch is not None
+    write_content(scratch)
+    real, late = folders.fingerprint, ExitStack()
+
+    def interrupted(path: Path) -> str:
+        if path == scratch:
+            assert late.enter_context(claimed(scratch / "shard-00000"))
+        return real(path)
+
+    monkeypatch.setattr(folders, "fingerprint", interrupted)
+    with late:
+        finish_together(tmp_path / "out", REQUESTED, lambda _: {"rows": 3})
+    (tmp_path / "out" / ".shard-00000.lock").unlink(missing_ok=True)
+    manifest = open_folder(tmp_path / "out", "index")
+    assert set(checksums(manifest)) == {"one.bin", "two.bin", "sub/three.bin"}
+    assert manifest["fingerprint"] == fingerprint(tmp_path / "out")
+    check_files(tmp_path / "out", manifest, remedy="")

@@ -20,6 +20,8 @@ EXTRA = "extra.json"
 """In a folder that is being written: what its manifest is to have as "content"."""
 SEAL = "seal"
 """Key of a JSON file's checksum."""
+LOCK = "lock"
+"""Ending of the hidden file that is locked by who writes what stands beside it."""
 CHUNK_BYTES = 1 << 20
 LONGEST_NAME = 255
 """Bytes of a file's name."""
@@ -31,7 +33,7 @@ def fingerprint(path: Path) -> str:
     """Return the sha256 of a file, or of a folder's file names and contents.
 
     A folder's own manifest does not count: the fingerprint stands in it. Nor does what the manifest
-    is made of.
+    is made of, nor a lock: whoever wants to write something may take one at any moment.
 
     Raises:
         ArtifactError: there is nothing at `path`.
@@ -42,7 +44,7 @@ def fingerprint(path: Path) -> str:
     digest = hashlib.sha256()
     own = {path / MANIFEST, path / REQUEST, path / EXTRA}
     for file in [path] if path.is_file() else files_below(path):
-        if file in own:
+        if file in own or (file != path and is_lock(file)):
             continue
         digest.update(os.fsencode(file.relative_to(path)) if file != path else b"")
         try:
@@ -257,3 +259,8 @@ def sync(path: Path) -> None:
 def hidden(path: Path, ending: str) -> Path:
     """Return `.NAME.ending` beside a file or folder, also for `.`, which has no name."""
     return path.parent / f".{path.name}.{ending}"
+
+
+def is_lock(path: Path) -> bool:
+    """Return whether a file is the lock of what stands beside it, which may go at any moment."""
+    return path.name.startswith(".") and path.name.endswith(f".{LOCK}")

@@ -15,6 +15,7 @@ from realm.storage.files import (
     REQUEST,
     files_below,
     fingerprint,
+    is_lock,
     passing_over_damage,
     read_json,
     sync,
@@ -318,7 +319,7 @@ def _finish(partial: Path, request: Request) -> None:
         for stale in partial.rglob(f".*.{ending}"):
             stale.unlink(missing_ok=True)  # left by a writer that was killed
     for path in sorted(partial.rglob("*")):
-        if path.is_file() or path.is_dir():
+        if not is_lock(path) and (path.is_file() or path.is_dir()):
             sync(path)
     manifest = {
         **request.as_json(),
@@ -338,5 +339,6 @@ def _checksums(partial: Path) -> dict[str, str]:
         path.relative_to(partial).as_posix()
         for path in files_below(partial)
         if path not in {partial / MANIFEST, partial / REQUEST, partial / EXTRA}
+        and not is_lock(path)
     ]
     return {name: fingerprint(partial / name) for name in names}

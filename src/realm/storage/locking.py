@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from realm.errors import LockedError
-from realm.storage.files import hidden
+from realm.storage.files import LOCK, hidden
 
 POLL_SECONDS = 0.1
 LOOK_SECONDS = 0.001
@@ -54,7 +54,7 @@ def locked(
     Raises:
         LockedError: another process, or another thread of this one, is writing it.
     """
-    file = hidden(folder.absolute(), "lock")
+    file = hidden(folder.absolute(), LOCK)
     if file in _held.files:
         yield
         return
@@ -97,7 +97,7 @@ def is_locked(folder: Path) -> bool:
     """
     try:
         fcntl: Any = import_module("fcntl")
-        handle = os.open(hidden(folder.absolute(), "lock"), os.O_RDONLY)
+        handle = os.open(hidden(folder.absolute(), LOCK), os.O_RDONLY)
     except (ImportError, OSError):
         return False
     try:
@@ -115,7 +115,7 @@ def is_being_filled(folder: Path) -> bool:
 def touch_lock(folder: Path) -> None:
     """Let those who wait for the lock of `folder` see that its holder, who calls this, moves on."""
     with suppress(OSError):
-        os.utime(hidden(folder.absolute(), "lock"))
+        os.utime(hidden(folder.absolute(), LOCK))
 
 
 def lock_touched(folder: Path) -> int | None:
@@ -124,7 +124,7 @@ def lock_touched(folder: Path) -> int | None:
     By the clock of the file system, in nanoseconds.
     """
     try:
-        return hidden(folder.absolute(), "lock").stat().st_mtime_ns
+        return hidden(folder.absolute(), LOCK).stat().st_mtime_ns
     except OSError:
         return None
 
