@@ -1,15 +1,22 @@
 """Names of files: any that is text is kept, and one that is none is left out with a reason."""
 
+import bz2
+import gzip
+import json
 import os
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from realm.config import SplitConfig
 from realm.corpus.articles import read_articles
-from realm.corpus.folder import find_files, list_files
+from realm.corpus.folder import find_files, hash_files, list_files, split_files
+from realm.corpus.places import Places
 from realm.corpus.reading import BAD_NAME
 from realm.corpus.split import split
+from realm.corpus.store import PassageStore
 from realm.errors import CorpusError
 from realm.records import Skipped
 from realm.storage import read_json, write_json
@@ -65,6 +72,39 @@ def test_a_file_named_itself_is_refused(folder: Path) -> None:
         with pytest.raises(CorpusError, match="rename the file") as caught:
             read()
         str(caught.value).encode()
+
+
+def test_a_folder_above_may_have_a_name_that_is_no_text(
+    tokenizer: WordpieceTokenizer, tmp_path: Path
+) -> None:
+    """As one that was unpacked from an archive of another encoding."""
+    above = tmp_path / os.fsdecode(b"caf\xe9")
+    try:
+        above.mkdir()
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    (above / "a.txt").write_text(TEXT)
+    (above / "b.jsonl").write_text(json.dumps({"id": "b", "text": TEXT}) + "\n")
+    (above / "c.jsonl.bz2").write_bytes(bz2.compress((above / "b.jsonl").read_bytes()))
+    (above / "d.jsonl.gz").write_bytes(gzip.compress((above / "b.jsonl").read_bytes()))
+    parquet.write_table(pa.table({"id": ["e"], "text": [TEXT]}), tmp_path / "e.parquet")
+    (tmp_path / "e.parquet").rename(above / "e.parquet")
+    for file in sorted(above.iterdir()):
+        assert [article.text for article in read_articles([file])] == [TEXT]
+    files = list_files(above, Skipped())
+    config = SplitConfig(max_wordpieces=64, min_wordpieces=1)
+    split_files(
+        above,
+        files,
+        above / "passages",
+        hashes=hash_files(files),
+        config=config,
+        tokenizer=tokenizer,
+        skipped=Skipped(),
+    )
+    store = PassageStore.open(above / "passages")
+    assert {passage.text for passage in store} == {TEXT}
+    assert Places.open(above / "passages", num_passages=len(store)).of(store[0], 0) == ("a.txt", 1)
 
 
 def test_a_name_that_is_no_text_is_written_as_json_does_it(tmp_path: Path) -> None:

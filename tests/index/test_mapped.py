@@ -1,5 +1,6 @@
 """Rows in several files are read as one matrix, and never written."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,17 @@ def test_rows_are_those_of_the_files_one_after_the_other(
     chosen = torch.randint(len(rows), (2, 3, 4))
     assert torch.equal(rows[chosen], expected[chosen])
     assert rows[torch.zeros((0, 2), dtype=torch.long)].shape == (0, 2, 3)
+
+
+def test_a_folder_may_have_a_name_that_is_no_text(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    (folder / "rows").write_bytes(torch.arange(6.0).numpy().tobytes())
+    rows = MappedRows.open([folder / "rows"], [3], 2, torch.float32)
+    assert rows[torch.tensor([2])].tolist() == [[4.0, 5.0]]
 
 
 @settings(max_examples=40)

@@ -20,7 +20,7 @@ from realm.corpus.reading import (
     shown,
     to_record,
 )
-from realm.corpus.streams import MAX_EXPANSION, UNCOUNTED_BYTES
+from realm.corpus.streams import MAX_EXPANSION, UNCOUNTED_BYTES, arrow_source
 from realm.errors import CorpusError, WithheldError
 from realm.storage import unreadable
 
@@ -35,11 +35,12 @@ def read_parquet(path: Path, stem: str, reading: Reading) -> Iterator[Found]:
         CorpusError: the file is damaged or has no column of texts.
     """
     try:
-        with ParquetFile(path, pre_buffer=False) as file:
+        with ParquetFile(arrow_source(path), pre_buffer=False) as file:
             columns = _check_columns(path, file.schema_arrow)
             _check_size(path, file)
             texts = [name for name in columns if _is_text(file.schema_arrow.field(name).type)]
-        with ParquetFile(path, pre_buffer=False, read_dictionary=texts) as file:
+        source = arrow_source(path)
+        with ParquetFile(source, pre_buffer=False, read_dictionary=texts) as file:
             number = 0
             for batch in file.iter_batches(BATCH_ROWS, columns=columns):
                 values = {name: _plain(batch.column(name)) for name in columns}

@@ -18,7 +18,7 @@ from jaxtyping import Shaped
 from realm.corpus.reading import Found, Place
 from realm.errors import ArtifactError
 from realm.records import Passage
-from realm.storage import not_read
+from realm.storage import native_name, not_read
 
 PLACES = "places.arrow"
 COLUMNS = pa.schema(
@@ -71,7 +71,8 @@ class PlaceNotes:
             [pa.array(files).dictionary_encode(), pa.array(lines), pa.array(are_text)],
             schema=COLUMNS,
         )
-        with pa.OSFile(str(folder / PLACES), "wb") as sink, pa.ipc.new_file(sink, COLUMNS) as to:
+        path = native_name(folder / PLACES)
+        with pa.OSFile(path, "wb") as sink, pa.ipc.new_file(sink, COLUMNS) as to:
             to.write_table(table.combine_chunks())
 
 
@@ -90,7 +91,7 @@ class Places:
         """
         path = folder / PLACES
         try:
-            reader = pa.ipc.open_file(pa.memory_map(str(path)))
+            reader = pa.ipc.open_file(pa.memory_map(native_name(path)))
             batch = reader.get_batch(0)
         except (OSError, ValueError) as error:
             raise not_read(path, error, remedy="make its folder again") from None

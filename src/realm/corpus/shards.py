@@ -18,7 +18,7 @@ from realm.config import SplitConfig
 from realm.corpus.passages import CutPassage
 from realm.errors import ArtifactError
 from realm.records import Skipped
-from realm.storage import MANIFEST, check_files, not_read, open_folder
+from realm.storage import MANIFEST, check_files, native_name, not_read, open_folder
 
 TOKENIZER = "tokenizer.json"
 SKIPPED = "skipped.jsonl"
@@ -131,7 +131,7 @@ def open_shard(path: Path) -> tuple[pa.RecordBatch, ShardCounts]:
         ArtifactError: the file is missing or damaged.
     """
     try:
-        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        reader = pa.ipc.open_file(pa.memory_map(native_name(path)))
         columns = reader.schema
         told = json.loads((columns.metadata or {})[COUNTS])
         skipped = Skipped(**told.pop("skipped"))

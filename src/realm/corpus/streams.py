@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from realm.errors import CorpusError, WithheldError
-from realm.storage import unreadable
+from realm.storage import native_name, unreadable
 
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 BLOCK_BYTES = 1 << 20
@@ -35,7 +35,9 @@ def read_blocks(path: Path) -> Iterator[bytes]:
         left = path.stat().st_size * MAX_EXPANSION + UNCOUNTED_BYTES
         # bz2 by Python: pyarrow's stops with a bare error at an empty stream that others follow
         arrows = compression if compression != "bz2" else None
-        with pa.input_stream(str(path), compression=arrows, buffer_size=BLOCK_BYTES) as stream:
+        with pa.input_stream(
+            arrow_source(path), compression=arrows, buffer_size=BLOCK_BYTES
+        ) as stream:
             for block in _blocks(stream) if compression == arrows else _bz2_blocks(stream):
                 left -= len(block)
                 if compression and left < 0:
@@ -54,6 +56,12 @@ def read_blocks(path: Path) -> Iterator[bytes]:
             f"{path} is truncated or damaged ({error}); expected a whole {compression} file. "
             "Fetch it again: nothing of it is used half-read"
         ) from None
+
+
+def arrow_source(path: Path) -> Any:  # noqa: ANN401 - pyarrow has no types
+    """Return what Arrow reads a file from: its name, or the open file where that is no text."""
+    name = native_name(path)
+    return name if isinstance(name, str) else pa.OSFile(name)
 
 
 def _blocks(file: Any) -> Iterator[bytes]:  # noqa: ANN401 - pyarrow has no types

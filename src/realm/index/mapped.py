@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
+from typing import cast
 
 import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from realm.errors import ArtifactError
-from realm.storage import unreadable
+from realm.storage import native_name, unreadable
 
 
 class MappedRows:
@@ -41,8 +42,9 @@ class MappedRows:
                     f"{path} has {'no' if found is None else format(found, ',')} bytes, expected "
                     f"{expected:,}; build the index again"
                 )
+            name = cast("str", native_name(path))  # torch takes bytes, too
             try:
-                flat = torch.from_file(str(path), shared=False, size=count * dim, dtype=dtype)
+                flat = torch.from_file(name, shared=False, size=count * dim, dtype=dtype)
             except (OSError, RuntimeError) as error:  # the latter is how torch tells the former
                 raise unreadable(path, error) from None
             parts.append(flat.view(count, dim))

@@ -190,6 +190,16 @@ def unreadable(path: Path, error: Exception) -> UnreadableError:
     return UnreadableError(f"cannot read {path}: {told}; mend its permissions or its disk")
 
 
+def native_name(path: Path) -> str | bytes:
+    """Return a path as libraries in other languages open it: its bytes where they are no UTF-8."""
+    name = str(path)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(path)
+    return name
+
+
 def not_read(path: Path, error: Exception, *, remedy: str) -> ArtifactError:
     """Return the error of a file that a library could not read: withheld, missing or damaged.
 
