@@ -9,10 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from realm.config import SplitConfig
 from realm.corpus import reading
 from realm.corpus.articles import heading_of, read_articles
+from realm.corpus.split import split
+from realm.corpus.store import PassageStore
 from realm.errors import CorpusError
 from realm.records import Article, Skipped
+from realm.tokenizer import WordpieceTokenizer
 
 GOOD = {"id": "1", "title": "April", "text": "April is a month."}
 
@@ -87,6 +91,8 @@ def test_default_ids_do_not_depend_on_compression(tmp_path: Path) -> None:
         ({"id": "2", "title": 5, "text": "May."}, reading.BAD_TYPE, "found 5 in 'title'"),
         ({"id": True, "text": "May."}, reading.BAD_TYPE, "found True in 'id'"),
         ({"id": "1", "text": "Again."}, reading.DUPLICATE, "id '1' again"),
+        ({"id": "2" * 5_001, "text": "May."}, reading.LONG_NAME, "5,001 characters, expected at"),
+        ({"title": "May" * 2_000, "text": "May."}, reading.LONG_NAME, "found 6,000 characters"),
     ],
 )
 def test_a_malformed_line_is_counted_or_stops_the_reading(
@@ -173,9 +179,21 @@ def test_the_first_heading_with_words_is_the_title(text: str, heading: str) -> N
 @pytest.mark.parametrize("run", [" ", "\t", "#", " #", "# "])
 def test_a_long_line_that_begins_as_a_heading_does_is_read_at_once(run: str) -> None:
     started = time.monotonic()
-    line = "# a" + run * 200_000 + "b"
-    assert heading_of(line) == line.removeprefix("# ")
+    assert heading_of(f"# a{run * 200_000}b\n# c") == "c"  # it is none: too long
     assert time.monotonic() - started < 10  # quadratic: minutes
+
+
+def test_a_text_in_one_line_that_begins_with_a_heading_is_not_its_own_title(
+    tmp_path: Path, tokenizer: WordpieceTokenizer
+) -> None:
+    """Each of its passages would hold all of it."""
+    path = tmp_path / "april.md"
+    path.write_text("# April is the fourth month. " + "It has thirty days. " * 2_000)
+    config = SplitConfig(max_wordpieces=32, min_wordpieces=1)
+    split([path], tmp_path / "out", config=config, tokenizer=tokenizer)
+    store = PassageStore.open(tmp_path / "out")
+    assert len(store) > 500
+    assert {passage.title for passage in store} == {"april"}
 
 
 def test_a_single_text_file_is_an_article(tmp_path: Path) -> None:

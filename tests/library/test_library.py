@@ -153,6 +153,7 @@ def test_an_unknown_id_is_told_and_nothing_is_removed(
         (Document(id="a" * 1_001, text="x"), "expected 1 to 1,000 characters in one line"),
         (Document(id="a", text="x \ud800"), "half a surrogate pair at character 3 of its text"),
         (Document(id="a", text="x", title="\ud800"), "of its title"),
+        (Document(id="a", text="x", title="x" * 5_001), "at most 5,000; put the rest into its"),
     ],
 )
 def test_what_no_library_can_hold_is_refused_and_nothing_is_added(

@@ -15,6 +15,7 @@ from realm.corpus.reading import (
     BAD_NAME,
     BAD_TYPE,
     BAD_UTF8,
+    MAX_NAME_CHARACTERS,
     NO_TEXT,
     OTHER_FILE,
     OUTSIDE,
@@ -265,14 +266,18 @@ def heading_of(text: str) -> str:
 
 
 def _heading_in(line: str) -> str:
-    """Return the heading that a line of markdown is, without # at its end; '' for none."""
+    """Return the heading that a line of markdown is, without # at its end; '' for none.
+
+    A line longer than any title is the text itself, its line breaks lost.
+    """
     found = HEADING.match(line)
     if not found:
         return ""
     text = found[1].rstrip()
     before = text.rstrip("#")
     is_closed = not before or before[-1] in " \t"
-    return (before if is_closed else text).strip()
+    heading = (before if is_closed else text).strip()
+    return heading if len(heading) <= MAX_NAME_CHARACTERS else ""
 
 
 def _files(folder: Path) -> list[Path]:

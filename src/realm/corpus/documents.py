@@ -9,6 +9,7 @@ from typing import cast
 from realm.corpus.articles import JSONL, TEXT_FILES, heading_of, parse_line
 from realm.corpus.folder import TextFile
 from realm.corpus.reading import (
+    MAX_NAME_CHARACTERS,
     NOT_READ,
     TEXT_LIMIT,
     TOO_LONG,
@@ -52,7 +53,7 @@ def check_document(document: Document) -> None:
     """Refuse a document that no library can hold.
 
     Raises:
-        CorpusError: its id, format or text cannot be used.
+        CorpusError: its id, format, title or text cannot be used.
     """
     if not 0 < len(document.id) <= MAX_ID_CHARACTERS or (
         NOT_IN_IDS & set(map(unicodedata.category, document.id))
@@ -69,6 +70,11 @@ def check_document(document: Document) -> None:
         raise CorpusError(
             f"{document.id}: found {len(document.text):,} characters, expected at most "
             f"{TEXT_LIMIT:,}; cut it into several documents"
+        )
+    if len(document.title) > MAX_NAME_CHARACTERS:
+        raise CorpusError(
+            f"{document.id}: found a title of {len(document.title):,} characters, expected at most "
+            f"{MAX_NAME_CHARACTERS:,}; put the rest into its text"
         )
     for told, text in (("text", document.text), ("title", document.title)):
         try:

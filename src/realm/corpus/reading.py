@@ -12,6 +12,9 @@ from realm.records import Article, Skipped
 OnError = Literal["skip", "fail"]
 TEXT_LIMIT = 64 << 20
 """Longest line, file or page in bytes; longer ones are no articles."""
+MAX_NAME_CHARACTERS = 5_000
+"""Of an article's id and of its title. Every passage repeats them: a text whose only line is taken
+for its heading would become hundreds of times as long."""
 NUM_PLACES = 10_000
 """Places listed in skipped.jsonl for each reason; the counts go on."""
 
@@ -23,6 +26,7 @@ BINARY = "no text (holds zero bytes)"
 DISAMBIGUATION = "disambiguation page"
 DUPLICATE = "duplicate id"
 LIST = "list or index page"
+LONG_NAME = f"id or title longer than {MAX_NAME_CHARACTERS:,} characters"
 NO_TEXT = "no text"
 NOT_READ = "cannot be read"
 OTHER_FILE = "not a .txt or .md file"
@@ -109,6 +113,9 @@ class Reading:
             self.malformed(
                 BAD_UTF8, place, found="half a surrogate pair", expected="Unicode characters"
             )
+        elif (longest := max(len(article.id), len(article.title))) > MAX_NAME_CHARACTERS:
+            expected = f"at most {MAX_NAME_CHARACTERS:,}"
+            self.malformed(LONG_NAME, place, found=f"{longest:,} characters", expected=expected)
         elif reason := dropped_by_title(article.title, self.drop_titles):
             self.skipped.add(reason, str(place))
         elif article.id in self._ids:
