@@ -11,9 +11,9 @@ from realm.corpus import split as module
 from realm.corpus import workers
 from realm.corpus.split import SplitReport, split, store_whole
 from realm.corpus.store import PassageStore
-from realm.errors import ArtifactError, ConfigError, CorpusError
+from realm.errors import ArtifactError, ConfigError, CorpusError, DamagedError
 from realm.records import Article
-from realm.storage import MANIFEST, fingerprint, scratch_folder
+from realm.storage import MANIFEST, fingerprint, read_json, scratch_folder, write_json
 from realm.tokenizer import WordpieceTokenizer
 
 WriteJsonl = Callable[[str, Iterable[dict[str, object]]], Path]
@@ -121,6 +121,26 @@ def test_a_rerun_does_nothing_and_tells_the_same(
         first.num_wordpieces,
     )
     assert again.skipped == first.skipped
+
+
+@pytest.mark.parametrize("content", [b'{"file": "a\n', b"\xff\n", b"{}\n", None])
+@pytest.mark.parametrize("has_checksums", [True, False])
+def test_a_damaged_list_of_what_was_left_out_is_told_not_a_traceback(
+    content: bytes | None,
+    has_checksums: bool,  # noqa: FBT001 - older releases wrote none
+    tmp_path: Path,
+    articles: Path,
+    tokenizer: WordpieceTokenizer,
+) -> None:
+    out = tmp_path / "passages"
+    run(articles, out, tokenizer)
+    if not has_checksums:
+        write_json(out / MANIFEST, {**read_json(out / MANIFEST), "files": {}})
+    (out / "skipped.jsonl").unlink()
+    if content is not None:
+        (out / "skipped.jsonl").write_bytes(content)
+    with pytest.raises(DamagedError, match=r"skipped\.jsonl is .*(damaged|missing).* --rebuild"):
+        run(articles, out, tokenizer)
 
 
 def test_changed_inputs_are_refused_until_rebuild(

@@ -22,7 +22,7 @@ from realm.storage import MANIFEST, check_files, native_name, not_read, open_fol
 
 TOKENIZER = "tokenizer.json"
 SKIPPED = "skipped.jsonl"
-_REMEDY = "run `realm split` again with --rebuild"
+REMEDY = "run `realm split` again with --rebuild"
 COUNTS = b"realm"
 """Key of the shard's counts in the schema's metadata."""
 
@@ -142,7 +142,7 @@ def open_shard(path: Path) -> tuple[pa.RecordBatch, ShardCounts]:
             raise ArtifactError(f"{path} has other columns than this release writes; split again")
         batch = reader.get_batch(0) if reader.num_record_batches else _empty(expected)
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise not_read(path, error, remedy=_REMEDY) from None
+        raise not_read(path, error, remedy=REMEDY) from None
     if batch.num_rows != counts.num_passages:
         raise ArtifactError(
             f"{path} holds {batch.num_rows:,} passages, expected {counts.num_passages:,}; "
@@ -157,7 +157,7 @@ def check_passages(folder: Path) -> None:
     Raises:
         ArtifactError: the folder is missing, unfinished, damaged, of another kind or format.
     """
-    check_files(folder, open_folder(folder, "passages"), remedy=_REMEDY)
+    check_files(folder, open_folder(folder, "passages"), remedy=REMEDY)
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -12,11 +12,20 @@ from realm.config import SplitConfig
 from realm.corpus.articles import check_input, find_articles, no_articles
 from realm.corpus.passages import keep_whole
 from realm.corpus.reading import NUM_PLACES, Found, OnError, Place
-from realm.corpus.shards import SKIPPED, TOKENIZER, open_shard, read_manifest, shard_path
+from realm.corpus.shards import REMEDY, SKIPPED, TOKENIZER, open_shard, read_manifest, shard_path
 from realm.corpus.workers import Cutter, Task, cut_groups, split_here, split_in_processes
 from realm.errors import CorpusError
 from realm.records import Article, Progress, Skipped
-from realm.storage import Request, fingerprint, is_done, publish, write_json
+from realm.storage import (
+    Request,
+    check_files,
+    fingerprint,
+    is_done,
+    not_read,
+    open_folder,
+    publish,
+    write_json,
+)
 from realm.tokenizer import WordpieceTokenizer
 from realm.workers import check_processes
 
@@ -238,12 +247,21 @@ def _finish(scratch: Path, num_shards: int, skipped: Skipped) -> SplitReport:
 
 
 def _read_report(out: Path) -> SplitReport:
-    """Return the report of a folder that is already made."""
+    """Return the report of a folder that is already made.
+
+    Raises:
+        DamagedError: its list of what was left out is not what was written.
+        UnreadableError: the list cannot be read.
+    """
     manifest = read_manifest(out)
     skipped = Skipped(counts=manifest.skipped_counts, keep=NUM_PLACES)
-    for line in (out / SKIPPED).read_text(encoding="utf-8").split("\n")[:-1]:
-        place = json.loads(line)
-        skipped.examples.setdefault(place["reason"], []).append(f"{place['file']}:{place['line']}")
+    check_files(out, open_folder(out, "passages"), names=[SKIPPED], remedy=REMEDY)
+    try:
+        for line in (out / SKIPPED).read_text(encoding="utf-8").split("\n")[:-1]:
+            at = json.loads(line)
+            skipped.examples.setdefault(at["reason"], []).append(f"{at['file']}:{at['line']}")
+    except (OSError, KeyError, TypeError, ValueError) as error:  # of a release without checksums
+        raise not_read(out / SKIPPED, error, remedy=REMEDY) from None
     return SplitReport(
         num_articles=manifest.num_articles,
         num_passages=manifest.num_passages,
