@@ -162,6 +162,18 @@ def test_a_question_is_read_whole_and_trainers_share_a_batch_in_memory_too(
     assert shared == pytest.approx(activations(batch_size=4, num_passages=5))
 
 
+def test_trainers_send_each_other_the_questions_of_fine_tuning_s_own_batch(
+    wikipedia: Workload, rates: MachineRates
+) -> None:
+    def stage(batch_size: int) -> StageCost:
+        config = FinetuneConfig(batch_size=batch_size)
+        return finetune_stage(replace(wikipedia, finetune=config, trainers=4), rates)
+
+    sent = [stage(batch_size).network["queries and scores"] for batch_size in (4, 400)]
+    assert sent == [3 * n * (128 * 4 + 5_000 * 12) for n in (1, 100)]
+    assert stage(4).parts["queries and scores"] == sent[0] / rates.network_bytes
+
+
 def test_training_passages_costs_their_embedding_in_each_step_and_in_each_refresh(
     wikipedia: Workload, rates: MachineRates
 ) -> None:

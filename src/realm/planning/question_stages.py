@@ -42,7 +42,12 @@ def finetune_stage(work: Workload, rates: MachineRates) -> StageCost:
     search = search_seconds(
         rates, rows=work.passages / work.trainers, dim=work.dim, queries=float(config.batch_size)
     )
-    parts = {**step_parts(work, rates, flops=flops, parameters=parameters), "search": search}
+    told = search_bytes(work, config.batch_size, min(config.retriever_beam, work.passages))
+    parts = {
+        **step_parts(work, rates, flops=flops, parameters=parameters),
+        "search": search,
+        "queries and scores": told / rates.network_bytes,
+    }
     each = (reading + question + fresh) / rates.embed_flops
     rebuilt = num_rebuilds(config)
     refresh = refresh_stage(replace(work, builders=0), rates).seconds
@@ -72,7 +77,7 @@ def finetune_stage(work: Workload, rates: MachineRates) -> StageCost:
         },
         network={
             "gradients": all_reduce_bytes(parameters, work.trainers),
-            "queries and scores": search_bytes(work, min(config.retriever_beam, work.passages)),
+            "queries and scores": told,
         },
     )
 

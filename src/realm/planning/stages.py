@@ -170,7 +170,7 @@ def pretrain_stage(work: Workload, rates: MachineRates) -> StageCost:
             dim=work.dim,
             queries=float(config.batch_size),
         ),
-        "queries and scores": search_bytes(work, wanted) / rates.network_bytes,
+        "queries and scores": search_bytes(work, config.batch_size, wanted) / rates.network_bytes,
     }
     held_out = min(float(config.num_eval_examples), work.passages * config.held_out)
     forward = sum(_example_flops(work, config.num_candidates)) + query
@@ -204,7 +204,7 @@ def pretrain_stage(work: Workload, rates: MachineRates) -> StageCost:
         },
         network={
             "gradients": all_reduce_bytes(parameters, work.trainers),
-            "queries and scores": search_bytes(work, wanted),
+            "queries and scores": search_bytes(work, config.batch_size, wanted),
         },
     )
 
@@ -284,11 +284,17 @@ def _pretrain_saved(work: Workload, rates: MachineRates) -> dict[str, float]:
     }
 
 
-def search_bytes(work: Workload, found: int) -> float:
-    """Bytes that a process sends in a sharded search: its queries, its best (score, row) pairs."""
+def search_bytes(work: Workload, queries: int, found: int) -> float:
+    """Bytes that a process sends in a sharded search: its queries, its best (score, row) pairs.
+
+    Args:
+        work: says how many processes share them.
+        queries: of a step, of all processes together.
+        found: pairs for each query.
+    """
     if work.trainers == 1:
         return 0.0
-    own = work.pretrain.batch_size / work.trainers
+    own = queries / work.trainers
     others = work.trainers - 1
     return others * own * (work.dim * FLOAT + found * (FLOAT + 8))
 
