@@ -134,7 +134,8 @@ def test_snapshots_are_kept_for_the_checkpoints_that_need_them(wikipedia: Worklo
         return snapshots_kept(replace(wikipedia, pretrain=PretrainConfig(**settings)))
 
     assert kept(refresh=RefreshConfig(mode="off")) == 1
-    assert kept(steps=500) == 2  # so few are ever built
+    assert kept(steps=500) == 1  # so few are ever built
+    assert kept(steps=501) == 2
     assert kept(steps=10_000) == 3  # in use, being built, one of both checkpoints
     assert kept(steps=10_000, save_every_steps=500) == 4
 
@@ -160,6 +161,14 @@ def test_a_question_is_read_whole_and_trainers_share_a_batch_in_memory_too(
     assert activations(batch_size=4, num_passages=5) < activations(batch_size=16, num_passages=5)
     shared = activations(trainers=4, batch_size=16, num_passages=5)
     assert shared == pytest.approx(activations(batch_size=4, num_passages=5))
+
+
+@pytest.mark.parametrize(("steps", "rebuilds"), [(1, 0), (500, 0), (501, 1), (1_000, 1)])
+def test_no_rebuild_follows_the_last_step(wikipedia: Workload, steps: int, rebuilds: int) -> None:
+    """A trainer that rebuilds the index itself does so before steps 500, 1000, ... it still has."""
+    work = replace(wikipedia, pretrain=PretrainConfig(steps=steps))
+    every = work.refresh.every_steps
+    assert work.num_refreshes == sum(step % every == 0 for step in range(1, steps)) == rebuilds
 
 
 def test_trainers_send_each_other_the_questions_of_fine_tuning_s_own_batch(

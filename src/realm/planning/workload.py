@@ -68,10 +68,10 @@ class Workload:
 
     @property
     def num_refreshes(self) -> int:
-        """Rebuilds in pre-training after the first index."""
+        """Rebuilds in pre-training after the first index; none follows the last step."""
         if self.refresh.mode == "off":
             return 0
-        return self.pretrain.steps // self.refresh.every_steps
+        return (self.pretrain.steps - 1) // self.refresh.every_steps
 
     @property
     def shares_towers(self) -> bool:
