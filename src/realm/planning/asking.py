@@ -1,5 +1,6 @@
 """From what a user types to a workload and a machine."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -131,7 +132,7 @@ def choose_accelerator(
     """Return a known accelerator, or one of given peak, memory (80 GB) and bandwidth.
 
     Raises:
-        ConfigError: an unknown name or a number that is not positive.
+        ConfigError: an unknown name or a number that is not positive, or not finite.
     """
     told = (name or DEFAULT_GPU).lower()
     if told not in ACCELERATORS and (name is None or tflops is None):
@@ -146,8 +147,11 @@ def choose_accelerator(
         memory_gb=known.memory_gb if memory_gb is None else memory_gb,
         bandwidth_gb=known.bandwidth_gb if bandwidth_gb is None else bandwidth_gb,
     )
-    if min(made.tflops, made.memory_gb, made.bandwidth_gb) <= 0:
-        raise ConfigError("--tflops, --gpu-memory and --gpu-bandwidth must be more than 0")
+    if not all(map(_is_rate, (made.tflops, made.memory_gb, made.bandwidth_gb))):
+        raise ConfigError(
+            f"found --tflops {made.tflops:g}, --gpu-memory {made.memory_gb:g} and --gpu-bandwidth "
+            f"{made.bandwidth_gb:g}, expected numbers of more than 0"
+        )
     return made
 
 
@@ -208,9 +212,14 @@ def assign_processes(work: Workload, rates: MachineRates, told: Processes) -> Wo
 
 
 def _positive(value: float | None, default: float) -> float:
-    if value is not None and value <= 0:
-        raise ConfigError(f"--network-gbits: found {value:g}, expected more than 0")
+    if value is not None and not _is_rate(value):
+        raise ConfigError(f"--network-gbits: found {value:g}, expected a number of more than 0")
     return default if value is None else value
+
+
+def _is_rate(value: float) -> bool:
+    """Return whether one can divide by it: above 0, and no nan or inf, which a float may be."""
+    return value > 0 and math.isfinite(value)
 
 
 def _sections(settings: Sequence[str]) -> dict[str, list[str]]:
