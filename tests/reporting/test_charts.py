@@ -1,5 +1,7 @@
 """Series as they are drawn."""
 
+import re
+
 import pytest
 
 from realm.reporting.charts import Line, draw_lines, grouped, smoothed
@@ -34,6 +36,18 @@ def test_an_outlier_does_not_squeeze_the_rest_flat() -> None:
     assert "1,000,000" not in spiked.svg
     assert "1.2" in usual.svg
     assert "1.2" in spiked.svg or "1.5" in spiked.svg
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_held_out_point_is_never_taken_for_an_outlier() -> None:
+    """Drawn beyond the axes, it had the layout give up: a chart of no size."""
+    noisy = [(step, 6.0 * 0.5**step + 0.5) for step in range(1, 400)]
+    lines = [
+        Line(label="training", points=noisy, color=1),
+        Line(label="held out", points=[(0, 6.5), (400, 0.5)], color=2, is_held_out=True),
+    ]
+    drawing = draw_lines("a", lines, described="")
+    assert re.search(r"<text[^>]*>\s*6\s*</text>", drawing.svg)
 
 
 def test_drawings_of_one_page_share_no_ids() -> None:

@@ -5,6 +5,7 @@ drawing does for light, dark and print.
 """
 
 import io
+import math
 import re
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
@@ -204,10 +205,14 @@ def _columns(points: Iterable[tuple[float, float]]) -> tuple[list[float], list[f
 
 
 def _scale(axes: Any, lines: Sequence[Line], unit: Unit) -> None:  # noqa: ANN401
-    """Let shares and counts start at 0, and leave out what a few outliers would squeeze flat."""
+    """Let shares and counts start at 0, and leave out what a few outliers would squeeze flat.
+
+    No point of what is held out is left out: such are few and exact, and drawn whole.
+    """
     values = np.asarray([y for line in lines for _, y in line.points])
     low, high = float(values.min()), float(values.max())
-    usual = float(np.quantile(values, 0.98))
+    exact = [y for line in lines if line.is_held_out for _, y in line.points]
+    usual = max(float(np.quantile(values, 0.98)), *exact, -math.inf)
     if low >= 0 and high > 4 * usual > 0:
         high = 1.5 * usual
     if low >= 0 and (unit in {"share", "steps", "seconds"} or low < 0.35 * high):
