@@ -311,6 +311,24 @@ def test_an_evaluation_of_an_older_release_says_that_its_evidence_is_missing(
     assert "Their evidence is not in this evaluation" in shown
 
 
+def test_what_is_answered_from_memory_is_not_said_to_have_read_or_searched(
+    make_run: MakeRun, evaluation: Make, question: Make, tmp_path: Path
+) -> None:
+    made = make_run(settings=STAGES["pretrain"])
+    unread = {"evidence": None, "rank": None, "answer_was_read": False}
+    told = evaluation(
+        retriever="closed-book",
+        settings={"num_passages": 5, "num_retrieved": 0},
+        questions=[question(number, right=number > 0, **unread) for number in range(2)],
+    )
+    (tmp_path / "closed.json").write_text(json.dumps(told, indent=2))
+    shown = Page(render_run_report(made)).shown
+    assert "retriever closed-book, 1,234 passages, none read for each" in shown
+    assert "Charles 90 % expected Ada" in shown
+    assert "no retrieved passage holds an answer" not in shown
+    assert "which an older release wrote" not in shown
+
+
 def test_claims_have_a_page_with_who_was_taken_for_whom(
     make_run: MakeRun, claim_evaluation: dict[str, Any], tmp_path: Path
 ) -> None:

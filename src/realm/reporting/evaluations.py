@@ -65,6 +65,11 @@ class Evaluation:
         return str(self.content["retriever"])
 
     @property
+    def reads(self) -> bool:
+        """Whether passages were looked for: closed-book answers from memory."""
+        return self.content["settings"].get("num_retrieved") != 0
+
+    @property
     def fingerprint(self) -> str:
         """Of the model that was evaluated."""
         return str(self.content["model"]["fingerprint"])
@@ -217,7 +222,7 @@ def examples_of(evaluation: Evaluation, number: int) -> list[Example]:
         number: of examples in all.
     """
     drawn = sorted(evaluation.records, key=lambda one: _hash(str(one["id"])))
-    told = [_example(one, of_claims=evaluation.is_of_claims) for one in drawn]
+    told = [_example(one, evaluation) for one in drawn]
     right = [one for one in told if one.is_right]
     wrong = [one for one in told if not one.is_right]
     half = number // 2
@@ -226,9 +231,9 @@ def examples_of(evaluation: Evaluation, number: int) -> list[Example]:
     return sorted(chosen, key=lambda one: (not one.is_right, -one.probability))
 
 
-def _example(record: Mapping[str, Any], *, of_claims: bool) -> Example:
+def _example(record: Mapping[str, Any], evaluation: Evaluation) -> Example:
     evidence = record.get("evidence")
-    if of_claims:
+    if evaluation.is_of_claims:
         return Example(
             question=str(record["claim"]),
             expected=(str(record["label"]),),
@@ -247,7 +252,7 @@ def _example(record: Mapping[str, Any], *, of_claims: bool) -> Example:
         probability=float(record.get("probability", 0.0)),
         is_right=_is_right(record),
         was_refused=bool(record.get("refused")),
-        why=_why(record),
+        why=_why(record, reads=evaluation.reads),
         evidence=evidence,
     )
 
@@ -264,9 +269,11 @@ def _reason(record: Mapping[str, Any]) -> str:
     return "not read" if record["rank"] is not None else "not found"
 
 
-def _why(record: Mapping[str, Any]) -> str:
+def _why(record: Mapping[str, Any], *, reads: bool) -> str:
     if record.get("error"):
         return str(record["error"])
+    if not reads:
+        return ""
     match _reason(record):
         case "misread":
             at = f" at rank {record['rank']}" if record["rank"] else ""

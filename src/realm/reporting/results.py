@@ -67,11 +67,11 @@ def examples_view(
     num_right = sum(e.is_right for e in examples_of(chosen, len(chosen.records)))
     about = (
         f"{len(examples):,} of {len(chosen.records):,} {kind} of {chosen.split}, drawn "
-        " by a hash of their id, not picked; the most probable answer first."
+        "by a hash of their id, not picked; the most probable answer first."
     )
     if other := _is_other(chosen, fingerprints):
         about += f" Answered by another model: {other}."
-    if not any(e.evidence for e in examples):
+    if chosen.reads and not any(e.evidence for e in examples):
         about += (
             " Their evidence is not in this evaluation, which an older release wrote: "
             "realm evaluate ... --out FILE keeps it now."
@@ -94,7 +94,8 @@ def _result(one: Evaluation, place: int, fingerprints: Collection[str]) -> dict[
     told = [f"{one.path.name}: retriever {one.retriever}"]
     if "num_passages" in content["corpus"]:
         told.append(f"{content['corpus']['num_passages']:,} passages")
-    told.append(f"{content['settings']['num_passages']} read for each")
+    read = content["settings"]["num_passages"] if one.reads else "none"
+    told.append(f"{read} read for each")
     if "median_seconds_per_question" in content:
         told.append(f"{content['median_seconds_per_question']:.2g} s a question (median)")
     failures = failures_of(one)
