@@ -154,6 +154,17 @@ def test_a_run_that_is_going_or_has_said_nothing_yet_has_one_too(make_run: MakeR
     assert "svg" not in page.tags
 
 
+def test_a_run_of_one_step_has_a_page_and_its_one_point_is_seen(make_run: MakeRun) -> None:
+    lines = [{"step": 0, "eval/loss": 3.0}, {"step": 1, "loss": 2.5}]
+    shown = Page(render_run_report(make_run("one", lines=lines))).shown
+    assert "No number was logged twice, as a curve needs." in shown
+    assert "Nothing has been logged yet" not in shown
+    measured = [*lines, {"step": 1, "eval/loss": 2.0}]
+    drawn = render_run_report(make_run("two", lines=measured))
+    assert len(re.findall(r"<use [^>]*fill: var\(--series-1\)", drawn)) == 1  # loss
+    assert len(re.findall(r"<use [^>]*fill: var\(--series-2\)", drawn)) == 2  # held out
+
+
 def test_the_page_asks_for_nothing_and_points_only_into_itself(text: str) -> None:
     page = Page(text)
     assert page.targets

@@ -33,6 +33,7 @@ _COLORS = {
     **{f"var(--series-{number})": f"#0a001{number}" for number in range(1, 5)},
 }
 """What matplotlib is told, for what the page is to use."""
+_DOTS: dict[str, Any] = {"marker": "o", "markersize": 3.6, "clip_on": False}
 _OPTIONS: dict[str, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "realm",
@@ -188,15 +189,15 @@ def _draw(axes: Any, line: Line) -> None:  # noqa: ANN401 - matplotlib's
     color = _COLORS[f"var(--series-{line.color})"]
     points = grouped(line.points)
     if line.is_held_out:
-        dots = {"marker": "o", "markersize": 3.6, "clip_on": False}
-        axes.plot(*_columns(points), color=color, linewidth=1.8, **dots)
+        axes.plot(*_columns(points), color=color, linewidth=1.8, **_DOTS)
         return
     # Dashed beside the first one, so that it stands out where both are the same.
     dashes = {"dashes": (5, 2)} if line.color > 1 else {}
     if len(points) >= 2 * SMOOTHED_PARTS:
         axes.plot(*_columns(points), color=color, linewidth=0.8, alpha=0.3)
         points = smoothed(points)
-    axes.plot(*_columns(points), color=color, linewidth=1.8, **dashes)
+    alone = _DOTS if len(points) == 1 else {}  # a line of one point is not seen
+    axes.plot(*_columns(points), color=color, linewidth=1.8, **dashes, **alone)
 
 
 def _columns(points: Iterable[tuple[float, float]]) -> tuple[list[float], list[float]]:

@@ -131,6 +131,7 @@ def _told(
         "state": curves.state,
         "lead": _lead(record, curves),
         "tiles": tiles_of(curves, own),
+        "was_logged": curves.step >= 0,
         "held_out_steps": steps,
         "settings": _settings(settings),
         "provenance": provenance_of(record),
