@@ -6,9 +6,11 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from rich.progress import Progress, TextColumn
 
 from realm.checkpoint.run_folder import TrainReport
 from realm.cli import display, main, options, quickstart_display
@@ -126,6 +128,34 @@ class Answerless:
 
     def answer(self, questions: list[str], **_: object) -> list[AnsweredQuestion]:
         raise AnsweringError(f"found no word in {questions[0]!r}")
+
+
+def test_each_piece_of_work_has_its_own_rate_and_eta(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the refreshes of an index, of equally many passages, with hours of steps between them."""
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    console = display._console(is_terminal=True, stderr=True)
+    console.file, console._force_terminal, console.get_time = io.StringIO(), True, lambda: now
+    monkeypatch.setattr(display, "err", console)
+    opened: list[Progress] = []
+
+    def watched(*columns: TextColumn, **settings: Any) -> Progress:
+        opened.append(Progress(*columns, **settings))
+        return opened[0]
+
+    monkeypatch.setattr(display, "Progress", watched)
+    with display.progress("embedding", "passages") as advance:
+        for before in (60.0, 3_600.0):  # a model is loaded; steps are taken
+            now += before
+            for done in (400, 500, 600):
+                advance(done, 1_000)
+                now += 1.0
+            (task,) = opened[0].tasks
+            assert task.fields["rate"] == "100 passages/s"
+            assert task.time_remaining == 4
+            assert task.elapsed == 3
+            advance(1_000, 1_000)
+            assert not task.visible
 
 
 def test_colours_are_the_packages_own() -> None:

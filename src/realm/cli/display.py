@@ -92,7 +92,10 @@ WHOLE_NUMBERS = {"index/staleness_steps", "tokens_per_second"}
 def progress(label: str, unit: str, *, quiet: bool = False) -> Generator[OnProgress]:
     """Show a bar with rate and ETA on a terminal, nothing when piped; yield what to call.
 
-    The bar stands only while there is something to do: from the first call to the last item.
+    The bar stands only while there is something to do: from the first call to the last item. What
+    is done anew afterwards, as each refresh of an index, has its own rate, time and ETA. The rate
+    is of what was done since the first call: neither loading before it nor what a resume found
+    done is counted.
     """
     is_shown = err.is_terminal and not quiet
     columns = (
@@ -107,16 +110,21 @@ def progress(label: str, unit: str, *, quiet: bool = False) -> Generator[OnProgr
     )
     with Progress(*columns, console=err, disable=not is_shown, transient=True) as bars:
         task = bars.add_task(label, total=None, rate="", visible=False)
-        started = time.monotonic()
+        began, first, latest, is_over = 0.0, 0, 0, True
 
         def advance(done: int, total: int) -> None:
-            rate = done / max(1e-9, time.monotonic() - started)
+            nonlocal began, first, latest, is_over
+            if is_over or done < latest:
+                began, first = time.monotonic(), done
+                bars.reset(task)
+            latest, is_over = done, 0 < total <= done
+            rate = (done - first) / max(1e-9, time.monotonic() - began)
             bars.update(
                 task,
                 completed=done,
                 total=total or None,
-                rate=f"{rate:,.0f} {unit}/s",
-                visible=not total or done < total,
+                rate=f"{rate:,.0f} {unit}/s" if done > first else "",
+                visible=not is_over,
             )
 
         yield advance
