@@ -63,6 +63,12 @@ def test_overrides_name_a_section_and_win(study_file: Path) -> None:
             'pretrained_as = "a"\npretrain = { steps = 3 }',
             "row b takes its parts from row a, and has its own",
         ),
+        (
+            'retriever = "start"\npretrained_as = "a"',
+            'retriever = "start"\npretrained_as = "b"',
+            "row c takes its parts from row b, which has those of row a; expected pretrained_as",
+        ),
+        ("[rows.h]", "[rows.start]", "found a row named 'start' with a trained retriever"),
     ],
 )
 def test_what_is_wrong_in_any_row_is_told_before_anything_runs(

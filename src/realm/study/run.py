@@ -38,7 +38,7 @@ from realm.masking.examples import mask
 from realm.masking.store import ExampleStore
 from realm.records import Progress, Question
 from realm.study.measures import RECALL_AT, measure_exact_match, measure_zero_shot
-from realm.study.settings import StudySettings
+from realm.study.settings import START, StudySettings
 from realm.study.text import choose_articles
 from realm.training.finetune import finetune
 from realm.training.ict import ict
@@ -46,9 +46,6 @@ from realm.training.loop import OnMetrics
 from realm.training.mlm import mlm
 from realm.training.pretrain import pretrain
 from realm.workers import check_processes
-
-START = "start"
-"""Stands for the warm-started embedder where files are named after a row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,6 +38,8 @@ STAGES: Mapping[str, type[Config]] = {
     "evaluate": EvaluateConfig,
 }
 TRAINED = ("ict", "mlm", "pretrain", "finetune")
+START = "start"
+"""Stands for the warm-started embedder where files are named after a row."""
 Part = Literal["trained", "start"]
 _OF_PATTERNS = set("*?[")
 """What finding a row's files by a pattern would not take for itself."""
@@ -146,13 +148,28 @@ class StudySettings:
         named += [row.pretrained_as for row in self.rows.values() if row.pretrained_as]
         self.check_rows(named)
         for name, row in self.rows.items():
-            if row.pretrained_as and (row.mask or row.pretrain):
-                raise ConfigError(
-                    f"row {name} takes its parts from row {row.pretrained_as}, and has its own "
-                    "mask or pretrain, which would not be used; leave one of them out"
-                )
+            self._check_source(name, row)
             for stage, cls in STAGES.items():
                 self.stage(stage, cls, row=name)
+
+    def _check_source(self, name: str, row: RowConfig) -> None:
+        """Refuse a row whose parts would not be those of the row that it names."""
+        if row.pretrained_as and (row.mask or row.pretrain):
+            raise ConfigError(
+                f"row {name} takes its parts from row {row.pretrained_as}, and has its own "
+                "mask or pretrain, which would not be used; leave one of them out"
+            )
+        source = self.source(name)
+        if (further := self.source(source)) != source:
+            raise ConfigError(
+                f"row {name} takes its parts from row {source}, which has those of row {further}; "
+                f"expected pretrained_as to name a row with a pre-training of its own: {further}"
+            )
+        if row.retriever == "trained" and source == START:
+            raise ConfigError(
+                f"found a row named {START!r} with a trained retriever, by which the warm start's "
+                "own measurements are kept; give it another name"
+            )
 
     def check_rows(self, names: Sequence[str]) -> None:
         """Refuse names of rows that the study does not have.
