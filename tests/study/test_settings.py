@@ -68,6 +68,9 @@ def test_overrides_name_a_section_and_win(study_file: Path) -> None:
             'retriever = "start"\npretrained_as = "b"',
             "row c takes its parts from row b, which has those of row a; expected pretrained_as",
         ),
+        ("[ict]", "[ict]\nseed = 5", r"\[ict\] has seed, which would not be used; seed: say with"),
+        ("[mlm]", '[mlm]\ndevice = "cuda:1"', "has device, which would not be used"),
+        ('mode = "off"', 'mode = "off" }, seed = 5, optimizer = {', "pretrain of row h has seed"),
         ("[rows.h]", "[rows.start]", "found a row named 'start' with a trained retriever"),
     ],
 )

@@ -38,6 +38,11 @@ STAGES: Mapping[str, type[Config]] = {
     "evaluate": EvaluateConfig,
 }
 TRAINED = ("ict", "mlm", "pretrain", "finetune")
+LAID_OVER = {
+    "seed": "say with which seeds a row is run, seeds = [0, 1] in its table, or --seeds",
+    "device": "say where all stages compute with --device",
+}
+"""Settings of these that a study decides itself, and how it is told."""
 START = "start"
 """Stands for the warm-started embedder where files are named after a row."""
 Part = Literal["trained", "start"]
@@ -147,7 +152,10 @@ class StudySettings:
         named = [name for pair in self.study.compare for name in pair]
         named += [row.pretrained_as for row in self.rows.values() if row.pretrained_as]
         self.check_rows(named)
+        for stage in TRAINED:
+            _check_laid_over(f"{file}: [{stage}]", self.tables[stage])
         for name, row in self.rows.items():
+            _check_laid_over(f"pretrain of row {name}", row.pretrain)
             self._check_source(name, row)
             for stage, cls in STAGES.items():
                 self.stage(stage, cls, row=name)
@@ -202,6 +210,13 @@ class StudySettings:
         if name in TRAINED:
             table |= {"seed": seed, "device": self.device}
         return check(cls, table, section=f"{name} of row {row}" if row else name)
+
+
+def _check_laid_over(where: str, table: Mapping[str, Any]) -> None:
+    """Refuse settings of a trained stage that the study's own would silently win over."""
+    if found := sorted(LAID_OVER.keys() & table.keys()):
+        told = "; ".join(f"{name}: {LAID_OVER[name]}" for name in found)
+        raise ConfigError(f"{where} has {', '.join(found)}, which would not be used; {told}")
 
 
 def _table(file: Path, found: Mapping[str, Any], name: str) -> dict[str, Any]:
