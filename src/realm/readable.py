@@ -41,6 +41,11 @@ def as_probability(value: float) -> str:
     return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
 
 
+def as_cell(text: str) -> str:
+    """Return a text as it stands in a cell of a Markdown table: on one line, | written out."""
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
 def visible(text: str) -> str:
     """Return a text of somebody else whose control characters are written out, as JSON does.
 

@@ -16,7 +16,7 @@ from realm.masking.store import ExampleStore
 from realm.storage import MANIFEST, fingerprint_of, read_json
 from realm.study import run as study_run
 from realm.study.measures import measure_exact_match
-from realm.study.results import collect, write_table
+from realm.study.results import RowResult, StudyTable, collect, write_table
 from realm.study.run import StudyInputs, StudyRun, Watch
 from realm.study.settings import StudySettings
 
@@ -293,3 +293,14 @@ def test_questions_with_patterns_alone_are_measured_to_the_end(
         device="cpu",
     )
     assert re.fullmatch(r"regex match \d+\.\d%", told)
+
+
+def test_a_label_does_not_take_the_table_apart() -> None:
+    row = RowResult(
+        label="p(z|x) of\nthe start", seeds=(0,), recall=None, exact_match=None,
+        exact_match_seeds=(), paper_recall=None, paper_exact_match=None,
+    )  # fmt: skip
+    table = StudyTable(
+        metric="exact match", rows={"a": row}, comparisons=(), recall_at={}, curves={}, growth={}
+    )
+    assert table.markdown().splitlines()[-1] == "| a | p(z\\|x) of the start | 1 | - | - |  |  |"

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 from realm.errors import ArtifactError, CorpusError
 from realm.evaluation.json_lines import read_objects, whole
 from realm.explaining import CandidateExplanation, Explanation
-from realm.readable import as_probability
+from realm.readable import as_cell, as_probability
 from realm.records import Progress
 
 _EXAMPLE = '{"sentence": "3 is a [MASK] prime.", "answers": ["Fermat"]}'
@@ -98,7 +98,7 @@ class Table3:
             head: lines to stand above it.
         """
         lines = [f"| {' | '.join(self.columns)} |", "|---" * len(self.columns) + "|"]
-        lines += ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in self.cells()]
+        lines += ["| " + " | ".join(map(as_cell, row)) + " |" for row in self.cells()]
         return "\n".join([*([head, ""] if head else []), *lines, "", self.summary(), ""])
 
 
@@ -170,10 +170,6 @@ def title_of(candidate: CandidateExplanation) -> str:
     """Return what to call a passage."""
     passage = candidate.passage
     return (passage.title or passage.id) if passage else "(null)"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def _parse(entry: Mapping[str, Any], place: str) -> ClozeSentence:

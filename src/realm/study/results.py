@@ -7,6 +7,7 @@ from typing import Any
 
 from realm.checkpoint.run_records import read_metrics
 from realm.evaluation.metrics import Interval, recall_at_k
+from realm.readable import as_cell
 from realm.storage import FORMAT_VERSION, read_json, write_json
 from realm.study.intervals import Results, difference, interval
 from realm.study.measures import RECALL_AT, read_right
@@ -72,11 +73,11 @@ class StudyTable:
             cells = [name, row.label, seeds, _percent(row.recall), _percent(row.exact_match)]
             papers = [row.paper_recall, row.paper_exact_match]
             cells += ["" if value is None else f"{value:.1f}" for value in papers]
-            lines.append(f"| {' | '.join(cells)} |")
+            lines.append(f"| {' | '.join(map(as_cell, cells))} |")
         if self.comparisons:
             lines += ["", f"| difference | recall@5 | {self.metric} |", "|---|---|---|"]
         lines += [
-            f"| {c.first} - {c.second} | {_percent(c.recall, signed=True)} "
+            f"| {as_cell(f'{c.first} - {c.second}')} | {_percent(c.recall, signed=True)} "
             f"| {_percent(c.exact_match, signed=True)} |"
             for c in self.comparisons
         ]
