@@ -123,6 +123,25 @@ def test_paths_and_questions_are_no_markup(
     assert "found no word in '[/]'" in capsys.readouterr().err
 
 
+def test_the_quickstart_names_its_folders_as_they_are_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As markup, parts of such names went missing, or it failed after all of its stages."""
+    monkeypatch.setattr(display, "out", display._console(is_terminal=False, stderr=False))
+    for name in ("_show_utility", "show_own_files"):
+        monkeypatch.setattr(quickstart_display, name, lambda _: None)
+    monkeypatch.setattr(display, "show_explanation", lambda _: None)
+    measured = {"recall@5": 0.5, "exact_match": 0.5, "f1": 0.5}
+    monkeypatch.setattr(Quickstart, "measured", {"before": measured, "after": measured})
+    monkeypatch.setattr(Quickstart, "answers", lambda _: [])
+    monkeypatch.setattr(Quickstart, "explanation", lambda _: None)
+    quickstart = Quickstart(tmp_path / "my [red] [" / "] start")
+    quickstart_display.show_results(quickstart)
+    told = capsys.readouterr().out
+    for name in ("finetune", "pretrain"):
+        assert f"--model {shlex.quote(str(quickstart.runs[name]))}\n" in told
+
+
 class Answerless:
     """An answerer that no question satisfies."""
 

@@ -1,5 +1,6 @@
 """realm quickstart: every stage live, then what changed, evidence, and how to go on."""
 
+import shlex
 import shutil
 import time
 from pathlib import Path
@@ -66,17 +67,16 @@ def show_results(quickstart: Quickstart) -> None:
     display.out.print("\n[bold]What retrieval does for one prediction[/] (the paper's Table 3)")
     display.show_explanation(quickstart.explanation())
     show_own_files(quickstart)
-    run = quickstart.runs["finetune"]
+    run, pretrained = (_as_typed(quickstart.runs[name]) for name in ("finetune", "pretrain"))
+    display.out.print("\n[bold]Go on[/]")
     display.out.print(
-        "\n[bold]Go on[/]\n"
         f'  realm ask "Who wrote War and Peace?" --model {run}\n'
         f'  realm ask "..." --docs YOUR_FOLDER    (.txt, .md and .jsonl files, no training)\n'
-        f'  realm explain "The capital of France is [MASK]." --model '
-        f"{quickstart.runs['pretrain']}\n"
+        f'  realm explain "The capital of France is [MASK]." --model {pretrained}\n'
         f"  realm split YOUR_FOLDER --out passages/    then    "
         f'realm ask "..." --model {run} --passages passages/\n'
         "  docs/tutorial.md trains on your own documents, stage by stage",
-        markup=True,
+        markup=False,
     )
 
 
@@ -90,7 +90,7 @@ def show_own_files(quickstart: Quickstart) -> None:
     asked = quickstart.test_questions[:NUM_FILES]
     write_texts(folder, {question.passage_id or "" for question in asked})
     question = asked[0].question
-    display.out.print(f'  realm ask "{question}" --docs {folder}', markup=False)
+    display.out.print(f'  realm ask "{question}" --docs {_as_typed(folder)}', markup=False)
     answerer = FolderAnswerer.open(folder, cache=quickstart.out / f"{FILES}-cache")
     (answered,) = answerer.answer([question], num_answers=1)
     places = [str(answerer.place(answer)) for answer in answered.answers]
@@ -127,6 +127,11 @@ def _show_utility(quickstart: Quickstart) -> None:
         f"\nretrieval utility on held-out blanks, log p(y|x) - log p(y|null,x): {told} "
         f"[dim]({quickstart.refreshes()} index refreshes)[/]"
     )
+
+
+def _as_typed(path: Path) -> str:
+    """Return a path as a shell takes it."""
+    return shlex.quote(str(path))
 
 
 def _percent(value: float) -> str:
