@@ -13,7 +13,7 @@ from realm.checkpoint.parts import Model
 from realm.corpus.store import PassageStore
 from realm.errors import ConfigError
 from realm.evaluation import retrievers
-from realm.evaluation.retrievers import RETRIEVERS, needs_index, use_retriever
+from realm.evaluation.retrievers import RETRIEVERS, check_retriever, needs_index, use_retriever
 from realm.index.opening import find_snapshot
 from realm.retrieval.bm25 import Bm25Retriever, open_lexical
 from realm.retrieval.dense import DenseRetriever
@@ -166,3 +166,9 @@ def test_a_name_that_is_none_is_told_with_all_that_are(answerer: Answerer, tmp_p
     names = f"{', '.join(RETRIEVERS)}, closed-book, or the folder of a run"
     with pytest.raises(ConfigError, match=f"found no retriever 'bm52'; expected {names}"):
         use_retriever(answerer, "bm52", run=tmp_path)
+
+
+def test_no_retriever_is_none_for_a_reader() -> None:
+    """The message on an unknown name offers closed-book, which calibrate and claims do not know."""
+    with pytest.raises(ConfigError, match="'closed-book', which finds no passages; expected own,"):
+        check_retriever("closed-book")

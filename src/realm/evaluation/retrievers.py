@@ -68,6 +68,8 @@ RETRIEVERS: Mapping[str, Callable[[_Under], Retriever]] = {
     "minilm": _minilm,
 }
 """Each retriever that has a name of its own."""
+CLOSED_BOOK = "closed-book"
+"""No retriever: the encoder alone answers (`realm.evaluation.closed_book`)."""
 INDEXED = frozenset({"own", "dense", "hybrid"})
 """Those that search the index of the answerer's own embedder; for others it is made in vain."""
 
@@ -76,8 +78,14 @@ def check_retriever(choice: str) -> None:
     """Refuse what is neither a name nor a folder, before anything is opened.
 
     Raises:
-        ConfigError: it is so.
+        ConfigError: it is so, or `closed-book`, which finds nothing for a reader.
     """
+    if choice == CLOSED_BOOK:
+        raise ConfigError(
+            f"found retriever {CLOSED_BOOK!r}, which finds no passages; expected "
+            f"{', '.join(RETRIEVERS)}, or the folder of a run with an embedder: without passages "
+            "only `realm evaluate` measures, a run of `realm pretrain` or `realm mlm` on questions"
+        )
     if choice not in RETRIEVERS and not Path(choice).is_dir():
         raise ConfigError(
             f"found no retriever {choice!r}; expected {', '.join(RETRIEVERS)}, closed-book, or the "
