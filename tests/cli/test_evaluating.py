@@ -203,3 +203,12 @@ def test_what_is_wrong_is_told(
 def test_the_help_names_every_retriever(call: Run) -> None:
     shown = " ".join(call("evaluate", "--help").out.split())
     assert [name for name in (*RETRIEVERS, "closed-book") if name not in shown] == []
+
+
+@pytest.mark.parametrize("option", ["--train", "--encoder"])
+def test_what_is_of_no_use_with_claims_is_refused(
+    call: Run, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    monkeypatch.setattr("realm.cli.claim_commands.is_of_claims", lambda _: True)
+    told = call("evaluate", "claims.jsonl", "--model", "runs/claims", option, "other").message
+    assert f"runs/claims classifies claims: found {option}, expected it with a run" in told

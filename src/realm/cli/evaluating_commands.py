@@ -82,6 +82,11 @@ def evaluate(
     Example: realm evaluate questions.jsonl --model runs/qa --retriever runs/ict --out ict.json
     """
     if model is not None and claim_commands.is_of_claims(model):
+        if train or encoder is not None:
+            raise ConfigError(
+                f"{model} classifies claims: found {'--train' if train else '--encoder'}, expected "
+                "it with a run that answers questions"
+            )
         claim_commands.evaluate_on_claims(
             questions,
             model=model,
