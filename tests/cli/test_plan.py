@@ -115,6 +115,12 @@ def test_without_threads_those_cores_count_that_the_process_may_use(
     assert measured == ["2x128"]
 
 
+def test_builders_alone_stand_beside_one_trainer(call: Run) -> None:
+    words = ("plan", "--passages", "1M", "--gpu", "h100", "--builders", 3, "--json")
+    values = json.loads(call(*words).out)
+    assert (values["trainers"], values["builders"]) == (1, 3)
+
+
 def test_accelerators_are_never_measured(call: Run, measured: list[str]) -> None:
     assert call(*PAPER, "--gpus", 8).code == 0
     assert call("plan", "--passages", "1M", "--tflops", 100, "--efficiency", 0.3).code == 0
@@ -176,6 +182,13 @@ def test_a_number_is_read_as_people_write_it(number: str) -> None:
         (("--passages", "1M", "--gpus", "1", "--set", "ict.frob=1"), "no setting 'frob'"),
         (("--passages", "1M", "--passage-wordpieces", "1000"), "4 to 512"),
         (("--passages", "1M", "--threads", "0"), "at least 1"),
+        (("--passages", "1M", "--efficiency", "0.3"), "found --efficiency without an accelerator"),
+        (("--passages", "1M", "--gpu-memory", "40"), "found --gpu-memory without an accelerator"),
+        (("--passages", "1M", "--gpus", "1", "--threads", "2"), "found --threads beside accel"),
+        (
+            ("--passages", "1M", "--calibration", "a.json", "--calibrate"),
+            "found --calibrate beside --calibration, expected one of them",
+        ),
         (("--passages", "1M", "--calibration", "absent.json"), "cannot read the calibration"),
     ],
 )

@@ -1,5 +1,6 @@
 """realm plan, realm approximate."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -101,6 +102,12 @@ def plan(
             )
         _show_calibration(_calibrated(encoder, threads, again=True, quiet=quiet), as_json=as_json)
         return
+    _check_used(
+        {"--gpu-memory": gpu_memory, "--gpu-bandwidth": gpu_bandwidth, "--efficiency": efficiency},
+        {"--threads": threads, "--calibrate": calibrate or None},
+        on_accelerators=on_accelerators,
+        calibration=calibration,
+    )
     work = asking.ask(
         passages,
         encoder=encoder,
@@ -118,7 +125,8 @@ def plan(
             network_gbits=network_gbits,
             cpu=calibration,
         )
-        gpus = gpus if gpus is not None or trainers is not None else 1
+        if gpus is None and trainers is None and builders is None:
+            gpus = 1
     else:
         measured = (
             _load_calibration(calibration)
@@ -177,6 +185,36 @@ def approximate(
         f"{made.recall_at} {made.recall:.3f} with {made.probes} probes in {out}",
         markup=False,
     )
+
+
+def _check_used(
+    of_accelerators: Mapping[str, object],
+    of_measuring: Mapping[str, object],
+    *,
+    on_accelerators: bool,
+    calibration: Path | None,
+) -> None:
+    """Refuse options that would say nothing: each option -> its value, None where not given."""
+    from realm.errors import ConfigError
+
+    def given(options: Mapping[str, object]) -> str:
+        return next((name for name, value in options.items() if value is not None), "")
+
+    if not on_accelerators and (name := given(of_accelerators)):
+        raise ConfigError(
+            f"found {name} without an accelerator, expected one beside it: --gpus, --gpu or "
+            "--tflops; a plan for this machine's CPU takes what was measured"
+        )
+    if on_accelerators and (name := given(of_measuring)):
+        raise ConfigError(
+            f"found {name} beside accelerators, expected one of them: their rates are computed "
+            "from a data sheet, and nothing is measured"
+        )
+    if calibration is not None and of_measuring["--calibrate"]:
+        raise ConfigError(
+            "found --calibrate beside --calibration, expected one of them: rates are measured "
+            "here, or read from a file"
+        )
 
 
 def _calibrated(encoder: str, threads: int | None, *, again: bool, quiet: bool) -> "Calibration":
