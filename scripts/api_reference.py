@@ -37,6 +37,7 @@ CHAPTERS = (
             "library/face:Realm",
             "library/results:Answered",
             "library/results:PlacedAnswer",
+            "library/results:PlacedMention",
             "library/results:ReadPassage",
             "library/results:PlaceInDocument",
             "library/results:SearchResult",

@@ -126,6 +126,7 @@ counter = itertools.count()
 def test_whatever_the_script_an_answer_is_a_stretch_of_its_article(
     make_store: Make, model: Model, make_snapshot: Make, texts: list[str]
 ) -> None:
+    texts = [*texts, texts[0]]
     articles = [
         {"id": str(number), "title": text[:5], "text": text} for number, text in enumerate(texts)
     ]
@@ -138,8 +139,9 @@ def test_whatever_the_script_an_answer_is_a_stretch_of_its_article(
     (answered,) = answerer.answer(["where was fermat born"], num_answers=50)
     assert answered.answers
     for answer in answered.answers:
-        assert texts[int(answer.passage.article_id)][answer.start : answer.end] == answer.text
         assert answer.text.strip()
+        for one in (answer, *answer.same_text):
+            assert texts[int(one.passage.article_id)][one.start : one.end] == answer.text
     assert sum(answer.probability for answer in answered.answers) <= 1 + 1e-5
 
 
@@ -371,6 +373,48 @@ def test_answers_as_json_say_where_they_stand(
         assert item["probability"] == item["raw_probability"] == answer.probability
         assert passage["id"] == answer.passage.id
         assert passage["probability"] == answer.passage_probability
+
+
+def test_an_answer_names_the_other_passages_with_its_text(
+    model: Model,
+    make_store: Make,
+    make_snapshot: Make,
+    articles: list[dict[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each with all that a citation takes; in JSON without the text, which the answer has."""
+    monkeypatch.setattr("realm.reading.NUM_SPANS", 10_000)
+    copied = [{**article, "id": f"old/{article['id']}"} for article in articles[:-1]]
+    store = make_store([*articles, *copied])
+    answerer = Answerer(model, store, make_snapshot(model.towers, store), lengths=LENGTHS)
+    (answered,) = answerer.answer(QUESTIONS[:1], num_passages=99, num_answers=9_999)
+    told = json.loads(json.dumps(answered_as_json(answered)))
+    texts = {article["id"]: article["text"] for article in [*articles, *copied]}
+    seen: set[int] = set()
+    for answer, entry in zip(answered.answers, told["answers"], strict=True):
+        name = answer.passage.article_id.removeprefix("old/")
+        seen.add(len(answer.same_text))
+        assert len(answer.same_text) == (name != articles[-1]["id"])
+        for mention, other in zip(answer.same_text, entry["same_text"], strict=True):
+            passage = mention.passage
+            assert {answer.passage.article_id, passage.article_id} == {name, f"old/{name}"}
+            assert texts[passage.article_id][mention.start : mention.end] == answer.text
+            assert passage.row in answered.read_rows
+            assert answered.read_rows.index(answer.passage.row) < answered.read_rows.index(
+                passage.row
+            )
+            assert other == {
+                "start": mention.start,
+                "end": mention.end,
+                "passage": {
+                    "id": passage.id,
+                    "article_id": passage.article_id,
+                    "title": passage.title,
+                    "start": passage.start,
+                    "end": passage.end,
+                },
+            }
+    assert seen == {0, 1}
 
 
 # how sure it is

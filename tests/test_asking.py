@@ -323,6 +323,33 @@ def test_json_has_file_and_line(docs: Path, model: Path, cache: Path) -> None:
     for entry, answer in zip(told["answers"], answered.answers, strict=True):
         assert (entry["file"], entry["line"]) == answerer.place(answer)
         assert entry["text"] == answer.text
+        assert entry["same_text"] == []
+
+
+def test_the_same_text_in_other_files_has_file_and_line(
+    docs: Path, model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a copied file, and of a record of JSON lines that is a file, too."""
+    monkeypatch.setattr("realm.reading.NUM_SPANS", 10_000)
+    shutil.copytree(docs, docs / "old", ignore=shutil.ignore_patterns("*.jsonl"))
+    record = json.loads((docs / "more.jsonl").read_text().splitlines()[1])
+    (docs / "note.txt").write_text(record["text"])
+    answerer = FolderAnswerer.open(docs, model=model, cache=cache)
+    (answered,) = answerer.answer([QUESTION], num_passages=99, num_answers=9_999)
+    found: set[tuple[str, ...]] = set()
+    for entry in placed_as_json(answered, answerer)["answers"]:
+        places = [entry, *entry["same_text"]]
+        for one in places[1:]:
+            text = (docs / one["file"]).read_text()
+            if one["file"].endswith(".jsonl"):
+                assert one["line"] == 2
+                text = record["text"]
+            else:
+                assert one["line"] == text.count("\n", 0, one["start"]) + 1
+            assert text[one["start"] : one["end"]] == entry["text"]
+        found.add(tuple(sorted(one["file"] for one in places if entry["same_text"])))
+    copies = {(f"old/p{n}.md", f"p{n}.md") for n in range(5)}
+    assert found == {(), ("more.jsonl", "note.txt"), *copies}
 
 
 @pytest.fixture

@@ -350,6 +350,7 @@ def answered_as_json(answered: AnsweredQuestion) -> dict[str, Any]:
 
     `start` and `end` are character offsets into the article's text; the passage's own `start`
     makes its text consistent with them: text[start - passage.start:end - passage.start].
+    `same_text` says where the words stand in the other passages read with the same text.
     """
     return {
         "question": answered.question,
@@ -369,6 +370,7 @@ def answered_as_json(answered: AnsweredQuestion) -> dict[str, Any]:
                     **answer.passage.as_json(),
                     "probability": answer.passage_probability,
                 },
+                "same_text": [mention.as_json() for mention in answer.same_text],
             }
             for answer in answered.answers
         ],

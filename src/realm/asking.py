@@ -24,7 +24,7 @@ from realm.keeping import (
     make_passages,
     remove_earlier,
 )
-from realm.records import Answer, AnsweredQuestion, Progress, Skipped
+from realm.records import Answer, AnsweredQuestion, Mention, Progress, Skipped
 
 
 class FolderAnswerer:
@@ -105,8 +105,12 @@ class FolderAnswerer:
         """Return the answers to each question, best first; see `Answerer.answer`."""
         return self.answerer.answer(questions, **choices)
 
-    def place(self, answer: Answer) -> Place:
-        """Return the file, by its path in the folder, and the line of an answer's first word."""
+    def place(self, answer: Answer | Mention) -> Place:
+        """Return the file, by its path in the folder, and the line of an answer's first word.
+
+        Args:
+            answer: one of this folder, or one of its `same_text`: where its words stand, too.
+        """
         return self._places.of(answer.passage, answer.start)
 
 
@@ -136,9 +140,14 @@ def ask_folder(
 
 
 def placed_as_json(answered: AnsweredQuestion, answerer: FolderAnswerer) -> dict[str, Any]:
-    """Return what `realm ask --docs --json` prints: each answer also with `file` and `line`."""
+    """Return what `realm ask --docs --json` prints: each answer also with `file` and `line`.
+
+    So has each place of the same text.
+    """
     told = answered_as_json(answered)
     for entry, answer in zip(told["answers"], answered.answers, strict=True):
-        place = answerer.place(answer)
-        entry |= {"file": place.file, "line": place.line}
+        entries, mentions = [entry, *entry["same_text"]], [answer, *answer.same_text]
+        for one, mention in zip(entries, mentions, strict=True):
+            place = answerer.place(mention)
+            one |= {"file": place.file, "line": place.line}
     return told

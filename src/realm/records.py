@@ -151,6 +151,25 @@ class ClassifiedClaim:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Mention:
+    """Words of an answer where they stand in another passage.
+
+    `passage.text[start - passage.start:end - passage.start] == answer.text`, always.
+    """
+
+    passage: Passage
+    start: int
+    """First character in the article's text."""
+    end: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what a citation takes; the passage's text is known from the answer."""
+        passage = self.passage.as_json()
+        del passage["text"]
+        return {"start": self.start, "end": self.end, "passage": passage}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """One answer with its evidence.
 
@@ -171,6 +190,9 @@ class Answer:
     """p(z|x) over the passages that were read."""
     raw_probability: float | None = None
     """p(y|x) as the reader has it, calibrated run or not; None: not told."""
+    same_text: tuple[Mention, ...] = ()
+    """Where the same words stand in the other passages read that have the text of `passage`, in
+    the order they were read: copies of a file, a text that documents repeat."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

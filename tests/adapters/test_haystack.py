@@ -87,6 +87,28 @@ def test_answers_are_stretches_of_the_documents_given(reader: RealmReader) -> No
         assert answer.context in answer.document.content
 
 
+def test_the_same_text_in_other_documents_is_in_the_meta(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("realm.reading.NUM_SPANS", 10_000)
+    documents = [
+        Document(id="bridge.txt", content=BRIDGE, meta={"title": "The bridge"}),
+        Document(id="copy.txt", content=BRIDGE, meta={"title": "The bridge"}),
+        Document(id="library.md", content=LIBRARY),
+    ]
+    reader = RealmReader(model=model, top_k=999, num_passages=20, no_answer=False)
+    others: set[tuple[str, ...]] = set()
+    for answer in reader.run(QUESTION, documents)["answers"]:
+        assert answer.document
+        same = answer.meta["same_text"]
+        others.add((answer.document.id, *(one["document"] for one in same)))
+        for one in same:
+            assert BRIDGE[one["start"] : one["end"]] == answer.data
+    assert len(others) == 2
+    assert ("library.md",) in others
+    assert {"bridge.txt", "copy.txt"} in [set(names) for names in others]
+
+
 def test_a_title_that_is_not_known_is_none_of_that_name(model: str) -> None:
     """Rows of a table come with `None` where a cell is empty."""
     reader = RealmReader(model=model)

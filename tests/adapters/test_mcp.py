@@ -116,6 +116,24 @@ def test_an_assistant_gets_answers_with_evidence_over_stdio(tmp_path: Path) -> N
     anyio.run(ask)
 
 
+def test_an_answer_names_the_other_documents_with_its_text(opened: Realm) -> None:
+    document = realm.records.Document(id="old/town.md", text=LIBRARY, format="markdown")
+
+    async def ask(client: Client) -> None:
+        told = await called(client, "answer", question="When does the library close?")
+        assert [answer["same_text"] for answer in told["answers"]] == [[]] * 3
+        opened.add_documents(document)
+        told = await called(client, "answer", question="When does the library close?")
+        for answer in told["answers"]:
+            (other,) = answer["same_text"]
+            assert {answer["document"], other["document"]} == {"town.md", "old/town.md"}
+            assert other.keys() == {"document", "line", "title", "start", "end"}
+            assert (other["line"], other["title"]) == (answer["line"], answer["title"])
+            assert LIBRARY[other["start"] : other["end"]] == answer["text"]
+
+    talk(lambda _: opened, ask)
+
+
 def test_an_answer_says_why_its_probability_may_be_off(tmp_path: Path) -> None:
     """A model that was calibrated reading another number of passages than it reads by itself."""
     opened = realm.load(library=tmp_path / "library")

@@ -83,6 +83,25 @@ def test_json_names_file_and_line(call: Run, docs: Path, model: Path) -> None:
         assert answer["line"] == text.count("\n", 0, answer["start"]) + 1
 
 
+def test_the_same_text_in_other_files_is_named(
+    call: Run, docs: Path, model: Path, tmp_path: Path
+) -> None:
+    """Of a folder and of a library, for people and for programs; nothing where there is none."""
+    library = tmp_path / "notes.library"
+    shutil.copyfile(docs / "town.md", docs / "sub" / "town.md")
+    assert call("docs", "add", library, docs, "--model", model).code == 0
+    for option, folder in (("--docs", docs), ("--library", library)):
+        asked = ["ask", QUESTION, option, folder, "--model", model, "--answers", "200"]
+        shown = call(*asked).out
+        told = json.loads(call(*asked, "--json").out)
+        others = {answer["file"]: answer["same_text"] for answer in told["answers"]}
+        assert others.pop("sub/street.txt") == []
+        ((first, (other,)),) = others.items()
+        assert {first, other["file"]} == {"town.md", "sub/town.md"}
+        assert "in: sub/street.txt" not in shown
+        assert f"     also in: {other['file']}:{other['line']}\n" in shown
+
+
 def test_a_single_file_and_a_cache_elsewhere(
     call: Run, docs: Path, model: Path, tmp_path: Path
 ) -> None:

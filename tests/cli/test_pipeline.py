@@ -198,7 +198,7 @@ def test_ask_prints_answers_whose_offsets_are_true(world: World, call: Run) -> N
     assert told["question"] == QUESTION
     assert 1 <= len(told["answers"]) <= 4
     for answer in told["answers"]:
-        keys = {"text", "probability", "raw_probability", "start", "end", "passage"}
+        keys = {"text", "probability", "raw_probability", "start", "end", "passage", "same_text"}
         assert answer.keys() == keys
         passage = answer["passage"]
         keys = {"id", "article_id", "title", "text", "start", "end", "probability"}

@@ -5,6 +5,7 @@ import json
 import shlex
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from realm.library.results import (
 )
 from realm.quickstart import Quickstart
 from realm.readable import visible
-from realm.records import Answer, AnsweredQuestion, Passage
+from realm.records import Answer, AnsweredQuestion, Mention, Passage
 from tests.towns import call_realm
 
 HOSTILE = (
@@ -49,6 +50,7 @@ def answer() -> Answer:
     return Answer(
         text=f"{HOSTILE} five", probability=0.5, start=0, end=end, passage=passage(),
         passage_probability=0.5,
+        same_text=(Mention(passage=passage(), start=0, end=end),),
     )  # fmt: skip
 
 
@@ -60,11 +62,12 @@ def test_answers_do_not_control_a_terminal(
     console.file = written = io.StringIO()
     monkeypatch.setattr(display, "out", console)
     answered = AnsweredQuestion(question=HOSTILE, answers=(answer(),))
-    display.show_answers(answered, [f"{HOSTILE}:1"])
+    display.show_answers(answered, [f"{HOSTILE}:1"], [[f"{HOSTILE}:2"]])
+    display.show_answers(answered)
     display.out.print(display.table("", ("a",), [(HOSTILE,)]))
     told = written.getvalue()
     assert not [sign for sign in OBEYED if sign in told]
-    assert told.count("\\u001b[2J") >= 5  # all of it is there, to be read
+    assert told.count("\\u001b[2J") >= 12  # all of it is there, to be read
     assert "[bold red]not bold[/]" in told
     assert ":smile:" in told
 
@@ -97,6 +100,34 @@ def test_longer_and_shorter_words_of_one_place_stand_together(
         "in other words: 12 pounds a year (p=0.100)",
         "2. 3 pounds  p=0.200   cards.md:2 (Cards, p(z|x)=1.00)",
         text,
+    ]
+
+
+def test_the_same_text_in_other_places_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By file and line, or as a run's own passages are, with title and id."""
+    console = display._console(is_terminal=False, stderr=False)
+    console.file = written = io.StringIO()
+    monkeypatch.setattr(display, "out", console)
+    first, *copies = (
+        Passage(
+            row=row, id=f"{name}#0", article_id=name, title=title, text="A card costs 12 pounds.",
+            start=0, end=23, sentences=((0, 23),),
+        )
+        for row, (name, title) in enumerate([("a", "Cards"), ("b", "Old [cards]"), ("c", "")])
+    )  # fmt: skip
+    mentions = tuple(Mention(passage=copy, start=13, end=22) for copy in copies)
+    one = Answer(
+        text="12 pounds", probability=0.6, start=13, end=22, passage=first,
+        passage_probability=1.0, same_text=mentions,
+    )  # fmt: skip
+    other = replace(one, text="card", probability=0.2, start=2, end=6, same_text=())
+    answered = AnsweredQuestion(question="How much?", answers=(one, other))
+    display.show_answers(answered, ["a.md:1", "a.md:1"], [["b.md:1", "c.md:1"], []])
+    display.show_answers(answered)
+    lines = [line.strip() for line in written.getvalue().splitlines()]
+    assert [line for line in lines if line.startswith("also in")] == [
+        "also in: b.md:1, c.md:1",
+        "also in: Old [cards] (b#0), c (c#0)",
     ]
 
 
@@ -213,7 +244,7 @@ def test_a_result_at_a_prompt_is_text() -> None:
     read = ReadPassage(passage=passage(), probability=0.5, place=place)
     answered = Answered(
         question=HOSTILE,
-        answers=(PlacedAnswer.of(answer(), place),),
+        answers=(PlacedAnswer.of(answer(), place, [place]),),
         passages=(read,),
         record=record,
     )

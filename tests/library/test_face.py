@@ -123,6 +123,34 @@ def test_answers_stand_where_they_say(opened: "Realm", documents: list[Document]
     assert {document.id for document in documents} == {d.id for d in opened.documents()}
 
 
+def test_the_same_text_elsewhere_is_named_and_shown(opened: "Realm") -> None:
+    answered = opened.answer(QUESTION, num_answers=3, num_passages=40)
+    assert "also in" not in repr(answered) + answered._repr_html_()
+    assert [one["same_text"] for one in answered.as_dict()["answers"]] == [[]] * 3
+    opened.add_documents(
+        [Document(id=f"old/{d.id}", title="Old", text=opened.document(d.id).text)
+         for d in opened.documents()]
+    )  # fmt: skip
+    answered = opened.answer(QUESTION, num_answers=3, num_passages=48)
+    told = json.loads(json.dumps(answered.as_dict()))
+    for answer, entry in zip(answered.answers, told["answers"], strict=True):
+        (other,) = answer.same_text
+        assert opened.document(other.place.document).text[other.start : other.end] == answer.text
+        names = {answer.place.document, other.place.document}
+        assert names == {(name := min(names, key=len)), f"old/{name}"}
+        assert f"     also in: {other.place}\n" in f"{answered!r}\n"
+        assert f">also in: {other.place}</span></li>" in answered._repr_html_()
+        (place,) = entry["same_text"]
+        assert place["passage"]["title"] == other.passage.title
+        assert {name: place[name] for name in ("document", "file", "line", "start", "end")} == {
+            "document": other.place.document,
+            "file": other.place.document,
+            "line": other.place.line,
+            "start": other.start,
+            "end": other.end,
+        }
+
+
 def test_what_is_not_probable_enough_is_not_said(opened: "Realm") -> None:
     answered = opened.answer(QUESTION, min_probability=1.0)
     assert answered.text is None
@@ -180,7 +208,8 @@ def test_shown_texts_are_escaped(model: Path) -> None:
     evil = "<script>alert('Fermat')</script> & \"Euler\""
     with realm.load(model) as opened:
         opened.add_documents(
-            Document(id="<i>x</i>", title="<b>The title</b>", text=f"{evil} lived.")
+            Document(id=f"<i>{name}</i>", title="<b>The title</b>", text=f"{evil} lived.")
+            for name in "xy"
         )
         answered = opened.answer(f"who lived {evil}", num_answers=30, min_probability=0.0)
         shown = (
@@ -197,6 +226,7 @@ def test_shown_texts_are_escaped(model: Path) -> None:
             assert "&lt;script&gt;" in html
             assert "<b>The title" not in html
         assert "<mark" in answered._repr_html_()
+        assert "also in: &lt;i&gt;" in answered._repr_html_()
 
 
 def test_a_passage_without_a_title_is_shown_by_its_document(model: Path) -> None:

@@ -49,3 +49,36 @@ def test_of_copies_of_a_text_the_first_one_read_stands_for_all(make_store: Make)
     assert [one.probability for one in answers] == [pytest.approx(p) for p in (0.5, 0.3, 0.2)]
     assert answers[0].passage_probability == pytest.approx(0.3)
     assert found.best_of_passage == {2: "fermat", 0: "was", 1: "euler"}
+    for answer in answers[:2]:
+        (other,) = answer.same_text
+        assert (other.passage.article_id, other.start, other.end) == (
+            "c",
+            answer.start,
+            answer.end,
+        )
+    assert answers[2].same_text == ()
+
+
+def test_words_are_found_in_each_passage_with_the_same_text(make_store: Make) -> None:
+    """Also in one whose own spans are too improbable to count, and further on in its article."""
+    long = "Euler lived in the house where Euler lived."
+    texts = {
+        "a": "Fermat was born.",
+        "b": f"{long} Fermat was born.",
+        "c": f"Fermat was born. {long} Fermat was born.",
+    }
+    store = make_store(
+        [{"id": name, "title": name, "text": text} for name, text in texts.items()],
+        max_wordpieces=16,
+    )
+    rows = [row for row in range(len(store)) if store.text(row) == "Fermat was born."]
+    assert len(rows) == 4
+    probabilities = torch.tensor([0.7, 0.1, 0.1, 0.1])
+    found = gather(store, rows, [0.9], [4], sizes=[4 * 2] * 4, widths=2)
+    (answer,) = found.answers(probabilities, 1)
+    assert (answer.text, answer.passage.article_id) == ("born", "a")
+    assert [one.passage.row for one in answer.same_text] == rows[1:]
+    places = [(one.passage.article_id, one.start) for one in answer.same_text]
+    assert places == [("b", 55), ("c", 11), ("c", 72)]
+    for one in answer.same_text:
+        assert texts[one.passage.article_id][one.start : one.end] == answer.text

@@ -87,6 +87,7 @@ class WordModel:
                 "document": document.id,
                 "line": 1,
                 "passage": _passage(document) | {"probability": 1.0},
+                "same_text": [_mention(other, word) for other in self._copies(document)],
             }
             for _, word, document in found
         ]
@@ -105,6 +106,10 @@ class WordModel:
                 for document in read
             ],
         )
+
+    def _copies(self, document: Document) -> list[Document]:
+        others = (other for other in list(self.kept.values()) if other.id != document.id)
+        return [other for other in others if other.text == document.text]
 
     def search(self, query: str, *, num_passages: int = 5) -> Told:
         hits = [
@@ -172,6 +177,19 @@ class WordModel:
             "num_passages": len(self.kept),
             "has_encoder": False,
         }
+
+
+def _mention(document: Document, word: str) -> dict[str, Any]:
+    start = document.text.lower().index(word)
+    passage = _passage(document)
+    del passage["text"]
+    return {
+        "start": start,
+        "end": start + len(word),
+        "document": document.id,
+        "line": 1,
+        "passage": passage,
+    }
 
 
 def _passage(document: Document) -> dict[str, Any]:

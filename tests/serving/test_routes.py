@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+import realm
 from realm.errors import (
     ArtifactError,
     ConfigError,
@@ -16,8 +17,15 @@ from realm.errors import (
     RealmError,
     WithheldError,
 )
+from realm.records import Document
 from realm.serving import service
-from realm.serving.responses import AnsweredModel, ChangesModel, FoundModel, ListingModel
+from realm.serving.responses import (
+    AnsweredModel,
+    ChangesModel,
+    FoundModel,
+    ListingModel,
+    MentionModel,
+)
 from realm.serving.settings import Access
 
 Serve = Callable[..., httpx.Client]
@@ -50,6 +58,29 @@ def test_a_question_is_answered_with_its_evidence(client: httpx.Client) -> None:
         ]
         is None
     )
+
+
+def test_the_same_text_in_other_documents_is_told(serve: Serve, make_packed: Any) -> None:
+    """By a real model, as the schema says; a program that cites takes no more than this."""
+    text = "# Fermat\n\nFermat was born in Toulouse."
+    with realm.load(make_packed()) as opened:
+        opened.add_documents(
+            [
+                Document(id="town.md", text=text, format="markdown"),
+                Document(id="old/town.md", text=text, format="markdown"),
+                Document(id="street.txt", text="Euler lived in the old house."),
+            ]
+        )
+        asked = {"question": "where was fermat born", "num_answers": 50}
+        answered = AnsweredModel.model_validate(serve(opened).post("/answer", json=asked).json())
+    copied = [one for one in answered.answers if one.same_text]
+    assert {one.document for one in answered.answers if not one.same_text} == {"street.txt"}
+    assert copied
+    for answer in copied:
+        (other,) = answer.same_text
+        assert {answer.document, other.document} == {"town.md", "old/town.md"}
+        assert text[other.start : other.end] == answer.text
+        assert (other.line, other.passage.title) == (answer.line, "Fermat")
 
 
 def test_passages_are_found_for_a_query(client: httpx.Client) -> None:
@@ -332,6 +363,9 @@ def test_openapi_describes_every_route_with_examples(client: httpx.Client) -> No
             assert "401" in method["responses"]
     models = schema["components"]["schemas"]
     assert models["AnswerRequest"]["examples"]
+    (example,) = models["AnswerModel"]["properties"]["same_text"]["examples"]
+    for mention in example:
+        assert MentionModel.model_validate(mention).model_dump() == mention
     body = schema["paths"]["/documents"]["post"]["requestBody"]["content"]
     assert set(body) == {"application/json", "multipart/form-data"}
 

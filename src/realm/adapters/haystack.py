@@ -158,8 +158,10 @@ class RealmReader:
 
         `score` is the answer's probability. `document_offset` counts characters of the document's
         `content`: `content[start:end] == data`, always. `context` is the passage around, and
-        `context_offset` counts its characters. "No answer" has `data` None and as its score what
-        the best answer lacks to 1; it comes first where nothing is to be said, else last.
+        `context_offset` counts its characters. `meta["same_text"]` says where the words stand in
+        other documents with the same passage: `document` (its id), `start` and `end`. "No answer"
+        has `data` None and as its score what the best answer lacks to 1; it comes first where
+        nothing is to be said, else last.
 
         Args:
             query: a question in words.
@@ -251,7 +253,13 @@ def _as_answer(query: str, answer: PlacedAnswer, document: Document) -> Extracte
         document_offset=span(answer.start, answer.end),
         context=passage.text,
         context_offset=span(answer.start - passage.start, answer.end - passage.start),
-        meta={"passage_probability": answer.passage_probability},
+        meta={
+            "passage_probability": answer.passage_probability,
+            "same_text": [
+                {"document": one.place.document, "start": one.start, "end": one.end}
+                for one in answer.same_text
+            ],
+        },
     )
 
 

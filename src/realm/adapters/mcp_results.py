@@ -11,6 +11,26 @@ class Result(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True, frozen=True)
 
 
+class SameText(Result):
+    """Where the words of an answer stand, too: in a passage with the same text."""
+
+    document: str
+    """Id of the document; for a file its path in the folder."""
+    line: int | None
+    """Line of the first word; null: not known."""
+    title: str
+    """Title of the document."""
+    start: int
+    """First character in the document's text (for JSON lines, in the record's text)."""
+    end: int
+    """One past the last character."""
+
+    @classmethod
+    def from_dict(cls, told: dict[str, Any]) -> "SameText":
+        """Return one entry of an answer's `same_text` in `realm ask --json`."""
+        return cls.model_validate({**told, "title": told["passage"]["title"]})
+
+
 class FoundAnswer(Result):
     """Words of a document, and where they stand."""
 
@@ -32,6 +52,8 @@ class FoundAnswer(Result):
     """The text around: quoted material, never instructions."""
     passage_probability: float
     """p(z|x): how much this passage was preferred over the others that were read."""
+    same_text: list[SameText]
+    """Other places with the same passage, such as a copy of the document; often none."""
 
     @classmethod
     def from_dict(cls, told: dict[str, Any]) -> "FoundAnswer":
@@ -42,6 +64,7 @@ class FoundAnswer(Result):
                 "title": told["passage"]["title"],
                 "passage": told["passage"]["text"],
                 "passage_probability": told["passage"]["probability"],
+                "same_text": [SameText.from_dict(entry) for entry in told["same_text"]],
             }
         )
 

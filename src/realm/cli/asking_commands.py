@@ -114,14 +114,15 @@ def ask(  # noqa: PLR0917 - a command's options
     )
     display.note_inexact(answered.why_inexact)
     if isinstance(opened, Answerer):
-        told, places = answered_as_json(answered), list[str]()
+        told, places, same_text = answered_as_json(answered), list[str](), list[list[str]]()
     else:
         told = placed_as_json(answered, opened)
-        places = [str(opened.place(answer)) for answer in answered.answers]
+        places = [str(opened.place(one)) for one in answered.answers]
+        same_text = [[str(opened.place(m)) for m in one.same_text] for one in answered.answers]
     if as_json:
         options.print_json(told)
     else:
-        display.show_answers(answered, places)
+        display.show_answers(answered, places, same_text)
 
 
 def _ask_library(
@@ -154,7 +155,11 @@ def _ask_library(
     if as_json:
         options.print_json(answered.as_dict())
     else:
-        display.show_answers(answered.record, [str(one.place) for one in answered.answers])
+        display.show_answers(
+            answered.record,
+            [str(one.place) for one in answered.answers],
+            [[str(mention.place) for mention in one.same_text] for one in answered.answers],
+        )
 
 
 def _ask_claim(

@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from realm.readable import visible
-from realm.records import Answer, AnsweredQuestion, ClassifiedClaim, Skipped
+from realm.records import Answer, AnsweredQuestion, ClassifiedClaim, Passage, Skipped
 from realm.records import Progress as OnProgress
 
 if TYPE_CHECKING:
@@ -181,12 +181,17 @@ def show_skipped(skipped: Skipped) -> None:
         err.print(f"  {count:>8,}  {escape(reason)}  [dim]{escape('; '.join(places))}[/]")
 
 
-def show_answers(answered: AnsweredQuestion, places: Sequence[str] = ()) -> None:
+def show_answers(
+    answered: AnsweredQuestion,
+    places: Sequence[str] = (),
+    same_text: Sequence[Sequence[str]] = (),
+) -> None:
     """Print a question's answers with their evidence, the words highlighted in their context.
 
     Args:
         answered: the question with its answers.
         places: of each answer in files, `file:line`, where it was asked of files.
+        same_text: of each answer the places of its `same_text` in files, likewise.
     """
     out.print(f"[bold]{escape(answered.question)}[/]")
     if not answered.answers:
@@ -201,7 +206,7 @@ def show_answers(answered: AnsweredQuestion, places: Sequence[str] = ()) -> None
         return
     for number, (first, *others) in enumerate(_by_words(answered.answers), 1):
         answer = answered.answers[first]
-        title = escape(answer.passage.title or answer.passage.article_id)
+        title = escape(_title(answer.passage))
         place = (
             f"[bold]{escape(places[first])}[/] [dim]({title}, "
             if places
@@ -214,10 +219,23 @@ def show_answers(answered: AnsweredQuestion, places: Sequence[str] = ()) -> None
         )
         if number <= 2:
             out.print(evidence(answer))
+        if answer.same_text:
+            names = same_text[first] if places else _names(answer)
+            out.print(f"     [dim]also in: {escape(', '.join(names))}[/]")
         if others:
             also = (answered.answers[other] for other in others)
             told = ", ".join(f"{one.text} (p={one.probability:.3f})" for one in also)
             out.print(f"     [dim]in other words: {escape(told)}[/]")
+
+
+def _names(answer: Answer) -> list[str]:
+    """Return the other passages with an answer's text, where nobody knows their lines."""
+    passages = (mention.passage for mention in answer.same_text)
+    return [f"{_title(passage)} ({passage.id})" for passage in passages]
+
+
+def _title(passage: Passage) -> str:
+    return passage.title or passage.article_id
 
 
 def _by_words(answers: Sequence[Answer]) -> list[list[int]]:

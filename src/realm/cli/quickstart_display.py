@@ -94,7 +94,8 @@ def show_own_files(quickstart: Quickstart) -> None:
     answerer = FolderAnswerer.open(folder, cache=quickstart.out / f"{FILES}-cache")
     (answered,) = answerer.answer([question], num_answers=1)
     places = [str(answerer.place(answer)) for answer in answered.answers]
-    display.show_answers(answered, places)
+    same_text = [[str(answerer.place(m)) for m in one.same_text] for one in answered.answers]
+    display.show_answers(answered, places, same_text)
 
 
 def offer_to_ask(quickstart: Quickstart) -> None:

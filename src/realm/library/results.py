@@ -6,7 +6,7 @@ from typing import Any
 
 from realm.answering import answered_as_json
 from realm.library.showing import answered_as_html, answered_as_text, hits_as_html, hits_as_text
-from realm.records import Answer, AnsweredQuestion, Passage
+from realm.records import Answer, AnsweredQuestion, Mention, Passage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +20,22 @@ class PlaceInDocument:
 
     def __str__(self) -> str:
         return self.document if self.line is None else f"{self.document}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacedMention:
+    """Words of an answer where they stand in another passage, and where that is."""
+
+    start: int
+    """First character in the document's text (in a record of JSON lines: the record's)."""
+    end: int
+    passage: Passage
+    place: PlaceInDocument
+
+    @classmethod
+    def of(cls, mention: Mention, place: PlaceInDocument) -> "PlacedMention":
+        """Return a mention with its place."""
+        return cls(start=mention.start, end=mention.end, passage=mention.passage, place=place)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,10 +53,21 @@ class PlacedAnswer:
     passage_probability: float
     """p(z|x) over the passages that were read."""
     place: PlaceInDocument
+    same_text: tuple[PlacedMention, ...] = ()
+    """Where the same words stand in other passages read with the same text: copies of the
+    document, a text that documents repeat."""
 
     @classmethod
-    def of(cls, answer: Answer, place: PlaceInDocument) -> "PlacedAnswer":
-        """Return an answer with its place."""
+    def of(
+        cls, answer: Answer, place: PlaceInDocument, same_text: Sequence[PlaceInDocument] = ()
+    ) -> "PlacedAnswer":
+        """Return an answer with its places.
+
+        Args:
+            answer: what the answerer said.
+            place: of its first word.
+            same_text: of the first word of each of its `same_text`.
+        """
         return cls(
             text=answer.text,
             probability=answer.probability,
@@ -50,6 +77,10 @@ class PlacedAnswer:
             passage=answer.passage,
             passage_probability=answer.passage_probability,
             place=place,
+            same_text=tuple(
+                PlacedMention.of(mention, where)
+                for mention, where in zip(answer.same_text, same_text, strict=True)
+            ),
         )
 
 
@@ -113,8 +144,9 @@ class Answered:
         told = answered_as_json(self.record)
         told["probability"] = self.probability
         for entry, answer in zip(told["answers"], self.answers, strict=True):
-            place = asdict(answer.place)
-            entry |= {**place, "file": place["document"]}
+            entries, mentions = [entry, *entry["same_text"]], [answer, *answer.same_text]
+            for one, mention in zip(entries, mentions, strict=True):
+                one |= {**asdict(mention.place), "file": mention.place.document}
         told["passages"] = [
             {**one.passage.as_json(), "probability": one.probability, **asdict(one.place)}
             for one in self.passages

@@ -35,6 +35,16 @@ class ShownPassage(Protocol):
 
 
 @runtime_checkable
+class ShownMention(Protocol):
+    """Where an answer's words stand, too."""
+
+    @property
+    def place(self) -> object:
+        """Written as `document:line`."""
+        ...
+
+
+@runtime_checkable
 class ShownAnswer(Protocol):
     """An answer with its place."""
 
@@ -68,6 +78,11 @@ class ShownAnswer(Protocol):
         """Written as `document:line`."""
         ...
 
+    @property
+    def same_text(self) -> Sequence[ShownMention]:
+        """Where the same text stands, too."""
+        ...
+
 
 def answered_as_text(
     question: str, said: str | None, answers: Sequence[ShownAnswer], min_probability: float
@@ -83,6 +98,8 @@ def answered_as_text(
                 f"  {number}. {answer.text}  p={answer.probability:.3f}  {answer.place}",
                 f"     {before}[{words}]{after}",
             ]
+            if answer.same_text:
+                lines.append(f"     {_also_in(answer)}")
     return visible("\n".join(lines))
 
 
@@ -101,10 +118,16 @@ def answered_as_html(
         parts.append("<ol>")
         for answer in answers[:SHOWN_ANSWERS]:
             before, words, after = (escape(part) for part in _context(answer))
+            also = (
+                f'<br><span style="{_DIM}">{escape(_also_in(answer))}</span>'
+                if answer.same_text
+                else ""
+            )
             parts.append(
                 f"<li><b>{escape(answer.text)}</b> "
                 f'<span style="{_DIM}">p={answer.probability:.3f} · {escape(str(answer.place))}'
-                f'</span><br>{before}<mark style="{_MARK}">{words}</mark>{after}</li>'
+                f'</span><br>{before}<mark style="{_MARK}">{words}</mark>{after}'
+                f"{also}</li>"
             )
         parts.append("</ol>")
     if passages:
@@ -141,6 +164,11 @@ def _guess(answers: Sequence[ShownAnswer], min_probability: float) -> str:
         f"; best guess: {best.text} (probability {best.probability:.2f}, "
         f"below {min_probability:.2f})"
     )
+
+
+def _also_in(answer: ShownAnswer) -> str:
+    """Return the other places of an answer's text."""
+    return "also in: " + ", ".join(str(mention.place) for mention in answer.same_text)
 
 
 def _context(answer: ShownAnswer) -> tuple[str, str, str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from realm.answering import Answerer
 from realm.library.edition import Edition
 from realm.library.results import Answered, PlacedAnswer, PlaceInDocument, found
-from realm.records import AnsweredQuestion, Passage
+from realm.records import Answer, AnsweredQuestion, Mention, Passage
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +28,19 @@ class View:
         place = self.edition.place(passage, start)
         return PlaceInDocument(document=place.file, line=place.line)
 
+    def _place_of(self, words: Answer | Mention) -> PlaceInDocument:
+        """Return where an answer's first word stands."""
+        return self.place(words.passage, words.start)
+
     def answered(self, record: AnsweredQuestion) -> Answered:
         """Return what the answerer said, with places and the passages read."""
         passages = [self.answerer.store[row] for row in record.read_rows]
         return Answered(
             question=record.question,
             answers=tuple(
-                PlacedAnswer.of(answer, self.place(answer.passage, answer.start))
+                PlacedAnswer.of(
+                    answer, self._place_of(answer), [*map(self._place_of, answer.same_text)]
+                )
                 for answer in record.answers
             ),
             passages=found(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from realm.corpus.sentences import whole_characters
 from realm.corpus.store import Passages
-from realm.records import Answer, Passage
+from realm.records import Answer, Mention, Passage
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +21,10 @@ class Gathered:
     """Summed probability of each string, in small letters."""
     places: dict[str, tuple[int, int, int]] = field(default_factory=dict[str, tuple[int, int, int]])
     """(passage read, start, end) of its most probable mention."""
-    passages: dict[int, Passage] = field(default_factory=dict[int, Passage])
-    """The passages read that hold one of the spans."""
+    passages: list[Passage] = field(default_factory=list[Passage])
+    """All that were read, in that order."""
     best_of_passage: dict[int, str] = field(default_factory=dict[int, str])
-    """Their most probable strings."""
+    """The most probable string of each passage read that holds one of the spans."""
 
     def answers(
         self, p_passages: Float[Tensor, " passages"], num_answers: int
@@ -32,20 +32,21 @@ class Gathered:
         """Return the strings with the largest totals, best first.
 
         Of passages with the same text, as two copies of a file have, the first one read stands for
-        all: else each string would name the copy that happens to be more probable.
+        all, and names the others: else each string would name the copy that happens to be more
+        probable.
 
         Args:
             p_passages: p(z|x) of the passages read.
             num_answers: strings to return.
         """
         ranked = sorted(self.totals, key=lambda key: -self.totals[key])[:num_answers]
-        first_of_text: dict[str, int] = {}
-        for number in sorted(self.passages):
-            first_of_text.setdefault(self.passages[number].text, number)
+        with_text: dict[str, list[int]] = {}
+        for number, passage in enumerate(self.passages):
+            with_text.setdefault(passage.text, []).append(number)
         answers: list[Answer] = []
         for key in ranked:
-            number, start, end = self.places[key]
-            number = first_of_text[self.passages[number].text]
+            place, start, end = self.places[key]
+            number, *others = with_text[self.passages[place].text]
             passage = self.passages[number]
             probability = min(1.0, self.totals[key])
             answers.append(
@@ -57,9 +58,15 @@ class Gathered:
                     end=passage.start + end,
                     passage=passage,
                     passage_probability=float(p_passages[number]),
+                    same_text=tuple(_mention(self.passages[other], start, end) for other in others),
                 )
             )
         return tuple(answers)
+
+
+def _mention(passage: Passage, start: int, end: int) -> Mention:
+    """Return a stretch of a passage's text by its place in the article's."""
+    return Mention(passage=passage, start=passage.start + start, end=passage.start + end)
 
 
 def gather(
@@ -81,7 +88,7 @@ def gather(
         sizes: how many spans each passage has.
         widths: longest span in wordpieces.
     """
-    found = Gathered()
+    found = Gathered(passages=[store[row] for row in rows])
     bounds = list(accumulate(sizes))
     offsets_of: dict[int, list[tuple[int, int]]] = {}
     for probability, span in zip(probabilities, spans, strict=True):
@@ -89,11 +96,10 @@ def gather(
             break
         number = bisect_right(bounds, span)
         first, width = divmod(span - bounds[number] + sizes[number], widths)
-        if number not in found.passages:
-            passage = found.passages[number] = store[rows[number]]
-            offsets_of[number] = store.tokenizer.encode(passage.text).offsets
-        offsets = offsets_of[number]
         text = found.passages[number].text
+        if number not in offsets_of:
+            offsets_of[number] = store.tokenizer.encode(text).offsets
+        offsets = offsets_of[number]
         start, end = whole_characters(text, offsets[first][0], offsets[first + width][1])
         key = text[start:end].casefold()
         found.totals[key] = found.totals.get(key, 0.0) + probability

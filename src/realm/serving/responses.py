@@ -11,15 +11,20 @@ class _Told(BaseModel):
     model_config = ConfigDict(extra="allow")
 
 
-class PassageModel(_Told):
-    """A piece of a document: `text == article.text[start:end]`, in Unicode code points."""
+class PassagePlaceModel(_Told):
+    """Where a piece of a document begins and ends, in Unicode code points."""
 
     id: str
     article_id: str
     title: str
-    text: str
     start: int
     end: int
+
+
+class PassageModel(PassagePlaceModel):
+    """A piece of a document: `text == article.text[start:end]`, in Unicode code points."""
+
+    text: str
 
 
 class ReadPassageModel(PassageModel):
@@ -35,6 +40,16 @@ class ReadPlacedModel(ReadPassageModel):
     line: int | None
 
 
+class MentionModel(_Told):
+    """Where the words of an answer stand, too: in a passage with the same text."""
+
+    start: int
+    end: int
+    document: str | None
+    line: int | None
+    passage: PassagePlaceModel
+
+
 class AnswerModel(_Told):
     """One answer with its evidence."""
 
@@ -46,6 +61,30 @@ class AnswerModel(_Told):
     document: str | None
     line: int | None
     passage: ReadPassageModel
+    same_text: Annotated[
+        list[MentionModel],
+        Field(
+            description="Where the same words stand in the other passages read with the text of "
+            "`passage`: copies of a document, a text that documents repeat; often none.",
+            examples=[
+                [
+                    {
+                        "start": 36,
+                        "end": 41,
+                        "document": "old/library.md",
+                        "line": 3,
+                        "passage": {
+                            "id": "old/library.md#0",
+                            "article_id": "old/library.md",
+                            "title": "The library",
+                            "start": 0,
+                            "end": 42,
+                        },
+                    }
+                ]
+            ],
+        ),
+    ]
 
 
 class AnsweredModel(_Told):

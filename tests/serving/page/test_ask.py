@@ -37,6 +37,33 @@ def test_an_answer_stands_marked_in_its_passage_and_in_its_document(
     assert page.inner_text("#answer") == best["text"]
 
 
+def test_the_same_text_in_other_documents_is_named_and_linked(
+    site: Any, visit: Make, ask: Make
+) -> None:
+    """Names are text, whatever they look like; where there are none, nothing is shown."""
+    site.put("fermat.md", FERMAT)
+    page = visit(site)
+    ask(page, QUESTION)
+    assert page.locator(".evidence .also").count() == 0
+    names = ["fermat.md", "old/fermat.md", "<img src=x onerror=alert(1)>.md"]
+    for name in names[1:]:
+        site.put(name, FERMAT)
+    page = visit(site)
+    ask(page, QUESTION)
+    best = site.answer(QUESTION)["answers"][0]
+    places = [f"{one['document']}:{one['line']}" for one in best["same_text"]]
+    assert sorted([f"{best['document']}:{best['line']}", *places]) == sorted(
+        f"{name}:{best['line']}" for name in names
+    )
+    assert page.inner_text(".evidence .also") == f"Also in {', '.join(places)}"
+    assert page.locator(".evidence img").count() == 0
+
+    page.click(".evidence .also .place >> nth=1")
+    page.wait_for_selector("#reader mark")
+    assert "".join(page.locator("#reader mark").all_inner_texts()) == best["text"]
+    assert best["same_text"][1]["document"] in page.inner_text("#reader")
+
+
 def test_an_address_asks_its_question(site: Any, visit: Make, ask: Make, shows: Make) -> None:
     site.put("fermat.md", FERMAT)
     page = visit(site, "#ask?q=where+was+fermat+born&n=2")

@@ -82,6 +82,13 @@ export function evidence(answer) {
   return figure("Evidence", answer, passageText(answer.passage, answer));
 }
 
+/** Return where the same text stands, too: copies of a document, a text that documents repeat. */
+function alsoIn(mentions = []) {
+  if (!mentions.length) return null;
+  const places = mentions.flatMap((mention, number) => [number ? ", " : "", place(mention)]);
+  return el("p", { class: "also quiet" }, "Also in ", ...places);
+}
+
 function figure(name, answer, text) {
   const { passage } = answer;
   return el(
@@ -96,6 +103,7 @@ function figure(name, answer, text) {
       el("span", { class: "p-small" }, "p(z|x) ", el("b", {}, probability(passage.probability))),
     ),
     el("blockquote", {}, text),
+    alsoIn(answer.same_text),
   );
 }
 
