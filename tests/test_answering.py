@@ -228,6 +228,31 @@ def test_a_batch_is_answered_as_one_by_one(answerer: Answerer) -> None:
             assert one.probability == pytest.approx(other.probability, rel=1e-4)
 
 
+def test_copies_take_no_place_and_change_no_answer(
+    model: Model, answerer: Answerer, make_store: Make, make_snapshot: Make, articles: Any
+) -> None:
+    """Of a few articles or of all, once or more often than passages are read."""
+    for name, copied in (("once", [*articles]), ("often", articles[:3] * 6)):
+        copies = [{**one, "id": f"{number}/{one['id']}"} for number, one in enumerate(copied)]
+        store = make_store([*articles, *copies])
+        snapshot = make_snapshot(model.towers, store, name=name)
+        other = Answerer(model, store, snapshot, lengths=LENGTHS)
+        for expected, found in zip(
+            answerer.answer(QUESTIONS, num_passages=4),
+            other.answer(QUESTIONS, num_passages=4),
+            strict=True,
+        ):
+            assert store.texts(found.read_rows) == answerer.store.texts(expected.read_rows)
+            assert found.read_probabilities == pytest.approx(expected.read_probabilities, rel=1e-3)
+            for one, wanted in zip(found.answers, expected.answers, strict=True):
+                assert one.text == wanted.text
+                assert one.probability == pytest.approx(wanted.probability, rel=1e-3)
+            assert found.evidence
+            assert expected.evidence
+            assert found.evidence.agreement == expected.evidence.agreement
+            assert found.evidence.score_gap == pytest.approx(expected.evidence.score_gap, rel=1e-3)
+
+
 def test_no_question_no_answer(answerer: Answerer) -> None:
     assert answerer.answer([]) == []
 
@@ -399,10 +424,9 @@ def test_an_answer_names_the_other_passages_with_its_text(
             passage = mention.passage
             assert {answer.passage.article_id, passage.article_id} == {name, f"old/{name}"}
             assert texts[passage.article_id][mention.start : mention.end] == answer.text
-            assert passage.row in answered.read_rows
-            assert answered.read_rows.index(answer.passage.row) < answered.read_rows.index(
-                passage.row
-            )
+            rows = answered.passage_rows
+            assert rows.index(answer.passage.row) < rows.index(passage.row)
+            assert passage.row not in answered.read_rows
             assert other == {
                 "start": mention.start,
                 "end": mention.end,

@@ -27,6 +27,7 @@ from realm.reading import Found, PassageReader
 from realm.records import Answer, AnsweredQuestion, Progress
 from realm.retrieval.bm25 import Lexical, open_lexical
 from realm.retrieval.dense import Retriever, Retrieving, dense_over, no_index
+from realm.retrieval.distinct import Retrieved, retrieve_distinct
 from realm.retrieval.hybrid import HybridRetriever
 from realm.retrieval.reading import question_ids
 
@@ -260,9 +261,9 @@ class Answerer(Retrieving):
 
         Args:
             questions: one or many; many are faster together.
-            num_passages: passages to read for each; None: 5 (paper), or what an imported model
-                was published with. Read one alone, and calibrated probabilities are too high
-                (`why_inexact`).
+            num_passages: passages to read for each, no two with the same text; None: 5 (paper),
+                or what an imported model was published with. Read one alone, and calibrated
+                probabilities are too high (`why_inexact`).
             num_retrieved: passages to retrieve, at least `num_passages` (for recall).
             num_answers: distinct strings to return.
             min_probability: below it the best answer is not to be said (`is_refused`); None: the
@@ -280,15 +281,21 @@ class Answerer(Retrieving):
         if not pieces:
             return []
         num_passages = num_passages or self.lengths.num_passages
-        wanted = max(num_passages, num_retrieved or 0)
-        nothing: list[tuple[list[int], list[float]]] = [([], [])] * len(pieces)
-        retrieved = self.retriever.retrieve(questions, wanted) if len(self.store) else nothing
+        retrieved = [Retrieved()] * len(pieces)
+        if len(self.store):
+            retrieved = retrieve_distinct(
+                self.retriever,
+                self.store,
+                questions,
+                num_passages=num_passages,
+                num_retrieved=num_retrieved or 0,
+            )
         found = [
-            Found(ids, rows[:num_passages], scores[:num_passages])
-            for ids, (rows, scores) in zip(pieces, retrieved, strict=True)
+            Found(ids, rows.read, rows.scores, rows.copies)
+            for ids, rows in zip(pieces, retrieved, strict=True)
         ]
         answered: list[AnsweredQuestion] = []
-        for question, (rows, _), one, logits in zip(
+        for question, rows, one, logits in zip(
             questions, retrieved, found, self.passage_reader.logits(found), strict=True
         ):
             weights = self._weights(one.scores)
@@ -299,7 +306,7 @@ class Answerer(Retrieving):
                 AnsweredQuestion(
                     question=question,
                     answers=answers,
-                    passage_rows=tuple(rows),
+                    passage_rows=tuple(rows.rows),
                     read_rows=tuple(one.rows),
                     read_probabilities=tuple(weights.softmax(dim=0).tolist()),
                     evidence=evidence,
@@ -350,7 +357,7 @@ def answered_as_json(answered: AnsweredQuestion) -> dict[str, Any]:
 
     `start` and `end` are character offsets into the article's text; the passage's own `start`
     makes its text consistent with them: text[start - passage.start:end - passage.start].
-    `same_text` says where the words stand in the other passages read with the same text.
+    `same_text` says where the words stand in the other passages found with the same text.
     """
     return {
         "question": answered.question,

@@ -34,6 +34,8 @@ class Found:
     """Best first."""
     scores: list[float]
     """Of those passages."""
+    copies: Sequence[int] = ()
+    """Rows that were found, too, and have the text of one of those."""
 
 
 class PassageReader:
@@ -113,6 +115,7 @@ class PassageReader:
             best.indices.tolist(),
             sizes=[part.numel() for part in spans],
             widths=self.reader.max_answer_wordpieces,
+            copies=found.copies,
         )
         if not gathered.totals:  # the null passage leaves nothing to any span
             return (), None

@@ -185,14 +185,14 @@ class Answer:
     end: int
     passage: Passage
     """The passage that holds the most probable mention of this string; of several with the same
-    text the first one read."""
+    text the one that was read."""
     passage_probability: float
     """p(z|x) over the passages that were read."""
     raw_probability: float | None = None
     """p(y|x) as the reader has it, calibrated run or not; None: not told."""
     same_text: tuple[Mention, ...] = ()
-    """Where the same words stand in the other passages read that have the text of `passage`, in
-    the order they were read: copies of a file, a text that documents repeat."""
+    """Where the same words stand in the other passages found that have the text of `passage`, best
+    first: copies of a file, a text that documents repeat."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,9 +225,10 @@ class AnsweredQuestion:
     answers: tuple[Answer, ...]
     """Best first; empty when nothing was found."""
     passage_rows: tuple[int, ...] = ()
-    """Every retrieved row, best first (as many as were asked for, read or not)."""
+    """Every retrieved row, best first: as many as were asked for, read or not, and more where
+    copies among them left too few to read."""
     read_rows: tuple[int, ...] = ()
-    """The rows that the reader read."""
+    """The rows that the reader read, no two with the same text."""
     read_probabilities: tuple[float, ...] = ()
     """p(z|x) of each of them, over those read."""
     evidence: Evidence | None = None

@@ -54,7 +54,7 @@ class PlacedAnswer:
     """p(z|x) over the passages that were read."""
     place: PlaceInDocument
     same_text: tuple[PlacedMention, ...] = ()
-    """Where the same words stand in other passages read with the same text: copies of the
+    """Where the same words stand in other passages found with the same text: copies of the
     document, a text that documents repeat."""
 
     @classmethod

@@ -23,6 +23,8 @@ class Gathered:
     """(passage read, start, end) of its most probable mention."""
     passages: list[Passage] = field(default_factory=list[Passage])
     """All that were read, in that order."""
+    copies: list[Passage] = field(default_factory=list[Passage])
+    """Those that were not read, as one with the same text was."""
     best_of_passage: dict[int, str] = field(default_factory=dict[int, str])
     """The most probable string of each passage read that holds one of the spans."""
 
@@ -31,9 +33,9 @@ class Gathered:
     ) -> tuple[Answer, ...]:
         """Return the strings with the largest totals, best first.
 
-        Of passages with the same text, as two copies of a file have, the first one read stands for
-        all, and names the others: else each string would name the copy that happens to be more
-        probable.
+        A passage stands for all that have the same text, as copies of a file have, and an answer
+        names the others. If several were read, the first one does: else each string would name
+        the one that happens to be more probable.
 
         Args:
             p_passages: p(z|x) of the passages read.
@@ -41,13 +43,14 @@ class Gathered:
         """
         ranked = sorted(self.totals, key=lambda key: -self.totals[key])[:num_answers]
         with_text: dict[str, list[int]] = {}
-        for number, passage in enumerate(self.passages):
+        found = [*self.passages, *self.copies]
+        for number, passage in enumerate(found):
             with_text.setdefault(passage.text, []).append(number)
         answers: list[Answer] = []
         for key in ranked:
             place, start, end = self.places[key]
-            number, *others = with_text[self.passages[place].text]
-            passage = self.passages[number]
+            number, *others = with_text[found[place].text]
+            passage = found[number]
             probability = min(1.0, self.totals[key])
             answers.append(
                 Answer(
@@ -58,7 +61,7 @@ class Gathered:
                     end=passage.start + end,
                     passage=passage,
                     passage_probability=float(p_passages[number]),
-                    same_text=tuple(_mention(self.passages[other], start, end) for other in others),
+                    same_text=tuple(_mention(found[other], start, end) for other in others),
                 )
             )
         return tuple(answers)
@@ -77,6 +80,7 @@ def gather(
     *,
     sizes: Sequence[int],
     widths: int,
+    copies: Sequence[int] = (),
 ) -> Gathered:
     """Sum spans with the same string, whatever its case; keep each string's best place.
 
@@ -87,8 +91,9 @@ def gather(
         spans: numbers of the spans among all spans of all passages read: for each start, `widths`.
         sizes: how many spans each passage has.
         widths: longest span in wordpieces.
+        copies: rows that were not read, as one with the same text was.
     """
-    found = Gathered(passages=[store[row] for row in rows])
+    found = Gathered(passages=[store[row] for row in rows], copies=[store[row] for row in copies])
     bounds = list(accumulate(sizes))
     offsets_of: dict[int, list[tuple[int, int]]] = {}
     for probability, span in zip(probabilities, spans, strict=True):

@@ -64,7 +64,7 @@ class AnswerModel(_Told):
     same_text: Annotated[
         list[MentionModel],
         Field(
-            description="Where the same words stand in the other passages read with the text of "
+            description="Where the same words stand in the other passages found with the text of "
             "`passage`: copies of a document, a text that documents repeat; often none.",
             examples=[
                 [
