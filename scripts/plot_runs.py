@@ -42,6 +42,8 @@ def main(out: Path, runs: list[Path]) -> None:
         lines = read_metrics(run)
         for name in names:
             points = [(line["step"], line[name]) for line in lines if name in line]
+            if not points:
+                continue
             width = 1 if name.startswith("eval/") else SMOOTHING
             steps, values = zip(*_smooth(points, width), strict=True)
             axis.plot(steps, values, marker="o" if width == 1 else None, markersize=3, label=name)

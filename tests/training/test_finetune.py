@@ -17,6 +17,7 @@ from realm.checkpoint.parts import Model, tower_hash
 from realm.checkpoint.pretrained import load_pretrained
 from realm.checkpoint.run_records import read_metrics
 from realm.checkpoint.sources import passages_of
+from realm.cli.display import TrainingDisplay
 from realm.config import EncoderConfig, FinetuneConfig, IndexConfig, OptimizerConfig
 from realm.corpus.store import PassageStore
 from realm.errors import ArtifactError, ConfigError, CorpusError
@@ -30,6 +31,7 @@ from realm.model.likelihood import (
 )
 from realm.model.realm import span_logits
 from realm.records import Question
+from realm.reporting.curves import read_curves
 from realm.retrieval.bm25 import Bm25Retriever
 from realm.retrieval.candidates import NULL_ROW
 from realm.retrieval.matching import holds_answer
@@ -215,15 +217,53 @@ def test_the_gradient_sent_back_in_two_parts_is_that_of_one_graph(
 def test_a_question_without_an_answer_in_the_corpus_contributes_nothing(
     make_job: MakeJob,
 ) -> None:
-    """As released; it only counts in the mean."""
+    """As released; it only counts in the mean. Alone it leaves no loss: 0 would be the best."""
     alone = make_job([NOWHERE], batch_size=1)
     measured = alone.step(0)
-    assert measured["loss"] == measured["readable"] == measured["recall_at_5"] == 0.0
+    assert not [name for name in measured if name.startswith("loss")]
+    assert measured["readable"] == measured["recall_at_5"] == 0.0
     assert all(float(value.abs().sum()) == 0.0 for value in gradients(alone))
     with_it = run_once(make_job([QUESTIONS[0], NOWHERE], batch_size=2))
     without = run_once(make_job([QUESTIONS[0]], batch_size=1))
     for value, other in zip(with_it, without, strict=True):
         torch.testing.assert_close(2 * value, other, rtol=1e-3, atol=2e-5)
+
+
+def test_a_step_that_teaches_nothing_bends_no_curve(
+    store: PassageStore, start: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its line in the log has no loss, nor the console's, which says why."""
+    finetune(
+        [QUESTIONS[0], NOWHERE],
+        store,
+        tmp_path / "run",
+        run=start["embedder"],
+        encoder=start["encoder"],
+        config=config(batch_size=1, retriever_beam=50, log_every_steps=1),
+        on_metrics=TrainingDisplay("finetune"),
+    )
+    lines = read_metrics(tmp_path / "run")
+    told = capsys.readouterr().err.splitlines()
+    has_loss = ["loss" in line for line in lines]
+    assert sorted(has_loss) == [False, False, True, True]
+    assert [" loss " in line for line in told] == has_loss
+    assert ["no answer in any passage found" in line for line in told] == [not x for x in has_loss]
+    assert [step for step, _ in read_curves(tmp_path / "run").series["loss"]] == [
+        line["step"] for line, has in zip(lines, has_loss, strict=True) if has
+    ]
+
+
+def test_held_out_losses_are_the_same_in_batches_of_any_size(make_job: MakeJob) -> None:
+    """A batch that teaches nothing counts in the mean, as such a question does in its batch."""
+    jobs = [make_job(batch_size=size, retriever_beam=50) for size in (1, 4)]
+    for asked in ([NOWHERE, *QUESTIONS], [NOWHERE, NOWHERE]):
+        for job in jobs:
+            job.eval_questions = asked
+        apart, together = (job.evaluate(0) for job in jobs)
+        assert set(apart) == set(together)
+        assert ("eval/loss" in apart) is (len(asked) > 2)
+        for name, value in together.items():
+            assert apart[name] == pytest.approx(value, rel=1e-5), name
 
 
 def test_patterns_serve_as_answers(make_job: MakeJob, store: PassageStore) -> None:
@@ -275,7 +315,7 @@ def test_the_loss_falls_and_the_answers_are_found(
     )
     lines = read_metrics(tmp_path / "run")
     for name in ("loss", "loss_reader", "loss_early"):
-        values = [line[name] for line in lines]
+        values = [line[name] for line in lines if name in line]
         assert sum(values[-5:]) < 0.7 * sum(values[:5]), name
     assert sum(line["recall_at_1"] for line in lines[-5:]) / 5 > 0.8
 
@@ -396,8 +436,8 @@ def test_with_everything_on_the_gradient_is_still_that_of_one_graph(
 def test_a_retriever_that_does_not_learn_costs_no_early_loss(make_job: MakeJob) -> None:
     job = make_job(retriever_rate=0.0)
     measured = job.step(0)
-    assert measured["loss_early"] == 0.0
-    assert measured["loss_reader"] > 0.0
+    assert "loss_early" not in measured
+    assert measured["loss"] == measured["loss_reader"] > 0.0
     assert list(job.trained()) == ["reader"]
     assert all(p.grad is None for p in job.towers.query.parameters())
 

@@ -85,6 +85,8 @@ SHOWN_METRICS = {
     "tokens_per_second": "tokens/s",
 }
 """Which metrics stand in the console line; all of them are in metrics.jsonl."""
+NOTHING_TAUGHT = "no answer in any passage found"
+"""Where fine-tuning's loss would stand, had there been anything to learn from."""
 WHOLE_NUMBERS = {"index/staleness_steps", "tokens_per_second"}
 
 
@@ -157,8 +159,9 @@ class TrainingDisplay:
             if name in metrics
         )
         kind = "[cyan]held out[/]" if is_eval else "[dim]training[/]"
+        nothing = f"[yellow]{NOTHING_TAUGHT}[/]  " if _taught_nothing(metrics) else ""
         refreshed = "  [yellow]index refreshed[/]" if metrics.get("index/refreshed") else ""
-        line = f"{self.stage} {step:>5}/{steps} {kind}  {shown}{refreshed}"
+        line = f"{self.stage} {step:>5}/{steps} {kind}  {nothing}{shown}{refreshed}"
         err.print(line if is_eval else f"{line}[dim]{eta}[/]")
 
 
@@ -367,6 +370,13 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 def is_interactive() -> bool:
     """Return whether somebody can be asked."""
     return sys.stdin.isatty() and sys.stdout.isatty() and not os.environ.get("CI")
+
+
+def _taught_nothing(metrics: Mapping[str, float]) -> bool:
+    """Return whether questions were read, and none of them had a loss."""
+    return any(
+        f"{where}readable" in metrics and f"{where}loss" not in metrics for where in ("", "eval/")
+    )
 
 
 def _number(value: float, *, is_whole: bool) -> str:

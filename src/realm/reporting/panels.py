@@ -151,7 +151,11 @@ PANELS: dict[str, tuple[Panel, ...]] = {
         *_LAST,
     ),
     "finetune": (
-        Panel(title="Loss", metrics=("loss", "eval/loss")),
+        Panel(
+            title="Loss",
+            metrics=("loss", "eval/loss"),
+            about="none at a step where no passage found holds an answer",
+        ),
         Panel(title="Parts of the loss", metrics=("loss_reader", "loss_early", "loss_retriever")),
         Panel(title="Spans right", metrics=("span_accuracy", "eval/span_accuracy")),
         Panel(title="Recall, held out", metrics=("eval/recall_at_1", "eval/recall_at_5")),

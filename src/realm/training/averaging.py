@@ -9,12 +9,15 @@ T = TypeVar("T")
 
 
 def mean(parts: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
-    """Return the means of several (count, measures); `tokens` are no mean, and left out."""
+    """Return the means of several (count, measures); `tokens` are no mean, and left out.
+
+    What some measures lack, for want of anything that it could be measured on, is 0 in them: a loss
+    is a mean over all questions, and those that teach nothing add nothing to it.
+    """
     total = sum(count for count, _ in parts)
+    names = dict.fromkeys(name for _, part in parts for name in part if name != "tokens")
     return {
-        name: sum(count * part[name] for count, part in parts) / total
-        for name in parts[0][1]
-        if name != "tokens"
+        name: sum(count * part.get(name, 0.0) for count, part in parts) / total for name in names
     }
 
 

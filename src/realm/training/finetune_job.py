@@ -2,7 +2,8 @@
 
 Loss of a question = reader + early retriever loss, each -log of the probability of everything
 correct. Reader: all spans of the passages read, their logits raised by the passage's log p(z|x).
-Retriever: the passages of a wide beam, right when they hold an answer.
+Retriever: the passages of a wide beam, right when they hold an answer. A question of which nothing
+right was found adds 0 to the mean; a batch of nothing but such questions has no loss.
 """
 
 from collections.abc import Mapping, Sequence
@@ -208,7 +209,7 @@ class FinetuneJob:
             vectors = self.dense.embed(texts).float()
         found = self._retrieve(questions, vectors.detach().requires_grad_(learns), draws)
         tally = ReadTally()
-        early = 0.0
+        early, taught = 0.0, 0
         told: dict[str, float] = {}
         for group in self.scores.groups(found):
             part = found.part(group)
@@ -226,6 +227,7 @@ class FinetuneJob:
                 # gradient now goes back together with that of the early loss.
                 torch.autograd.backward([early_loss, scored.read], [torch.tensor(share), gradient])
             early += float(early_loss.detach())
+            taught += scored.taught
             for name, value in (scored.measures or {}).items():
                 told[name] = told.get(name, 0.0) + value / len(questions)
             if seen is not None and scored.seen is not None:
@@ -233,8 +235,9 @@ class FinetuneJob:
         if learns:
             vectors.backward(found.vectors.grad)
         measured = tally.measures(len(questions), teaches=self.config.objective != "marginal")
-        loss = measured["loss_reader"] + measured.get("loss_retriever", 0.0) + early
-        return {"loss": loss, "loss_early": early, **measured, **told, **_recall(found)}
+        if taught:
+            measured["loss_early"] = early
+        return {**_total(measured), **measured, **told, **_recall(found)}
 
     def _retrieve(
         self,
@@ -279,6 +282,12 @@ class FinetuneJob:
         """Return Embed_input of the held-out questions; dropout must be off."""
         with autocast_to(self.config.autocast, device_of(self.towers)):
             return self.dense.embed([one.question for one in self.eval_questions]).float()
+
+
+def _total(measured: Mapping[str, float]) -> dict[str, float]:
+    """Return the sum of the losses; nothing where no question of the batch had one."""
+    losses = [value for name, value in measured.items() if name.startswith("loss_")]
+    return {"loss": sum(losses)} if losses else {}
 
 
 def _recall(found: Retrieved) -> dict[str, float]:

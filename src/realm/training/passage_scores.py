@@ -75,7 +75,9 @@ class Scored:
     """What the retriever learns from."""
 
     early: Float[Tensor, " questions"]
-    """The early loss of each question."""
+    """The early loss of each question; 0 where no passage is right."""
+    taught: int
+    """Questions with a passage that is right, if there is an early loss."""
     read: Float[Tensor, "questions read"]
     """Scores of the passages read; 0 where a question reads fewer."""
     seen: Seen | None = None
@@ -113,18 +115,19 @@ class StandingScores:
 
     def score(self, found: Retrieved) -> Scored:
         """Return early losses (0 where there are none) and scores."""
-        early = torch.zeros(len(found.questions))
+        early, taught = torch.zeros(len(found.questions)), 0
         if self.has_early_loss:
             dense = torch.einsum("qd,qkd->qk", found.vectors, self.index.exact[found.beam])
             scores = dense + found.lexical
             early = -correct_log_likelihood(scores, found.is_right)
+            taught = int(found.is_right.any(dim=-1).sum())
         width = max(len(rows) for rows in found.read)
         padded = torch.tensor([[*rows, *[0] * (width - len(rows))] for rows in found.read])
         read = torch.einsum("qd,qkd->qk", found.vectors, self.index.exact[padded])
         if self.hybrid is not None:
             weights = zip(found.questions, padded, strict=True)
             read = read + torch.stack([self.hybrid.weigh(q.question, rows) for q, rows in weights])
-        return Scored(early=early, read=read)
+        return Scored(early=early, taught=taught, read=read)
 
 
 class FreshScores:
@@ -175,7 +178,7 @@ class FreshScores:
         early: list[Tensor] = []
         read: list[Tensor] = []
         drifts: list[Tensor] = []
-        agreement = 0.0
+        agreement, taught = 0.0, 0
         for number, own in enumerate(rows):
             dense = vectors[[place_of[row] for row in own]] @ found.vectors[number]
             stale = self.index.exact[torch.tensor(own)] @ found.vectors[number].detach()
@@ -186,9 +189,11 @@ class FreshScores:
             scores = dense + self._lexical(found.questions[number], own)
             is_right = torch.from_numpy(found.judged[number].are_right(own))
             early.append(-correct_log_likelihood(scores[None], is_right[None])[0])
+            taught += int(is_right.any())
             read.append(scores[[own.index(row) for row in found.read[number]]])
         return Scored(
             early=torch.stack(early),
+            taught=taught,
             read=torch.nn.utils.rnn.pad_sequence(read, batch_first=True),
             seen=Seen(
                 rows=torch.tensor([row for own in rows for row in own]),

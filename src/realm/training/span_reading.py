@@ -30,15 +30,21 @@ class ReadTally:
     """Questions whose best span is right."""
     readable: int = 0
     """Questions with a right span in a passage read."""
+    taught: int = 0
+    """Questions that teach the reader: they have a right span, if only the null passage's."""
     tokens: int = 0
     """Wordpieces read."""
 
     def measures(self, num_questions: int, *, teaches: bool) -> dict[str, float]:
-        """Return the numbers of all questions together; `teaches`: with the retriever's loss."""
-        taught = {"loss_retriever": float(self.losses[1])} if teaches else {}
+        """Return the numbers of all questions together; `teaches`: with the retriever's loss.
+
+        A loss is left out where no question teaches: a 0 would look like all being right.
+        """
+        reader = {"loss_reader": float(self.losses[0])} if self.taught else {}
+        retriever = {"loss_retriever": float(self.losses[1])} if teaches and self.readable else {}
         return {
-            "loss_reader": float(self.losses[0]),
-            **taught,
+            **reader,
+            **retriever,
             "span_accuracy": self.hits / num_questions,
             "readable": self.readable / num_questions,
             "tokens": float(self.tokens),
@@ -98,6 +104,7 @@ class SpanReading:
                 tally.hits += int(correct[int(flat.argmax())])
                 spans = correct[: -logits[-1].numel()] if also else correct
                 tally.readable += int(spans.any())
+                tally.taught += int(correct.any())
                 tally.tokens += sum(len(item.ids) for item in inputs[number])
             part = torch.stack([torch.stack(one) for one in losses]).sum(dim=0) / num_questions
             if share is not None:
