@@ -185,8 +185,49 @@ def test_what_cannot_be_done_is_told_in_a_sentence(opened: Realm) -> None:
             assert "found no document 'nowhere.md'; expected one such as 'town.md'" in told
             assert told.endswith("; `list_documents` lists all")
         assert "wordpieces" in await refused(client, "answer", question="why " * 500)
-        assert "question" in await refused(client, "answer", question="")
-        assert "num_answers" in await refused(client, "answer", question="Why?", num_answers=0)
+
+    talk(lambda _: opened, ask)
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "told"),
+    [
+        ("answer", {}, "question: found nothing, expected text that is not empty"),
+        ("answer", {"question": ""}, "question: found '', expected text that is not empty"),
+        (
+            "answer",
+            {"question": "Why?", "num_answers": 0, "min_probability": 2},
+            "num_answers: found 0, expected a whole number from 1 to 20; "
+            "min_probability: found 2, expected a number from 0 to 1 or null",
+        ),
+        (
+            "search",
+            {"query": "mill", "num_passages": None},
+            "num_passages: found null, expected a whole number from 1 to 50",
+        ),
+        (
+            "list_documents",
+            {"offset": -1, "limit": "x" * 200},
+            "offset: found -1, expected a whole number from 0; "
+            f"limit: found '{'x' * 79}..., expected a whole number from 1 to 200",
+        ),
+        (
+            "read_document",
+            {"id": "town.md", "num_characters": 1 << 20},
+            "num_characters: found 1048576, expected a whole number from 1 to 20,000",
+        ),
+        (
+            "add_document",
+            {"id": "a", "text": "x", "format": "html"},
+            "format: found 'html', expected 'text', 'markdown' or 'jsonl'",
+        ),
+    ],
+)
+def test_arguments_that_a_tool_does_not_take_are_told_in_one_line(
+    opened: Realm, tool: str, arguments: dict[str, Any], told: str
+) -> None:
+    async def ask(client: Client) -> None:
+        assert await refused(client, tool, **arguments) == f"Error executing tool {tool}: {told}"
 
     talk(lambda _: opened, ask)
 

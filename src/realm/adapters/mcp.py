@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 import anyio
 import anyio.to_thread
 from mcp.server.mcpserver import Context, MCPServer
-from mcp.server.mcpserver.exceptions import ToolError
-from mcp_types import ToolAnnotations
-from pydantic import Field
+from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
+from mcp_types import CallToolResult, InputRequiredResult, ToolAnnotations
+from pydantic import Field, ValidationError
 
 from realm import __version__
+from realm.adapters.mcp_arguments import refusal
 from realm.adapters.mcp_results import (
     AnswerResult,
     ChangesResult,
@@ -221,6 +222,30 @@ class Tools:
             raise ToolError(str(error)) from error
 
 
+class Server(MCPServer):
+    """The SDK's server, which refuses arguments in words of ours."""
+
+    async def call_tool(
+        self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
+    ) -> CallToolResult | InputRequiredResult:
+        """Call a tool.
+
+        Raises:
+            ToolError: see the SDK's; arguments that a tool does not take are told one by one, each
+                with what is expected.
+        """
+        try:
+            return await super().call_tool(name, arguments, context)
+        except UnexpectedToolError:
+            raise
+        except ToolError as error:
+            wrong = error.__cause__
+            if not isinstance(wrong, ValidationError):
+                raise
+            schema = next(t.input_schema for t in await self.list_tools() if t.name == name)
+            raise ToolError(f"Error executing tool {name}: {refusal(schema, wrong)}") from wrong
+
+
 def build_server(load: Load, *, can_change: bool = True) -> tuple[MCPServer, Opening[Any]]:
     """Return a server whose tools answer from a realm, and that realm's opening, which has begun.
 
@@ -230,7 +255,7 @@ def build_server(load: Load, *, can_change: bool = True) -> tuple[MCPServer, Ope
     """
     opening = Opening(load)
     tools = Tools(opening)
-    server = MCPServer("realm", version=__version__, instructions=INSTRUCTIONS, log_level="WARNING")
+    server = Server("realm", version=__version__, instructions=INSTRUCTIONS, log_level="WARNING")
     for reads in (tools.answer, tools.search, tools.list_documents, tools.read_document):
         server.add_tool(reads, annotations=READS)
     for changes in (tools.add_document, tools.remove_document) if can_change else ():
