@@ -145,7 +145,8 @@ def test_no_answer_stands_first_where_nothing_is_to_be_said(reader: RealmReader)
     assert reader.run(QUESTION, [])["answers"] == [
         ExtractedAnswer(query=QUESTION, score=1.0, data=None)
     ]
-    assert reader.run(QUESTION, [Document(content=None)])["answers"][0].data is None
+    without_text = [Document(content=None), Document(content=" \n")]
+    assert reader.run(QUESTION, without_text)["answers"][0].data is None
 
 
 def test_no_answer_can_be_left_out(model: str) -> None:

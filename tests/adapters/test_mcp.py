@@ -185,6 +185,9 @@ def test_what_cannot_be_done_is_told_in_a_sentence(opened: Realm) -> None:
             assert "found no document 'nowhere.md'; expected one such as 'town.md'" in told
             assert told.endswith("; `list_documents` lists all")
         assert "wordpieces" in await refused(client, "answer", question="why " * 500)
+        told = await refused(client, "add_document", id="town.md", text=" \n")
+        assert "town.md: found no text, expected some; a document that is to go is removed" in told
+        assert (await called(client, "read_document", id="town.md"))["text"] == LIBRARY
 
     talk(lambda _: opened, ask)
 

@@ -76,6 +76,17 @@ def test_add_list_ask_remove(call: Run, notes: Path, library: Path) -> None:
     assert call("docs", "list", library).out == ""
 
 
+def test_a_blank_file_is_left_out(call: Run, notes: Path, library: Path) -> None:
+    (notes / "town.md").write_text(" \n")
+    told = json.loads(call("docs", "add", library, notes, "--json").out)
+    assert told["added"] == ["sub/street.txt"]
+    assert told["skipped"]["no text"] == 1
+    alone = call("docs", "add", library, notes / "town.md")
+    assert alone.code == 2
+    assert "found no file that can be read (1 no text); expected text in UTF-8" in alone.err
+    assert call("docs", "list", library).err == "1 documents, 1 passages\n"
+
+
 def test_a_name_that_is_no_id_is_counted(call: Run, notes: Path, library: Path) -> None:
     (notes / "new\nline.txt").write_text("Gauss lived in Brunswick.")
     added = call("docs", "add", library, notes, "--json")

@@ -115,18 +115,24 @@ def test_of_one_id_given_twice_the_last_counts(library: Library, indexer: Indexe
     assert library.current().document("a").text == "Euler lived."
 
 
-def test_a_text_that_becomes_empty_takes_its_passages_along(
-    library: Library, indexer: Indexer
-) -> None:
+def test_a_text_without_a_letter_replaces_nothing(library: Library, indexer: Indexer) -> None:
     library.add(Document(id="a", text="Fermat lived."), indexer)
-    changes = library.add(Document(id="a", text=" \n"), indexer)
-    assert changes.replaced == ("a",)
+    for blank in ("", " \n"):
+        with pytest.raises(CorpusError, match=r"^a: found no text, expected some"):
+            library.add(Document(id="a", text=blank), indexer)
+    assert library.current().document("a").text == "Fermat lived."
+
+
+def test_blank_documents_of_an_older_release_are_made_over_with_the_others(
+    library: Library, indexer: Indexer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as older:
+        older.setattr(adding, "check_document", lambda _: None)
+        library.add([Document(id="a", text="Fermat lived."), Document(id="b", text=" ")], indexer)
+    changes = library.reindex(indexer)
+    assert changes.replaced == ("a", "b")
     assert changes.skipped.counts == {"no text": 1}
-    edition = library.current()
-    assert edition.num_passages == 0
-    assert edition.infos()[0].num_passages == 0
-    assert edition.document("a").text == " \n"
-    assert Library(library.folder).current().num_passages == 0
+    assert [info.num_passages for info in Library(library.folder).current().infos()] == [1, 0]
 
 
 def test_an_unknown_id_is_told_and_nothing_is_removed(
@@ -298,7 +304,9 @@ def test_many_documents_become_durable_group_by_group(
 
 Operation = tuple[str, Sequence[Any]]
 NAMES = st.sampled_from(["a", "b.md", "c", "d", "e"])
-BODIES = st.lists(st.sampled_from(SENTENCES), min_size=0, max_size=7).map("".join)
+NO_WORDPIECE = "\N{ZERO WIDTH SPACE}"
+"""A text that gives no passage."""
+BODIES = st.lists(st.sampled_from(SENTENCES), max_size=7).map(lambda s: "".join(s) or NO_WORDPIECE)
 OPERATIONS = st.one_of(
     st.tuples(
         st.just("add"), st.lists(st.tuples(NAMES, BODIES), min_size=1, max_size=3).map(tuple)

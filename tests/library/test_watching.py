@@ -115,6 +115,10 @@ def test_what_is_no_text_is_counted_and_goes(
         "lines.jsonl:1",
         "lines.jsonl:3",
     ]
+    (folder / "deep" / "b.txt").write_text(" \n")
+    (blank,) = settle(watcher)
+    assert blank.removed == ("deep/b.txt",)
+    assert blank.skipped.counts["no text"] == 1
 
 
 def test_a_file_that_is_withheld_stays_and_is_tried_again(

@@ -159,6 +159,24 @@ def test_an_answer_says_why_its_probability_may_be_off(
             assert AnsweredModel.model_validate(told).why_inexact == why
 
 
+def test_a_blank_text_is_refused_as_a_blank_file_is(
+    serve: Make, make_packed: Make, texts: list[dict[str, str]], tmp_path: Path
+) -> None:
+    with realm.load(make_packed(), library=tmp_path / "library") as opened:
+        client = serve(opened)
+        client.post("/documents", json=texts[0])
+        for sent in (
+            {"json": {**texts[0], "text": " \n"}},
+            {"files": {"files": ("blank.txt", b" \n")}},
+        ):
+            refused = client.post("/documents", **sent)
+            assert refused.status_code == 422
+            assert "found no text" in refused.json()["error"]["message"]
+        kept = client.get(f"/documents/{texts[0]['id']}").json()
+        assert kept["text"] == texts[0]["text"]
+        assert len(client.get("/documents").json()["documents"]) == 1
+
+
 def test_concurrent_questions_get_the_answers_that_they_get_alone(
     serve: Make, make_packed: Make, texts: list[dict[str, str]], tmp_path: Path
 ) -> None:

@@ -174,7 +174,7 @@ class RealmReader:
         Raises:
             RealmError: the question is empty or too long, or a document cannot be read.
         """
-        known = {document.id: document for document in documents if document.content}
+        known = {one.id: one for one in documents if one.content and one.content.strip()}
         with self._lock:
             realm = self._opened()
             _hold(realm, list(known.values()))

@@ -10,6 +10,7 @@ from realm.corpus.articles import JSONL, TEXT_FILES, heading_of, parse_line
 from realm.corpus.folder import TextFile
 from realm.corpus.reading import (
     MAX_NAME_CHARACTERS,
+    NO_TEXT,
     NOT_READ,
     TEXT_LIMIT,
     TOO_LONG,
@@ -66,6 +67,10 @@ def check_document(document: Document) -> None:
         raise CorpusError(
             f"{document.id}: found the format {document.format!r}, expected {', '.join(FORMATS)}"
         )
+    if not document.text.strip():
+        raise CorpusError(
+            f"{document.id}: found no text, expected some; a document that is to go is removed"
+        )
     if len(document.text) > TEXT_LIMIT:
         raise CorpusError(
             f"{document.id}: found {len(document.text):,} characters, expected at most "
@@ -91,7 +96,8 @@ def can_be_held(document: Document, skipped: Skipped) -> bool:
     try:
         check_document(document)
     except CorpusError:
-        skipped.add(NOT_READ, str(Place(document.id, 1)))
+        reason = NOT_READ if document.text.strip() else NO_TEXT
+        skipped.add(reason, str(Place(document.id, 1)))
         return False
     return True
 

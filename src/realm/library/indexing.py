@@ -14,7 +14,7 @@ from torch import Tensor
 
 from realm.checkpoint.parts import tower_hash
 from realm.config import IndexConfig
-from realm.corpus.documents import articles_of, check_document, title_of
+from realm.corpus.documents import articles_of, title_of
 from realm.corpus.passages import NUM_SEPARATORS, CutPassage, split_articles
 from realm.corpus.reading import TOO_SHORT, Place
 from realm.corpus.shards import schema, to_batch
@@ -65,14 +65,9 @@ class Indexer:
         """Return documents with their passages; one without text has none.
 
         Args:
-            documents: of different ids.
+            documents: of different ids, which `check_document` let pass, or an older release.
             skipped: counts what is left out, by reason, with its place.
-
-        Raises:
-            CorpusError: a document that no library can hold.
         """
-        for document in documents:
-            check_document(document)
         articles = [list(articles_of(document, skipped)) for document in documents]
         flat = [article for found in articles for article, _ in found]
         cut = iter(split_articles(flat, self.tokenizer, self.split))

@@ -201,7 +201,7 @@ async function list() {
 /** Whether the server would take a document as it is; a library may hold what others put there. */
 function canComeBack({ id, text, title }) {
   const isShort = countPoints(id) <= MOST_ID_POINTS && countPoints(title) <= MOST_TITLE_POINTS;
-  return Boolean(text) && isShort && !NO_ID.test(id);
+  return Boolean(text.trim()) && isShort && !NO_ID.test(id);
 }
 
 async function putBack(kept) {
