@@ -203,6 +203,12 @@ def test_what_is_impossible_is_refused(model: str) -> None:
     for make in (RealmReader, RealmRetriever):
         with pytest.raises(ConfigError, match="found top_k=0"):
             make(top_k=0)
+    for sources, told in (
+        ({}, r"found nothing to look in; expected docs=FOLDER .*, library=FOLDER, or model=RUN"),
+        ({"docs": "notes", "library": "l"}, "found docs='notes' and library='l', expected one"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            RealmRetriever(**sources)
     reader = RealmReader(model=model)
     with pytest.raises(ConfigError, match="found top_k=-1"):
         reader.run(QUESTION, [Document(content=BRIDGE)], top_k=-1)

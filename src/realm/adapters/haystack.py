@@ -19,11 +19,12 @@ from realm import load, records
 from realm.errors import ConfigError
 from realm.library.face import Realm
 from realm.library.results import Answered, PlacedAnswer, ReadPassage
+from realm.mini import NAME
 
 
 @component
 class RealmRetriever:
-    """Finds the passages of a folder or a library that fit a query."""
+    """Finds the passages of a folder, a library or a run that fit a query."""
 
     def __init__(
         self,
@@ -37,15 +38,17 @@ class RealmRetriever:
 
         Args:
             docs: folder of .txt, .md and .jsonl files.
-            library: folder of a library, instead.
+            library: folder of a library, instead. Without both, a run has its own passages.
             model: realm-mini, a fine-tuned run, or a packed model.
             top_k: passages to return.
             device: where the model runs: auto, cpu, cuda, cuda:NUMBER.
 
         Raises:
-            ConfigError: `top_k` is less than 1.
+            ConfigError: `top_k` is less than 1; both docs and library; or neither, and the model is
+                realm-mini, which has no passages.
         """
         _check(top_k)
+        _check_sources(docs, library, model)
         self.docs, self.library, self.model = docs, library, model
         self.top_k, self.device = top_k, device
         self._realm: Realm | None = None
@@ -281,6 +284,24 @@ def _check(top_k: int) -> int:
     if top_k < 1:
         raise ConfigError(f"found top_k={top_k}, expected 1 or more")
     return top_k
+
+
+def _check_sources(docs: str | None, library: str | None, model: str) -> None:
+    """Refuse a retriever that could only fail, or find nothing, at its first query.
+
+    Raises:
+        ConfigError: there is not one thing to look in.
+    """
+    if docs is not None and library is not None:
+        raise ConfigError(
+            f"found docs={docs!r} and library={library!r}, expected one of them: docs reads a "
+            "folder of files, library holds documents that were added"
+        )
+    if docs is None and library is None and model == NAME:
+        raise ConfigError(
+            "found nothing to look in; expected docs=FOLDER (your own files), library=FOLDER, or "
+            "model=RUN (a run with its own passages)"
+        )
 
 
 def _path(told: str | None) -> Path | None:
