@@ -1,5 +1,6 @@
 """realm study: told wrongly, it says so before anything runs; the table can be printed alone."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 
 from realm import encyclopedia
+from realm.storage import write_json
 
 Run = Callable[..., Any]
 
@@ -53,6 +55,35 @@ def test_what_is_wrong_is_told(
     refused: Callable[..., str], options: tuple[str, ...], told: str
 ) -> None:
     assert told in refused(*options)
+
+
+def test_the_table_of_a_part_is_printed_and_the_whole_one_stays(call: Run, tmp_path: Path) -> None:
+    (tmp_path / "study.toml").write_text(SETTINGS, encoding="utf-8")
+    out = tmp_path / "out"
+    for seed, name, rank in ((0, "a", 1), (1, "a", 9), (0, "start", None)):
+        (out / f"seed-{seed}").mkdir(parents=True, exist_ok=True)
+        measured = {"ranks": {"q": rank}, "depth": 20, "step": 4}
+        write_json(out / f"seed-{seed}" / f"zero-shot-{name}.json", measured)
+
+    def printed(*options: object) -> Any:
+        text = ("--passages", "z.jsonl", "--train", "t.jsonl", "--dev", "d.jsonl", "--out", out)
+        return call("study", tmp_path / "study.toml", *text, "--table", *options)
+
+    whole = printed()
+    assert [line[:5] for line in whole.out.splitlines()[2:]] == ["| a |", "| d |"]
+    assert (out / "table.md").read_text(encoding="utf-8") == whole.out
+    kept = (out / "table.json").read_bytes()
+    row = printed("--rows", "a").out.splitlines()[2:]
+    assert row == whole.out.splitlines()[2:3]
+    (first,) = printed("--rows", "a", "--seeds", "0").out.splitlines()[2:]
+    assert first.startswith("| a | whole | 1 | 100.0 ")
+    told = json.loads(printed("--seeds", "1", "--json").out)
+    assert list(told["rows"]) == list(told["growth"]) == ["a"]
+    assert list(told["recall_at"]["a"]) == ["1"]
+    nothing = printed("--rows", "d", "--seeds", "1")
+    assert "has no result of these rows and seeds yet" in nothing.message
+    assert (out / "table.md").read_text(encoding="utf-8") == whole.out
+    assert (out / "table.json").read_bytes() == kept
 
 
 @pytest.mark.parametrize(

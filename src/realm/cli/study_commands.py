@@ -38,10 +38,14 @@ def study(  # noqa: PLR0917
         Path | None, typer.Option(help="Articles whose sentences are the rest of X.")
     ] = None,
     rows: Annotated[
-        str | None, typer.Option(help="Rows to run, as in a,d; all if left out.")
+        str | None,
+        typer.Option(help="Rows to run, or to print with --table, as in a,d; all if left out."),
     ] = None,
     seeds: Annotated[
-        str | None, typer.Option(help="Seeds to run them with, as in 0,1; else each row's own.")
+        str | None,
+        typer.Option(
+            help="Seeds to run them with, or to print, as in 0,1; else each row's own, or all."
+        ),
     ] = None,
     device: options.Device = "auto",
     processes: Annotated[
@@ -54,7 +58,10 @@ def study(  # noqa: PLR0917
         bool, typer.Option("--zero-shot", help="Leave out fine-tuning and exact match.")
     ] = False,
     table_only: Annotated[
-        bool, typer.Option("--table", help="Run nothing; print the table of what is there.")
+        bool,
+        typer.Option(
+            "--table", help="Run nothing; print the table of what is there, or of a part of it."
+        ),
     ] = False,
     sets: Annotated[
         list[str] | None,
@@ -102,10 +109,13 @@ def study(  # noqa: PLR0917
         run = StudyRun(told, inputs, out, watch=watch, num_processes=processes)
         if not table_only:
             run.run(chosen, numbers, zero_shot_only=zero_shot)
-    table = collect(run)
+    is_part = table_only and (rows is not None or seeds is not None)
+    table = collect(run, chosen, numbers) if is_part else collect(run)
     if not table.rows:
-        raise ConfigError(f"{out} has no result yet; run the study without --table")
-    write_table(table, out)
+        of_these = " of these rows and seeds" if is_part else ""
+        raise ConfigError(f"{out} has no result{of_these} yet; run the study without --table")
+    if not is_part:  # what stands in the folder is of all that is there
+        write_table(table, out)
     if as_json:
         options.print_json(table.as_json())
     else:

@@ -88,14 +88,41 @@ class StudyTable:
         return {"format_version": FORMAT_VERSION, "kind": "study", **asdict(self)}
 
 
-def collect(study: StudyRun) -> StudyTable:
-    """Return the table of what a study has measured so far; rows without results are left out."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """The seeds of a study that are looked at."""
+
+    study: StudyRun
+    seeds: Sequence[int] | None
+
+    def files(self, pattern: str) -> list[Path]:
+        """Return what the seeds' folders hold of a pattern, seed by seed."""
+        found = sorted(self.study.out.glob(f"seed-*/{pattern}"))
+        return [file for file in found if self.seeds is None or _seed(file) in self.seeds]
+
+
+def collect(
+    study: StudyRun, rows: Sequence[str] = (), seeds: Sequence[int] | None = None
+) -> StudyTable:
+    """Return the table of what a study has measured so far; rows without results are left out.
+
+    Args:
+        study: that was run, or is being run.
+        rows: names of rows; none named: all.
+        seeds: only these; None: all that are there.
+
+    Raises:
+        ConfigError: no such row.
+    """
     settings, samples = study.settings, study.settings.study.bootstrap_samples
-    recalls = {name: _recalls(study, name, RECALL_AT) for name in settings.rows}
-    judged = {name: _exact_matches(study, name) for name in settings.rows}
+    settings.check_rows(rows)
+    chosen = {name: row for name, row in settings.rows.items() if not rows or name in rows}
+    part = _Part(study=study, seeds=seeds)
+    recalls = {name: _recalls(part, name, RECALL_AT) for name in chosen}
+    judged = {name: _exact_matches(part, name) for name in chosen}
     matches = {name: right for name, (_, right) in judged.items()}
     metrics = {metric for names, _ in judged.values() for metric in names}
-    rows = {
+    results = {
         name: RowResult(
             label=row.label,
             seeds=tuple(sorted(recalls[name])),
@@ -105,7 +132,7 @@ def collect(study: StudyRun) -> StudyTable:
             paper_recall=row.paper_recall_at_5,
             paper_exact_match=row.paper_exact_match,
         )
-        for name, row in settings.rows.items()
+        for name, row in chosen.items()
         if recalls[name] or matches[name]
     }
     comparisons = [
@@ -116,16 +143,16 @@ def collect(study: StudyRun) -> StudyTable:
             exact_match=difference(matches[first], matches[second], samples=samples),
         )
         for first, second in settings.study.compare
-        if first in rows and second in rows
+        if first in results and second in results
     ]
     at = settings.study.recall_at
     return StudyTable(
         metric=metrics.pop() if len(metrics) == 1 else "exact match" if not metrics else "right",
-        rows=rows,
+        rows=results,
         comparisons=comparisons,
-        recall_at={name: _recalls_at(study, name, at) for name in rows},
-        curves={name: curves for name in rows if (curves := _curves(study, name))},
-        growth={name: _growth(study, name) for name in sorted(map(study.retriever_name, rows))},
+        recall_at={name: _recalls_at(part, name, at) for name in results},
+        curves={name: curves for name in results if (curves := _curves(part, name))},
+        growth={name: _growth(part, name) for name in sorted(map(study.retriever_name, results))},
     )
 
 
@@ -135,13 +162,13 @@ def write_table(table: StudyTable, out: Path) -> None:
     (out / TABLE).write_text(table.markdown() + "\n", encoding="utf-8")
 
 
-def _recalls(study: StudyRun, row: str, k: int) -> Results:
+def _recalls(part: _Part, row: str, k: int) -> Results:
     """Return seed -> question -> whether one of its first k passages has an answer.
 
     What was not looked for as deep as k is left out.
     """
-    pattern = f"seed-*/zero-shot-{study.retriever_name(row)}.json"
-    kept = {_seed(file): read_json(file) for file in sorted(study.out.glob(pattern))}
+    files = part.files(f"zero-shot-{part.study.retriever_name(row)}.json")
+    kept = {_seed(file): read_json(file) for file in files}
     return {
         seed: {
             question: float(rank is not None and rank <= k)
@@ -152,11 +179,11 @@ def _recalls(study: StudyRun, row: str, k: int) -> Results:
     }
 
 
-def _recalls_at(study: StudyRun, row: str, at: Sequence[int]) -> dict[str, dict[str, float]]:
+def _recalls_at(part: _Part, row: str, at: Sequence[int]) -> dict[str, dict[str, float]]:
     """Return seed -> k -> recall@k."""
     found: dict[str, dict[str, float]] = {}
     for k in at:
-        for seed, hits in sorted(_recalls(study, row, k).items()):
+        for seed, hits in sorted(_recalls(part, row, k).items()):
             found.setdefault(str(seed), {})[str(k)] = _mean(hits)
     return found
 
@@ -171,19 +198,18 @@ def _depth(kept: Mapping[str, Any]) -> int:
     return int(kept.get("depth", max(ranks, default=0)))
 
 
-def _exact_matches(study: StudyRun, row: str) -> tuple[set[str], Results]:
+def _exact_matches(part: _Part, row: str) -> tuple[set[str], Results]:
     """Return how answers were judged, and seed -> question -> whether the answer was right."""
-    files = sorted(study.out.glob(f"seed-*/report-{row}.json"))
-    judged = {_seed(file): read_right(file) for file in files}
+    judged = {_seed(file): read_right(file) for file in part.files(f"report-{row}.json")}
     return {metric for metric, _ in judged.values()}, {
         seed: right for seed, (_, right) in judged.items()
     }
 
 
-def _curves(study: StudyRun, row: str) -> dict[str, dict[str, list[tuple[int, float]]]]:
+def _curves(part: _Part, row: str) -> dict[str, dict[str, list[tuple[int, float]]]]:
     """Return seed -> measure -> (step, value) of a row's own pre-training."""
     found: dict[str, dict[str, list[tuple[int, float]]]] = {}
-    for run in sorted(study.out.glob(f"seed-*/pretrain-{row}")):
+    for run in part.files(f"pretrain-{row}"):
         lines = read_metrics(run)
         found[str(_seed(run))] = {
             name: [(int(line["step"]), float(line[name])) for line in lines if name in line]
@@ -192,11 +218,11 @@ def _curves(study: StudyRun, row: str) -> dict[str, dict[str, list[tuple[int, fl
     return found
 
 
-def _growth(study: StudyRun, name: str) -> dict[str, list[tuple[int, float]]]:
+def _growth(part: _Part, name: str) -> dict[str, list[tuple[int, float]]]:
     """Return seed -> (step, recall@5) of every checkpoint that was measured."""
     found: dict[str, list[tuple[int, float]]] = {}
     for pattern in (f"zero-shot-{name}.json", f"zero-shot-{name}-step-*.json"):
-        for file in study.out.glob(f"seed-*/{pattern}"):
+        for file in part.files(pattern):
             kept = read_json(file)
             if _depth(kept) < RECALL_AT:
                 continue
