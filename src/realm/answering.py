@@ -23,6 +23,7 @@ from realm.index.opening import open_snapshot
 from realm.index.snapshot import Snapshot
 from realm.mini import NAME, default_model
 from realm.model.confidence import scale_factor
+from realm.readable import counted
 from realm.reading import Found, PassageReader
 from realm.records import Answer, AnsweredQuestion, Progress
 from realm.retrieval.bm25 import Lexical, open_lexical
@@ -220,7 +221,7 @@ class Answerer(Retrieving):
             return None
         if read == (fitted := self.calibration.num_passages):
             return None
-        return f"it was calibrated reading {fitted} passages, not {read}"
+        return f"it was calibrated reading {counted(fitted, 'passage')}, not {read}"
 
     @property
     def corpus_fingerprint(self) -> str:

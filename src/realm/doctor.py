@@ -15,7 +15,7 @@ from realm.cache import VARIABLE, cache_folder
 from realm.checkpoint.folders import MINILM_PACKAGE, pretrained_folder
 from realm.mini import NAME, has_default_model, model_folder
 from realm.planning.machine import machine_memory_bytes, processor_name, usable_cores
-from realm.readable import size
+from realm.readable import counted, size
 from realm.storage import MANIFEST, check_files, checksums, read_json
 from realm.versions import PROJECT, installed, realm_version
 
@@ -202,7 +202,7 @@ def _devices() -> list[tuple[str, str]]:
         quick = has_quick_bfloat16(device)
         return "float32, bfloat16" if quick else "float32 (no instructions for bfloat16)"
 
-    found = [("cpu", f"{dtypes(CPU)}; {torch.get_num_threads()} threads")]
+    found = [("cpu", f"{dtypes(CPU)}; {counted(torch.get_num_threads(), 'thread')}")]
     for number in range(torch.cuda.device_count()):
         told = torch.cuda.get_device_properties(number)
         name = f"cuda:{number}"

@@ -93,9 +93,10 @@ class StaleIndexError(ArtifactError):
         remedy: str = "",
     ) -> None:
         self.index_step, self.train_step, self.limit_steps = index_step, train_step, limit_steps
+        stale = train_step - index_step
         super().__init__(
             f"index was built at step {index_step:,} and training is at {train_step:,}: "
-            f"{train_step - index_step:,} steps stale, limit {limit_steps:,}. "
+            f"{stale:,} step{'s' * (stale != 1)} stale, limit {limit_steps:,}. "
             f"{reason}{reason and '. '}{remedy}{remedy and '. '}"
             "To refresh more often (`--set refresh.every_steps=N`) or with a higher "
             "`refresh.max_staleness_steps`, train in another --out"

@@ -27,6 +27,7 @@ from realm.model.realm import (
     predict_masks,
     score_candidates,
 )
+from realm.readable import counted
 from realm.records import MaskedExample, Progress
 from realm.retrieval.batch import Lengths, candidate_batch
 from realm.storage import MANIFEST, read_json
@@ -147,8 +148,8 @@ class Predictor:
         if not 2 <= num_candidates <= len(self.store) + 1:
             raise ConfigError(
                 f"num_candidates={num_candidates}; expected 2 to {len(self.store) + 1} (the null "
-                f"passage and the {len(self.store)} passages of {self.store.folder}); set it with "
-                "--candidates"
+                f"passage and the {counted(len(self.store), 'passage')} of {self.store.folder}); "
+                "set it with --candidates"
             )
 
     def query_vectors(self, examples: Sequence[MaskedExample]) -> Float[Tensor, "batch dim"]:

@@ -26,6 +26,16 @@ def duration(seconds: float) -> str:
     return f"{digits(seconds)} s" if seconds >= _ROUND else f"{digits(seconds * 1e3)} ms"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with what it counts: 1 passage, 2,340 passages.
+
+    Args:
+        number: how many.
+        noun: of one; of several it has an s behind it.
+    """
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def digits(value: float, sign: str = "") -> str:
     """Return a number with three digits that count, or all before the point: 0.0123, 999, 1,234.
 

@@ -122,10 +122,10 @@ def test_an_empty_corpus(world: World, split: Run, tmp_path: Path, content: byte
 def test_one_passage_can_be_asked_but_not_trained_on(
     world: World, call: Run, refuses: Run, split: Run, tmp_path: Path
 ) -> None:
-    assert split(articles_of(world)[0]).out.startswith("1 articles, 1 passages")
+    assert split(articles_of(world)[0]).out.startswith("1 article, 1 passage, ")
     one = tmp_path / "out"
     assert call("mask", one, "--out", tmp_path / "examples").code == 0
-    told = ("has 1 passages of two or more sentences", "needs at least 2", "Add articles")
+    told = ("has 1 passage of two or more sentences", "needs at least 2", "Add articles")
     refuses("ict", one, "--init", "scratch:1x32", "--out", tmp_path / "ict", *FEW, told=told)
     told = ("num_candidates=8 needs at least 8 passages", "found 1", "--set num_candidates=N")
     command = ("pretrain", tmp_path / "examples", one, "--embedder", world / "ict")
@@ -156,7 +156,7 @@ def test_a_question_of_5000_characters(world: World, refuses: Run) -> None:
         ("The [mask] was", [], ("found no [MASK]", "expected at least one, e.g.")),
         ("[MASK]", [], ("found nothing but [MASK]", "expected a sentence around it")),
         ("A [MASK] " + "a " * 400, [], ("found 402 wordpieces", "at most 94", "Shorten")),
-        ("A [MASK].", ["--answer", "a", "--answer", "b"], ("found 2 answers for 1 blanks",)),
+        ("A [MASK].", ["--answer", "a", "--answer", "b"], ("found 2 answers for 1 blank in",)),
         ("A [MASK].", ["--answer", ""], ("found answer ''", "expected at least one word")),
         ("A [MASK].", ["--candidates", "500"], ("expected 2 to 81", "set it with --candidates")),
         ("A [MASK].", ["--candidates", "1"], ("'--candidates'", "Look at `realm explain --help`")),
@@ -211,7 +211,7 @@ def test_questions_none_of_which_can_be_answered(
 ) -> None:
     asked = tmp_path / "asked.jsonl"
     world.write_lines(asked, [{"question": "a " * 3_000, "answers": ["b"]}])
-    told = ("none of 1 questions could be answered", "expected at most 62; shorten it")
+    told = ("none of 1 question could be answered", "expected at most 62; shorten it")
     refuses("evaluate", asked, "--model", world / "qa", told=told)
 
 

@@ -84,7 +84,7 @@ def test_a_blank_file_is_left_out(call: Run, notes: Path, library: Path) -> None
     alone = call("docs", "add", library, notes / "town.md")
     assert alone.code == 2
     assert "found no file that can be read (1 no text); expected text in UTF-8" in alone.err
-    assert call("docs", "list", library).err == "1 documents, 1 passages\n"
+    assert call("docs", "list", library).err == "1 document, 1 passage\n"
 
 
 def test_a_name_that_is_no_id_is_counted(call: Run, notes: Path, library: Path) -> None:
@@ -188,7 +188,7 @@ def test_watch_follows_a_folder_until_it_is_stopped(
             assert process.stdout
             assert process.stdout.readline() == "2 added (2 passages embedded)\n"
             (notes / "new.txt").write_text("Gauss lived in Brunswick.")
-            assert process.stdout.readline() == "1 added (1 passages embedded)\n"
+            assert process.stdout.readline() == "1 added (1 passage embedded)\n"
             time.sleep(0.1)
             process.send_signal(signal.SIGINT)
             _, err = process.communicate(timeout=60)

@@ -180,7 +180,7 @@ def test_imported_embedder_and_encoder_are_pre_trained_further(
     command = (*command, "--encoder", published.run("encoder"), "--out", out, "--set", "steps=1")
     made = call(*command, *FEW)
     assert made.code == 0, made.err
-    assert made.out.startswith("1 steps in ")
+    assert made.out.startswith("1 step in ")
     settings = json.loads((out / "manifest.json").read_text())["settings"]
     assert (settings["marginal"], settings["num_candidates"]) == ("token", 3)
     assert (settings["query_wordpieces"], settings["joint_wordpieces"]) == (32, 64)

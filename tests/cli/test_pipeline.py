@@ -126,7 +126,7 @@ def test_options_win_over_set_and_set_over_the_file(
     world: World, call: Run, tmp_path: Path
 ) -> None:
     told = ("--set", "steps=1", "--set", 'encoder.init="scratch:7x32"', "--quiet")
-    assert call(*world.command("ict", tmp_path / "ict"), *told).out.startswith("1 steps")
+    assert call(*world.command("ict", tmp_path / "ict"), *told).out.startswith("1 step in ")
     settings = json.loads((tmp_path / "ict" / "manifest.json").read_text())["settings"]
     assert settings["encoder"]["init"] == "scratch:1x32"
     assert settings["batch_size"] == 4
@@ -276,7 +276,7 @@ def test_align_writes_the_passages_that_help(world: World, call: Run, tmp_path: 
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     helped = sum(bool(line["passages"]) for line in lines)
     pairs = sum(len(line["passages"]) for line in lines)
-    told = f"{helped} of 9 sentences have a passage that helps, {pairs} pairs in {out}\n"
+    told = f"{helped} of 9 sentences with a passage that helps, {pairs} pairs in {out}\n"
     assert result.out == told
     again = call(*command, "--limit", "9", "--candidates", "5")
     assert again.out == f"already done: {told}"

@@ -23,9 +23,7 @@ def test_the_verb_names_what_is_damaged(world: World, call: Run, tmp_path: Path)
     (place / "words.txt").write_text("A word", encoding="utf-8")
     told = call("verify", world / "passages", place)
     total = 4 + sum(path.is_file() for path in (world / "passages").iterdir())
-    assert told.message.startswith(
-        f"1 of {total} files not as they were written: {place / 'words.txt'}."
-    )
+    assert told.message.startswith(f"1 of {total} files not as written: {place / 'words.txt'}.")
     assert f"{place / 'words.txt'} is damaged: its checksum" in told.out
     as_json = call("verify", place, "--json")
     assert as_json.code == 2
@@ -39,5 +37,5 @@ def test_many_damaged_files_are_counted(call: Run, tmp_path: Path) -> None:
     for path in (tmp_path / "index").glob("part-*"):
         path.unlink()
     message = call("verify", tmp_path / "index").message
-    assert message.startswith("25 of 26 files not as they were written: ")
+    assert message.startswith("25 of 26 files not as written: ")
     assert "part-19 and 5 more. Make their folders again" in message

@@ -66,8 +66,8 @@ def test_a_sentence_that_is_no_cloze_is_refused(
 @pytest.mark.parametrize(
     ("answers", "message"),
     [
-        ([], "found 0 answers for 1 blanks"),
-        (["a", "the"], "found 2 answers for 1 blanks"),
+        ([], "found 0 answers for 1 blank in"),
+        (["a", "the"], "found 2 answers for 1 blank in"),
         (["  "], "at least one word"),
         (["brandenburg and bonn"], "answers included"),
     ],

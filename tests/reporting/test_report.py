@@ -165,6 +165,13 @@ def test_a_run_of_one_step_has_a_page_and_its_one_point_is_seen(make_run: MakeRu
     assert len(re.findall(r"<use [^>]*fill: var\(--series-2\)", drawn)) == 2  # held out
 
 
+def test_one_step_is_told_as_one(make_run: MakeRun, pretrain_lines: Lines) -> None:
+    made = make_run(settings={**STAGES["pretrain"], "steps": 1}, lines=pretrain_lines(1))
+    shown = Page(render_run_report(made)).shown
+    assert "1 of 1 step in 1.5 min" in shown
+    assert "1 snapshot came into use in 1 step, the first included" in shown
+
+
 def test_the_page_asks_for_nothing_and_points_only_into_itself(text: str) -> None:
     page = Page(text)
     assert page.targets

@@ -120,8 +120,8 @@ def test_one_client_cannot_take_all_places_of_a_line() -> None:
     asyncio.run(line.stop())
     served = [one is True for one in told]
     assert served == [True, True, False, False, True, True, False, False, False]
-    assert str(told[2]).startswith("2 requests of yours wait")
-    assert str(told[8]).startswith("4 requests wait")
+    assert str(told[2]).startswith("found 2 requests of yours waiting")
+    assert str(told[8]).startswith("found 4 requests waiting")
 
 
 def test_questions_that_wait_are_bounded(serve: Serve, model: Any) -> None:

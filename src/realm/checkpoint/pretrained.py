@@ -13,6 +13,7 @@ from realm.config import EncoderConfig
 from realm.errors import ConfigError
 from realm.model.bert import KEPT_SETTINGS, Bert, build_bert
 from realm.model.encoder import Encoder
+from realm.readable import counted
 from realm.storage import fingerprint_of, read_json
 from realm.tokenizer import WordpieceTokenizer
 
@@ -123,7 +124,7 @@ def _check_weights(
         )
     if unknown := sorted(weights.keys() - expected.keys()):
         raise ConfigError(
-            f"{init} has {len(unknown)} weights that BERT has not, e.g. {unknown[0]}; "
+            f"{init} has {counted(len(unknown), 'weight')} that BERT has not, e.g. {unknown[0]}; "
             "expected BERT's architecture as it is"
         )
     for name, value in expected.items():

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from realm.cli import options
+from realm.readable import counted
 
 
 def register(app: typer.Typer) -> None:
@@ -82,7 +83,7 @@ def align(
         return
     done = "already done: " if report.already_done else ""
     display.out.print(
-        f"{done}{report.num_aligned:,} of {report.num_sentences:,} sentences have a passage that "
-        f"helps, {report.num_pairs:,} pairs in {out}",
+        f"{done}{report.num_aligned:,} of {counted(report.num_sentences, 'sentence')} with a "
+        f"passage that helps, {counted(report.num_pairs, 'pair')} in {out}",
         markup=False,
     )

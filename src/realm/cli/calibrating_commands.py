@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from realm.cli import options
+from realm.readable import counted
 
 if TYPE_CHECKING:
     from realm.checkpoint.calibration import Calibration
@@ -81,8 +82,9 @@ def _told(calibration: "Calibration") -> str:
     """Return the figures as lines of plain text."""
     figures = calibration.figures
     lines = [
-        f"{figures['num_questions']:,} questions, {100 * figures['accuracy']:.1f} % answered "
-        f"right; {figures['num_without_answers']:,} of them again without the passages that hold "
+        f"{counted(figures['num_questions'], 'question')}, "
+        f"{100 * figures['accuracy']:.1f} % answered right; "
+        f"{figures['num_without_answers']:,} of them again without the passages that hold "
         "an answer",
         "",
         f"{'probabilities':<14}{'calibration error':>18}{'by chance':>11}{'AURC':>8}",

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from realm.cli import options
+from realm.readable import counted
 
 PANEL = "Preparing text"
 
@@ -88,8 +89,9 @@ def split(
         return
     done = "already done: " if report.already_done else ""
     display.out.print(
-        f"{done}{report.num_articles:,} articles, {report.num_passages:,} passages, "
-        f"{report.num_wordpieces:,} wordpieces in {out}",
+        f"{done}{counted(report.num_articles, 'article')}, "
+        f"{counted(report.num_passages, 'passage')}, "
+        f"{counted(report.num_wordpieces, 'wordpiece')} in {out}",
         markup=False,
     )
     if not quiet:
@@ -145,8 +147,8 @@ def mask(
     kinds = ", ".join(f"{name} {count:,}" for name, count in report.spans_by_label.items())
     done = "already done: " if report.already_done else ""
     display.out.print(
-        f"{done}{report.num_examples:,} masked examples from {report.num_passages:,} passages "
-        f"({kinds}) in {out}",
+        f"{done}{counted(report.num_examples, 'masked example')} from "
+        f"{counted(report.num_passages, 'passage')} ({kinds}) in {out}",
         markup=False,
     )
     if not quiet:

@@ -11,6 +11,7 @@ import typer
 
 from realm.cli import options
 from realm.errors import ConfigError, CorpusError, UnknownDocumentError, WithheldError
+from realm.readable import counted
 from realm.records import Changes, Document, Skipped
 
 if TYPE_CHECKING:
@@ -125,7 +126,8 @@ def list_(library: LibraryFolder, as_json: options.AsJson = False) -> None:
     if rows:
         columns = ("id", "title", "characters", "passages", "added")
         display.out.print(display.table("", columns, rows))
-    display.err.print(f"{len(infos):,} documents, {edition.num_passages:,} passages")
+    num_passages = counted(edition.num_passages, "passage")
+    display.err.print(f"{counted(len(infos), 'document')}, {num_passages}")
 
 
 def watch(
@@ -249,5 +251,6 @@ def _show(changes: Changes, skipped: Skipped, *, as_json: bool) -> None:
         )
         if ids
     ]
-    embedded = f" ({changes.num_embedded:,} passages embedded)" if changes.num_embedded else ""
+    passages = counted(changes.num_embedded, "passage")
+    embedded = f" ({passages} embedded)" if changes.num_embedded else ""
     display.out.print(f"{', '.join(parts) or 'nothing to do'}{embedded}")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from realm.cli import options
+from realm.readable import counted
 
 PANEL = "Exchange"
 
@@ -97,7 +98,7 @@ def import_(
     if as_json:
         options.print_json(report)
         return
-    passages = f", {report.num_passages:,} passages" if report.num_passages else ""
+    passages = f", {counted(report.num_passages, 'passage')}" if report.num_passages else ""
     done = "already done: " if report.already_done else ""
     display.out.print(
         f"{done}{report.kind}: {', '.join(report.parts)}{passages}; run in {out}", markup=False

@@ -7,6 +7,7 @@ import typer
 
 from realm.cli import options
 from realm.errors import ConfigError
+from realm.readable import counted
 
 
 def register(app: typer.Typer) -> None:
@@ -110,7 +111,8 @@ def index(  # noqa: PLR0917
         options.print_json({**told, "already_done": bool(done)})
     elif share[0] == 0:
         display.out.print(
-            f"{done}{len(snapshot):,} passages x {tower.dim} dimensions in {out}", markup=False
+            f"{done}{counted(len(snapshot), 'passage')} x {tower.dim} dimensions in {out}",
+            markup=False,
         )
 
 
@@ -144,4 +146,5 @@ def _follow(
     if as_json:
         options.print_json(report)
         return
-    display.out.print(f"built {report.sweeps:,} snapshots; {report.reason}", markup=False)
+    built = counted(report.sweeps, "snapshot")
+    display.out.print(f"built {built}; {report.reason}", markup=False)

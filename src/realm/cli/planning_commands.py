@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from realm.cli import options
+from realm.readable import counted
 
 if TYPE_CHECKING:
     from realm.planning.machine import Calibration
@@ -181,8 +182,8 @@ def approximate(
         options.print_json(told | more)
         return
     display.out.print(
-        f"{done}{len(made):,} passages, {size / len(made):.0f} bytes a passage, recall@"
-        f"{made.recall_at} {made.recall:.3f} with {made.probes} probes in {out}",
+        f"{done}{counted(len(made), 'passage')}, {size / len(made):.0f} bytes a passage, recall@"
+        f"{made.recall_at} {made.recall:.3f} with {counted(made.probes, 'probe')} in {out}",
         markup=False,
     )
 
@@ -288,21 +289,24 @@ def _show(made: "Plan") -> None:
         for stage in made.stages
     ]
     title = (
-        f"{work.passages:,} passages of {work.passage_wordpieces:.0f} wordpieces, "
-        f"{work.encoder.name}, {work.trainers:,} trainers, {work.builders:,} builders"
+        f"{counted(work.passages, 'passage')} of {work.passage_wordpieces:.0f} wordpieces, "
+        f"{work.encoder.name}, {counted(work.trainers, 'trainer')}, "
+        f"{counted(work.builders, 'builder')}"
     )
     columns = ("stage", "time", "FLOPs", "memory", "mapped", "disk", "network")
     display.out.print(display.table(title, columns, rows))
-    needed = "no number of" if made.builders_needed is None else f"{made.builders_needed:,}"
+    needed = made.builders_needed
+    who = "no number of builders" if needed is None else counted(needed, "builder")
     mean, oldest = made.staleness
     display.out.print(
         f"index: {size(float(work.scan_bytes))} to search (16 bits), "
         f"{size(float(work.snapshot_bytes))} on disk\n"
         f"a pre-training step: {duration(made.step_seconds)}; a refresh: "
         f"{duration(made.refresh_seconds)}\n"
-        f"within refresh.every_steps = {work.refresh.every_steps:,} steps "
-        f"({duration(work.refresh.every_steps * made.step_seconds)}) {needed} builders rebuild it\n"
-        f"staleness: {mean:,.0f} steps on average, {oldest:,.0f} at most\n"
+        f"within refresh.every_steps = {counted(work.refresh.every_steps, 'step')} "
+        f"({duration(work.refresh.every_steps * made.step_seconds)}) {who} "
+        f"{'rebuilds' if needed == 1 else 'rebuild'} it\n"
+        f"staleness: {counted(round(mean), 'step')} on average, {oldest:,.0f} at most\n"
         f"all stages: {duration(made.total_seconds)}",
         markup=False,
     )

@@ -10,6 +10,7 @@ import typer
 from realm.cli import options
 from realm.errors import ConfigError
 from realm.memory import share_one_heap
+from realm.readable import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -212,8 +213,8 @@ def _token(file: Path | None) -> str | None:
     token = text.strip()
     if len(token) < MIN_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
         raise ConfigError(
-            f"{source} holds {len(token)} characters; expected a token of at least {MIN_TOKEN} "
-            "letters and digits: openssl rand -hex 32"
+            f"{source} holds {counted(len(token), 'character')}; expected a token of at least "
+            f"{MIN_TOKEN} letters and digits: openssl rand -hex 32"
         )
     return token
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from realm.cli import options
+from realm.readable import counted
 
 if TYPE_CHECKING:
     from realm.training.loop import TrainReport
@@ -18,14 +19,15 @@ def tell_trained(
         return
     from realm.cli import display
 
+    steps = counted(report.steps, "step")
     if as_json:
         options.print_json(report)
     elif report.already_done:
-        display.out.print(f"already done: {report.run} ({report.steps:,} steps)", markup=False)
+        display.out.print(f"already done: {report.run} ({steps})", markup=False)
     else:
         resumed = f", resumed from {report.resumed_from:,}" if report.resumed_from else ""
         display.out.print(
-            f"{report.steps:,} steps in {report.seconds:,.0f} s{resumed}; run in {report.run}",
+            f"{steps} in {report.seconds:,.0f} s{resumed}; run in {report.run}",
             markup=False,
         )
     if not quiet:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from realm.cli import options
+from realm.readable import counted
 
 if TYPE_CHECKING:
     from realm.storage import Verification
@@ -58,7 +59,7 @@ def verify(
         told = "; ".join(str(file.path) for file in bad[:MOST_NAMED])
         total = sum(len(one.files) for one in found)
         raise DamagedError(
-            f"{len(bad):,} of {total:,} files not as they were written: {told}{more}. Make their "
+            f"{len(bad):,} of {counted(total, 'file')} not as written: {told}{more}. Make their "
             "folders again, or take them from a copy"
         )
 
@@ -67,7 +68,7 @@ def _told(found: "Verification") -> str:
     """Return one line on a place."""
     whole, unknown = found.of("whole"), len(found.of("unknown"))
     size = sum(file.size for file in whole) / 1e6
-    told = f"{found.place}: {len(whole):,} files whole, {size:,.1f} MB"
+    told = f"{found.place}: {counted(len(whole), 'file')} whole, {size:,.1f} MB"
     if found.bad:
         told += f"; {len(found.bad):,} damaged or unreadable"
     return told + (f"; {unknown:,} without a checksum, such as logs" if unknown else "")

@@ -21,6 +21,7 @@ from realm.corpus.reading import (
 from realm.corpus.streams import read_lines
 from realm.corpus.whole_files import bytes_of, decoded, text_of
 from realm.errors import CorpusError, WithheldError
+from realm.readable import counted
 from realm.records import Article, Document, DocumentFormat, Skipped
 
 MAX_ID_CHARACTERS = 1_000
@@ -60,8 +61,9 @@ def check_document(document: Document) -> None:
         NOT_IN_IDS & set(map(unicodedata.category, document.id))
     ):
         raise CorpusError(
-            f"found the document id {document.id[:80]!r} ({len(document.id):,} characters), "
-            f"expected 1 to {MAX_ID_CHARACTERS:,} characters in one line, such as notes/april.md"
+            f"found the document id {document.id[:80]!r} "
+            f"({counted(len(document.id), 'character')}), expected 1 to "
+            f"{MAX_ID_CHARACTERS:,} characters in one line, such as notes/april.md"
         )
     if document.format not in FORMATS:
         raise CorpusError(

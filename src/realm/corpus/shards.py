@@ -17,6 +17,7 @@ import pyarrow as pa
 from realm.config import SplitConfig
 from realm.corpus.passages import CutPassage
 from realm.errors import ArtifactError
+from realm.readable import counted
 from realm.records import Skipped
 from realm.storage import MANIFEST, check_files, native_name, not_read, open_folder
 
@@ -145,7 +146,7 @@ def open_shard(path: Path) -> tuple[pa.RecordBatch, ShardCounts]:
         raise not_read(path, error, remedy=REMEDY) from None
     if batch.num_rows != counts.num_passages:
         raise ArtifactError(
-            f"{path} holds {batch.num_rows:,} passages, expected {counts.num_passages:,}; "
+            f"{path} holds {counted(batch.num_rows, 'passage')}, expected {counts.num_passages:,}; "
             "run `realm split` again with --rebuild"
         )
     return batch, counts

@@ -20,6 +20,7 @@ from realm.corpus.passages import NUM_SEPARATORS
 from realm.corpus.shards import TOKENIZER, check_passages, open_shard, read_manifest, shard_path
 from realm.corpus.views import Shard
 from realm.errors import ArtifactError, ConfigError, CorpusError
+from realm.readable import counted
 from realm.records import Passage
 from realm.tokenizer import WordpieceTokenizer
 
@@ -128,7 +129,7 @@ class PassageStore(Passages):
             self._starts.append(self._starts[-1] + batch.num_rows)
         if len(self) != manifest.num_passages:
             raise ArtifactError(
-                f"{folder} holds {len(self):,} passages, its manifest says "
+                f"{folder} holds {counted(len(self), 'passage')}, its manifest says "
                 f"{manifest.num_passages:,}; run `realm split` again with --rebuild"
             )
 

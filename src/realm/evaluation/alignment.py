@@ -15,6 +15,7 @@ from realm.corpus.store import PassageStore
 from realm.errors import ArtifactError, CorpusError
 from realm.evaluation.metrics import Interval, wilson_interval
 from realm.evaluation.recall import Finds
+from realm.readable import counted
 from realm.records import Progress
 from realm.retrieval.candidates import overlaps
 from realm.storage import lines_manifest, read_lines
@@ -43,7 +44,7 @@ class Agreement:
     def markdown(self) -> str:
         """Return a table, in percent."""
         lines = [
-            f"| first passage by | all {self.num_sentences:,} sentences | the "
+            f"| first passage by | all {counted(self.num_sentences, 'sentence')} | the "
             f"{self.num_aligned:,} that a passage helps |",
             "|---|---|---|",
         ]

@@ -28,6 +28,7 @@ from realm.model.confidence import (
     log_odds,
     sigmoid,
 )
+from realm.readable import counted
 from realm.records import AnsweredQuestion, Evidence, Progress, Question
 from realm.retrieval.dense import Retriever
 
@@ -188,7 +189,8 @@ def fit_and_measure(
     right = [case.is_right for case in cases]
     if min(sum(right), len(right) - sum(right)) < LEAST:
         raise CorpusError(
-            f"found {sum(right):,} right answers to {len(right):,} questions, expected at least "
+            f"found {counted(sum(right), 'right answer')} to {counted(len(right), 'question')}, "
+            "expected at least "
             f"{LEAST} right and {LEAST} wrong ones to calibrate with; give more questions "
             "(--set limit=none takes all), such as the run can answer in part"
         )

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from realm.evaluation.report import Metric
+from realm.readable import counted
 from realm.records import LabelEvidence
 from realm.storage import FORMAT_VERSION
 
@@ -115,7 +116,7 @@ class ClaimReport:
 
     def table(self) -> str:
         """Return the numbers as lines of plain text, in percent."""
-        asked = f"{len(self.records):,} of {self.num_split_claims:,} claims"
+        asked = f"{len(self.records):,} of {counted(self.num_split_claims, 'claim')}"
         measured = self.accuracy
         lines = [
             f"model      {self.model} ({self.model_fingerprint[:12]})",

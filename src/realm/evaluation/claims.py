@@ -13,6 +13,7 @@ from realm.evaluation.claim_report import ClaimEvidence, ClaimRecord, ClaimRepor
 from realm.evaluation.json_lines import read_objects, whole
 from realm.evaluation.metrics import wilson_interval
 from realm.evaluation.report import Metric
+from realm.readable import counted
 from realm.records import Claim, ClassifiedClaim, Progress, Skipped
 from realm.storage import fingerprint_of
 
@@ -108,7 +109,7 @@ def evaluate_claims(
             progress(len(records), len(asked))
     if failures.total == len(records):
         raise AnsweringError(
-            f"none of {len(records):,} claims could be classified; the first: "
+            f"none of {counted(len(records), 'claim')} could be classified; the first: "
             f"{records[0].claim[:80]!r}, {records[0].error}"
         )
     num_right = sum(one.prediction == one.label for one in records)

@@ -8,6 +8,7 @@ from typing import Any
 
 from realm.errors import ArtifactError
 from realm.evaluation.metrics import bootstrap_interval
+from realm.readable import counted
 from realm.storage import FORMAT_VERSION, fingerprint_of, read_json
 
 Record = Mapping[str, Any]
@@ -121,13 +122,15 @@ class Comparison:
     def table(self) -> str:
         """Return the differences as lines of plain text, in percent."""
         split, corpus = self.first.content["split"], self.first.content["corpus"]
+        passages = counted(corpus["num_passages"], "passage")
         head = [
             ("A", f"{self.first.path}: {self.first.told}"),
             ("B", f"{self.second.path}: {self.second.told}"),
-            ("corpus", f"{corpus['num_passages']:,} passages ({corpus['fingerprint'][:12]})"),
+            ("corpus", f"{passages} ({corpus['fingerprint'][:12]})"),
             (
                 "split",
-                f"{split['name']}, {split['num_asked']:,} of {split['num_questions']:,} questions",
+                f"{split['name']}, {split['num_asked']:,} of "
+                f"{counted(split['num_questions'], 'question')}",
             ),
         ]
         width = max(len(name) for name in [*self.differences, *(name for name, _ in head)])

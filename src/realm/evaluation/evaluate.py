@@ -18,6 +18,7 @@ from realm.evaluation.metrics import NORMALIZERS
 from realm.evaluation.questions import keep_short_answers, questions_fingerprint
 from realm.evaluation.report import QuestionRecord, Report
 from realm.evaluation.train_overlap import TrainOverlap
+from realm.readable import counted
 from realm.records import AnsweredQuestion, Progress, Question, Skipped
 
 
@@ -117,7 +118,7 @@ def evaluate(
             progress(len(records), len(asked))
     if failures.total == len(records):
         raise AnsweringError(
-            f"none of {len(records):,} questions could be answered; the first: "
+            f"none of {counted(len(records), 'question')} could be answered; the first: "
             f"{records[0].question[:80]!r}, {records[0].error}"
         )
     return Report(
@@ -182,8 +183,9 @@ def _allowed(
     kept, dropped = keep_short_answers(questions, config.max_answer_tokens)
     if not kept:
         raise CorpusError(
-            f"found no answer of at most {config.max_answer_tokens} words in "
-            f"{len(questions):,} questions, expected some; raise or leave out max_answer_tokens"
+            f"found no answer of at most {counted(config.max_answer_tokens, 'word')} in "
+            f"{counted(len(questions), 'question')}, expected some; raise or leave out "
+            "max_answer_tokens"
         )
     return kept, dropped
 

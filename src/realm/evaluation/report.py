@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 from realm.errors import ArtifactError
 from realm.evaluation.abstention import Abstention
 from realm.evaluation.metrics import Interval
+from realm.readable import counted
 from realm.records import Answer
 from realm.storage import FORMAT_VERSION, write_json
 
@@ -203,11 +204,12 @@ class Report:
 
     def table(self) -> str:
         """Return the numbers as lines of plain text, in percent."""
-        asked = f"{len(self.records):,} of {self.num_split_questions:,} questions"
+        asked = f"{len(self.records):,} of {counted(self.num_split_questions, 'question')}"
+        corpus = counted(self.num_corpus_passages, "passage")
         head = [
             ("model", f"{self.model} ({self.model_fingerprint[:12]})"),
             ("retriever", self.retriever),
-            ("corpus", f"{self.num_corpus_passages:,} passages ({self.corpus_fingerprint[:12]})"),
+            ("corpus", f"{corpus} ({self.corpus_fingerprint[:12]})"),
             ("split", f"{self.split}, {asked}"),
             ("seconds per question", f"{self.median_seconds_per_question:.3g} (median)"),
         ]
@@ -253,7 +255,7 @@ class Report:
 
 
 def _told(training_set: Mapping[str, Any]) -> str:
-    return f"{training_set['name']}, {training_set['num_questions']:,} questions"
+    return f"{training_set['name']}, {counted(training_set['num_questions'], 'question')}"
 
 
 def _cells(metric: Metric) -> str:

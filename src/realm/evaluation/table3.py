@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 from realm.errors import ArtifactError, CorpusError
 from realm.evaluation.json_lines import read_objects, whole
 from realm.explaining import CandidateExplanation, Explanation
-from realm.readable import as_cell, as_probability
+from realm.readable import as_cell, as_probability, counted
 from realm.records import Progress
 
 _EXAMPLE = '{"sentence": "3 is a [MASK] prime.", "answers": ["Fermat"]}'
@@ -73,8 +73,9 @@ class Table3:
     def summary(self) -> str:
         """Return in one sentence how often retrieval helped."""
         return (
-            f"Retrieval makes the answer more probable in {self.num_helped} of {len(self.rows)} "
-            f"sentences ({self.num_candidates} candidates, the null passage included)."
+            f"Retrieval makes the answer more probable in {self.num_helped} of "
+            f"{counted(len(self.rows), 'sentence')} ({self.num_candidates} candidates, the null "
+            "passage included)."
         )
 
     def cells(self) -> list[tuple[str, ...]]:

@@ -23,6 +23,7 @@ from realm.index.writing import is_shard_whole, snapshot_content, split_into_sha
 from realm.model.bert import evaluating
 from realm.model.embedder import Embedder, MeanEmbedder, in_16_bits, that_packs
 from realm.model.inputs import TokenSequence, group_by_length, in_packs, pack, pad
+from realm.readable import counted
 from realm.records import Progress
 from realm.storage import (
     EXTRA,
@@ -318,8 +319,8 @@ def _shard_place(scratch: Path, number: int) -> Path:
 def _wait_for_others(out: Path, num_missing: int, *, since: float) -> None:
     if time.monotonic() - since > PATIENCE_SECONDS:
         raise ArtifactError(
-            f"{out}: another process holds the last {num_missing} shards and has not moved on "
-            f"for {PATIENCE_SECONDS:.0f} seconds; stop it and run the same command again, it goes "
-            "on from the finished shards"
+            f"{out}: another process holds the last {counted(num_missing, 'shard')} and has not "
+            f"moved on for {PATIENCE_SECONDS:.0f} seconds; stop it and run the same command again, "
+            "it goes on from the finished shards"
         )
     time.sleep(POLL_SECONDS)

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 
 from realm.config import ApproximateConfig
 from realm.errors import ConfigError
+from realm.readable import counted
 
 ROW_BYTES = 8
 """A passage's row number, beside its code."""
@@ -56,7 +57,7 @@ def choose_layout(config: ApproximateConfig, *, num_passages: int, dim: int) -> 
     lists = config.lists or 1 << round(math.log2(2 * math.sqrt(num_passages)))
     if lists > num_passages:
         raise ConfigError(
-            f"lists={lists:,}, but there are {num_passages:,} passages; expected at most so many"
+            f"found lists={lists:,} of {counted(num_passages, 'passage')}; expected at most so many"
         )
     subquantizers = config.subquantizers or max(1, dim // DIMS_PER_CODE)
     if dim % subquantizers:

@@ -17,6 +17,7 @@ from realm.library.library import Library, Waiting
 from realm.library.results import Answered, SearchResult, found
 from realm.library.view import View
 from realm.library.watching import FolderWatcher, OnChange, OnError
+from realm.readable import counted
 from realm.records import Changes, Document, DocumentInfo, Progress, Skipped
 
 ExplainerOver = Callable[[Answerer], Explainer]
@@ -80,9 +81,11 @@ class Realm:
 
     def __repr__(self) -> str:
         told = self.status()
-        what = f"{told['num_documents']:,} documents, " if self._library is not None else ""
-        where = f" in {self._library.folder}" if self._library is not None else ""
-        return f"Realm({self.model_name}: {what}{told['num_passages']:,} passages{where})"
+        what = where = ""
+        if self._library is not None:
+            what = f"{counted(told['num_documents'], 'document')}, "
+            where = f" in {self._library.folder}"
+        return f"Realm({self.model_name}: {what}{counted(told['num_passages'], 'passage')}{where})"
 
     @property
     def model_name(self) -> str:

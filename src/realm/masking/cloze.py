@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from realm.errors import MaskingError
 from realm.masking.spans import MaskedPieces
+from realm.readable import counted
 from realm.tokenizer import WordpieceTokenizer
 
 BLANK = re.compile(r"\[MASK\](?:\s*\[MASK\])*")
@@ -43,7 +44,8 @@ class Cloze:
         """
         if len(answers) != self.num_blanks:
             raise MaskingError(
-                f"found {len(answers)} answers for {self.num_blanks} blanks in {self.text!r}; "
+                f"found {counted(len(answers), 'answer')} for {counted(self.num_blanks, 'blank')} "
+                f"in {self.text!r}; "
                 "expected one for each blank ([MASK] marks side by side are one blank)"
             )
         filled = [tuple(self.tokenizer.encode(answer).ids) for answer in answers]
@@ -65,7 +67,7 @@ class Cloze:
         numbers = self.num_marks if num_masks is None else tuple(num_masks)
         if len(numbers) != self.num_blanks or min(numbers) < 1:
             raise MaskingError(
-                f"found numbers of masks {list(numbers)} for {self.num_blanks} blanks; "
+                f"found numbers of masks {list(numbers)} for {counted(self.num_blanks, 'blank')}; "
                 "expected one for each blank, at least 1"
             )
         return self._fill([(self.tokenizer.mask_id,) * number for number in numbers])

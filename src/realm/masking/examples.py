@@ -15,6 +15,7 @@ from realm.masking.masker import Masker
 from realm.masking.pieces import Masked, Pieces
 from realm.masking.store import EXAMPLES_FILE, KIND, ExampleStore, ExampleWriter, to_batch
 from realm.masking.taggers import Tagger, make_tagger
+from realm.readable import counted
 from realm.records import Passage, Progress, Skipped
 from realm.storage import (
     EXTRA,
@@ -138,7 +139,8 @@ def _report(content: dict[str, Any], *, already_done: bool) -> MaskReport:
 def _why_nothing(num_passages: int, skipped: Skipped) -> str:
     reasons = ", ".join(f"{reason}: {count:,}" for reason, count in skipped.counts.items())
     return (
-        f"found nothing to mask in {num_passages:,} passages ({reasons or 'the store is empty'}); "
+        f"found nothing to mask in {counted(num_passages, 'passage')} "
+        f"({reasons or 'the store is empty'}); "
         "expected at least one example. Look at the passages, or try another tagger, "
         "a smaller min_sentence_wordpieces or a larger query_wordpieces"
     )

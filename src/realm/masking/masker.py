@@ -16,6 +16,7 @@ from realm.masking.spans import (
     span_positions,
     token_positions,
 )
+from realm.readable import counted
 from realm.records import MaskedExample, Passage, SalientSpan, Skipped
 from realm.tokenizer import Wordpieces, WordpieceTokenizer
 
@@ -64,8 +65,8 @@ class Masker:
         """
         if len(spans) != len(passages):
             raise MaskingError(
-                f"the tagger gave spans for {len(spans)} passages, expected {len(passages)}: "
-                "a tagger yields one list per passage, in order"
+                f"the tagger gave spans for {counted(len(spans), 'passage')}, expected "
+                f"{len(passages)}: a tagger yields one list per passage, in order"
             )
         drafts = [self._drafts(p, found) for p, found in zip(passages, spans, strict=True)]
         encoded = self._encode(
@@ -92,7 +93,8 @@ class Masker:
             if not 0 <= span.start < span.end <= len(passage.text):
                 raise MaskingError(
                     f"found span {span.start}..{span.end} in passage {passage.id} of "
-                    f"{len(passage.text)} characters; expected 0 <= start < end <= length"
+                    f"{counted(len(passage.text), 'character')}; expected "
+                    "0 <= start < end <= length"
                 )
             number = bisect_right(starts, span.start) - 1
             if number < 0 or span.end > passage.sentences[number][1]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from realm.errors import ConfigError, MaskingError
 from realm.masking.overlaps import tidy
+from realm.readable import counted
 from realm.records import Passage, SalientSpan, Skipped
 from realm.storage import fingerprint
 
@@ -66,8 +67,8 @@ class PretaggedTagger:
             if span.end > len(passage.text):
                 raise MaskingError(
                     f"{where}: found span {span.start}..{span.end} in passage {passage.id} of "
-                    f"{len(passage.text)} characters; expected an end within the passage's text. "
-                    "Was the file made from other passages?"
+                    f"{counted(len(passage.text), 'character')}; expected an end within the "
+                    "passage's text. Was the file made from other passages?"
                 )
         kept = tidy(spans, passage.text)
         for _ in range(len(spans) - len(kept)):

@@ -29,6 +29,7 @@ from realm.planning.machine import (
 )
 from realm.planning.plan import split_processes
 from realm.planning.workload import Workload
+from realm.readable import counted
 
 C = TypeVar("C", bound=Config)
 SCALES = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9}
@@ -205,7 +206,8 @@ def assign_processes(work: Workload, rates: MachineRates, told: Processes) -> Wo
     builders = told.gpus - trainers if told.builders is None else told.builders
     if trainers < 1 or builders < 0 or trainers + builders > told.gpus:
         raise ConfigError(
-            f"{trainers} trainers and {builders} builders are not {told.gpus} accelerators; leave "
+            f"{counted(trainers, 'trainer')} and {counted(builders, 'builder')} are not "
+            f"{counted(told.gpus, 'accelerator')}; leave "
             "one of --gpus, --trainers, --builders out"
         )
     return replace(work, trainers=trainers, builders=builders)

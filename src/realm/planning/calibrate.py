@@ -46,6 +46,7 @@ from realm.planning.probes import (
     step_flops,
     take_step,
 )
+from realm.readable import counted
 from realm.records import Progress
 from realm.tokenizer import SPECIAL_TOKENS, WordpieceTokenizer
 
@@ -111,7 +112,7 @@ def calibrate(
         torch.set_num_threads(before)
     rates = MachineRates(
         is_measured=True,
-        source=f"{processor_name()}, {threads} threads, measured with {shape.name}",
+        source=f"{processor_name()}, {counted(threads, 'thread')}, measured with {shape.name}",
         embed_flops=embedding.flops,
         embed_passage_seconds=embedding.passage_seconds,
         train_flops=train_flops,
@@ -130,7 +131,7 @@ def calibrate(
         rates=rates,
         encoder=shape.name,
         threads=threads,
-        hardware=f"{processor_name()}, {os.cpu_count()} cores",
+        hardware=f"{processor_name()}, {counted(os.cpu_count() or 1, 'core')}",
         versions={name: version(name) for name in ("torch", "transformers", "tokenizers")},
         date=datetime.now(UTC).isoformat(timespec="minutes"),
         seconds=time.perf_counter() - began,

@@ -19,7 +19,7 @@ from realm.planning.stages import (
     split_stage,
 )
 from realm.planning.workload import Workload
-from realm.readable import size
+from realm.readable import counted, size
 
 ROOM = 0.9
 """Share of a memory that a plan may fill."""
@@ -176,16 +176,18 @@ def _warnings(work: Workload, rates: MachineRates, stages: Sequence[StageCost]) 
         )
     elif work.builders and needed is not None and needed > work.builders:
         told.append(
-            f"{work.builders} builders cannot rebuild the index every "
-            f"{work.refresh.every_steps:,} steps; {needed:,} could, or raise refresh.every_steps"
+            f"{counted(work.builders, 'builder')} cannot rebuild the index every "
+            f"{counted(work.refresh.every_steps, 'step')}; {needed:,} could, or raise "
+            "refresh.every_steps"
         )
     _, oldest = staleness(work, rates)
     limit = work.refresh.max_staleness_steps
     if work.refresh.mode != "off" and oldest > limit:
         waits = work.builders and work.refresh.when_stale == "wait"
         told.append(
-            f"the index would be {oldest:,.0f} steps stale, refresh.max_staleness_steps is "
-            f"{limit:,}: {'the trainer would wait for it' if waits else 'training would stop'}"
+            f"the index would be {counted(round(oldest), 'step')} stale, "
+            f"refresh.max_staleness_steps is {limit:,}: "
+            f"{'the trainer would wait for it' if waits else 'training would stop'}"
         )
     return told
 

@@ -26,6 +26,7 @@ from realm.index.live import LiveIndex
 from realm.index.opening import known_from
 from realm.index.snapshot import Snapshot, snapshot_folder
 from realm.model.embedder import Embedder
+from realm.readable import counted
 from realm.records import Progress
 from realm.refresh.drift import Drift
 from realm.refresh.housekeeping import forget_after, remove_unusable, remove_what_is_old
@@ -323,8 +324,9 @@ class AsyncRefresher:
             if now - told >= SECONDS_BETWEEN_MESSAGES:
                 told = now
                 self.tell(
-                    f"waiting for a builder: the index is {self.staleness(step):,} steps old at "
-                    f"step {step:,}, limit {limit:,} ({self._state_of_builders()})"
+                    "waiting for a builder: the index is "
+                    f"{counted(self.staleness(step), 'step')} old at step {step:,}, limit "
+                    f"{limit:,} ({self._state_of_builders()})"
                 )
             self._say("waiting for a builder", step)
             time.sleep(0.1)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from realm.errors import ArtifactError
+from realm.readable import counted
 from realm.storage import is_locked, locked, read_json
 
 PROCESSES = "processes"
@@ -137,5 +138,6 @@ def state_of(seen: Seen) -> str:
     if not seen.is_alive:
         return state if state.startswith(("ended", "stopped")) else f"dead (was {state})"
     if state.startswith("embedding") and "total" in seen.values:
-        return f"{state}, {int(seen.values['done']):,} of {int(seen.values['total']):,} passages"
+        total = counted(int(seen.values["total"]), "passage")
+        return f"{state}, {int(seen.values['done']):,} of {total}"
     return state

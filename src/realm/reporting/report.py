@@ -9,7 +9,7 @@ from typing import Any
 
 from realm.checkpoint.run_records import STAGES, RunRecord, read_run
 from realm.errors import ArtifactError
-from realm.readable import duration
+from realm.readable import counted, duration
 from realm.reporting.about import (
     Setting,
     model_fingerprints,
@@ -143,7 +143,7 @@ def _told(
 
 def _lead(record: RunRecord, curves: Curves) -> str:
     done = max(0, curves.step)
-    steps = f"{done:,} of {curves.num_steps:,} steps"
+    steps = f"{done:,} of {counted(curves.num_steps, 'step')}"
     match curves.state:
         case "finished":
             return f"{steps} in {duration(float(record.content.get('seconds', 0.0)))}."

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from realm.readable import counted
 from realm.reporting.about import Fact
 from realm.reporting.charts import draw_risk
 from realm.reporting.evaluations import (
@@ -93,7 +94,7 @@ def _result(one: Evaluation, place: int, fingerprints: Collection[str]) -> dict[
     asked, total = int(split["num_asked"]), int(split[f"num_{kind}"])
     told = [f"{one.path.name}: retriever {one.retriever}"]
     if "num_passages" in content["corpus"]:
-        told.append(f"{content['corpus']['num_passages']:,} passages")
+        told.append(counted(int(content["corpus"]["num_passages"]), "passage"))
     read = content["settings"]["num_passages"] if one.reads else "none"
     told.append(f"{read} read for each")
     if "median_seconds_per_question" in content:

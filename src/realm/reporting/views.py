@@ -6,7 +6,7 @@ from typing import Any
 
 from realm.checkpoint.run_records import RunRecord, read_held_out
 from realm.evaluation.metrics import wilson_interval
-from realm.readable import as_probability
+from realm.readable import as_probability, counted
 from realm.reporting.about import SnapshotFact, snapshots_of
 from realm.reporting.charts import Drawing, Line, draw_lines, draw_points
 from realm.reporting.curves import Curves
@@ -129,16 +129,17 @@ def index_of(record: RunRecord, curves: Curves) -> IndexView | None:
     stale = curves.series.get("index/staleness_steps", [])
     num = len(curves.refreshes)
     about = (
-        f"{num:,} snapshot{'s' * (num != 1)} came into use in {max(0, curves.step):,} steps, the "
+        f"{counted(num, 'snapshot')} came into use in {counted(max(0, curves.step), 'step')}, the "
         "first included"
     )
     if stale:
-        about += f"; its oldest row was at most {max(value for _, value in stale):,.0f} steps old"
+        oldest = counted(int(max(value for _, value in stale)), "step")
+        about += f"; its oldest row was at most {oldest} old"
     about += f". Mode {refresh.get('mode')}"
     if refresh.get("mode") != "off":
         bound = refresh.get("drift_bound")
         about += (
-            f", every {refresh.get('every_steps'):,} steps"
+            f", every {counted(int(refresh.get('every_steps', 0)), 'step')}"
             if bound is None
             else f", when the rank correlation has fallen by {bound:g}"
         )
@@ -167,10 +168,10 @@ def passages_of(record: RunRecord) -> dict[str, Any] | None:
     shown = [_example(one, before.get(one["sentence"])) for one in newest["examples"]]
     return {
         "about": (
-            f"Candidates of the first {len(newest['examples'])} held-out sentences at step "
-            f"{newest['step']:,}; {min(SHOWN_EXAMPLES, len(shown))} of them below. The utility "
-            "of a passage is log p(y|z,x) - log p(y|null, x) (Eq. 2): to the right it helps to "
-            "fill the highlighted blank, to the left it misleads."
+            f"Candidates of the first {counted(len(newest['examples']), 'held-out sentence')} at "
+            f"step {newest['step']:,}; {min(SHOWN_EXAMPLES, len(shown))} of them below. The "
+            "utility of a passage is log p(y|z,x) - log p(y|null, x) (Eq. 2): to the right it "
+            "helps to fill the highlighted blank, to the left it misleads."
         ),
         "chart": _chart(title, about, chart, is_wide=True),
         "examples": shown[:SHOWN_EXAMPLES],
@@ -256,7 +257,7 @@ def _held_out_row(
         found = wilson_interval(round(values[steps[-1]] * num_examples), num_examples)
         notes.append(
             f"95 % interval {100 * found.low:.1f} to {100 * found.high:.1f} "
-            f"({num_examples} examples)"
+            f"({counted(num_examples, 'example')})"
         )
     return HeldOutRow(label=metric.label, values=told, change=difference, note="; ".join(notes))
 

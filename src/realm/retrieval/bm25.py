@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realm.errors import ArtifactError, ConfigError, CorpusError
+from realm.readable import counted
 from realm.records import Passage, Progress
 from realm.storage import (
     Request,
@@ -192,7 +193,9 @@ def _tokenize(
         if progress is not None and (len(rows) % _TELL_EVERY == 0 or len(rows) == len(passages)):
             progress(len(rows), len(passages))
     if not numbers:
-        raise CorpusError(f"found no word in {len(rows):,} passages, expected text to search")
+        raise CorpusError(
+            f"found no word in {counted(len(rows), 'passage')}, expected text to search"
+        )
     return rows, numbers
 
 

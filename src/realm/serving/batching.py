@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from realm.readable import counted
 from realm.serving.refusals import RefusedError
 from realm.serving.served import Told
 from realm.serving.settings import Batching
@@ -138,8 +139,8 @@ class Batcher:
         refused = RefusedError(
             429,
             "queue_full",
-            f"{len(self._waiting)} questions wait, the server lets no more; ask again in a "
-            "second, or start it with a larger --queue",
+            f"found {counted(len(self._waiting), 'question')} waiting, the server lets no more; "
+            "ask again in a second, or start it with a larger --queue",
             headers={"Retry-After": "1"},
         )
         counts = Counter(waiting.client for waiting in self._waiting)

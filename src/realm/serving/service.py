@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 import torch
 
 from realm.memory import return_free_memory
+from realm.readable import counted
 from realm.records import Changes, Document
 from realm.serving.batching import Batcher, Choices
 from realm.serving.metrics import Metrics
@@ -239,7 +240,8 @@ class Line:
             raise RefusedError(
                 429,
                 "queue_full",
-                f"{num_waiting} requests{whose} wait, the server lets no more; ask again soon",
+                f"found {counted(num_waiting, 'request')}{whose} waiting, the server lets no more; "
+                "ask again soon",
                 headers={"Retry-After": "1"},
             )
 

@@ -20,6 +20,7 @@ from realm.index.opening import standing_snapshot
 from realm.model.bert import bert_settings, build_bert, max_length
 from realm.model.classifier import Classifier
 from realm.ranks import ALONE, Ranks
+from realm.readable import counted
 from realm.records import Claim, Progress
 from realm.storage import MANIFEST, Request, fingerprint_of, read_json
 from realm.training.classify_job import ClassifyJob
@@ -129,7 +130,8 @@ def labels_of(claims: Sequence[Claim]) -> list[str]:
     """
     labels = sorted({one.label for one in claims})
     if len(labels) < 2:
-        found = f"only the label {labels[0]!r} in {len(claims):,} claims" if labels else "no claims"
+        num = counted(len(claims), "claim")
+        found = f"only the label {labels[0]!r} in {num}" if labels else "no claims"
         raise CorpusError(f"found {found}, expected claims to train on with two labels or more")
     return labels
 

@@ -27,6 +27,7 @@ from realm.model.embedder import Embedder, Towers, embed_in_groups
 from realm.model.inputs import TokenSequence, group_by_length, pad
 from realm.model.likelihood import inverse_cloze_loss
 from realm.ranks import ALONE, Ranks
+from realm.readable import counted
 from realm.storage import Request
 from realm.training.corpus_groups import split_rows
 from realm.training.lengths import check_lengths
@@ -157,9 +158,9 @@ class IctJob:
         several = [row for row in self.train_rows if store.num_sentences(row) > 1]
         if len(several) < 2:
             raise CorpusError(
-                f"{store.folder} has {len(several)} passages of two or more sentences to train "
-                "on; the Inverse Cloze Task needs at least 2 (negatives come from the batch). Add "
-                "articles, or split them again with a larger max_wordpieces"
+                f"{store.folder} has {counted(len(several), 'passage')} of two or more sentences "
+                "to train on; the Inverse Cloze Task needs at least 2 (negatives come from the "
+                "batch). Add articles, or split them again with a larger max_wordpieces"
             )
         held = [row for row in held if store.num_sentences(row) > 1]
         self.eval_rows = sample(held, NUM_EVAL_PASSAGES, config.seed)

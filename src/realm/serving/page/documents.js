@@ -37,7 +37,11 @@ function row(info) {
     el("th", { scope: "row", role: "rowheader" }, link(info)),
     el(
       "td",
-      { role: "cell", "data-unit": "characters", class: "number" },
+      {
+        role: "cell",
+        "data-unit": info.num_characters === 1 ? "character" : "characters",
+        class: "number",
+      },
       count(info.num_characters),
     ),
     el(

@@ -63,7 +63,7 @@ async function watch(progress, state, isOver) {
     if (total > 0) {
       progress.max = total;
       progress.value = done;
-      state.textContent = `${count(done)} of ${count(total)} passages`;
+      state.textContent = `${count(done)} of ${counted(total, "passage")}`;
     }
   }
 }
