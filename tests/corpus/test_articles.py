@@ -12,6 +12,7 @@ import pytest
 from realm.config import SplitConfig
 from realm.corpus import reading
 from realm.corpus.articles import heading_of, read_articles
+from realm.corpus.folder import find_files
 from realm.corpus.split import split
 from realm.corpus.store import PassageStore
 from realm.errors import CorpusError
@@ -253,7 +254,7 @@ def test_reading_a_large_file_takes_little_memory(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code, str(path)], check=True, env=environment)
 
 
-def test_links_to_other_folders_are_counted_as_ask_does(tmp_path: Path) -> None:
+def test_links_to_other_folders_and_to_nothing_are_counted_as_ask_does(tmp_path: Path) -> None:
     docs, elsewhere = tmp_path / "docs", tmp_path / "elsewhere"
     for folder in (docs / "sub", elsewhere):
         folder.mkdir(parents=True)
@@ -261,9 +262,19 @@ def test_links_to_other_folders_are_counted_as_ask_does(tmp_path: Path) -> None:
     (docs / "shared.txt").symlink_to(elsewhere)
     (docs / "again").symlink_to(docs / "sub")
     (docs / ".hidden").symlink_to(elsewhere)
+    (docs / ".gone").symlink_to(docs / "nothing")
+    (docs / "gone.txt").symlink_to(docs / "nothing")
+    (docs / "sub" / "circle").symlink_to(docs / "sub" / "circle")
+    (docs / "sub" / "far.txt").symlink_to(elsewhere / "nothing")
     skipped = Skipped()
     assert [article.id for article in read_articles([docs], skipped=skipped)] == ["sub/a.txt"]
-    assert skipped.examples == {reading.OUTSIDE: ["shared.txt:1"]}
+    assert skipped.examples == {
+        reading.OUTSIDE: ["shared.txt:1"],
+        reading.NOWHERE: ["gone.txt:1", "sub/circle:1", "sub/far.txt:1"],
+    }
+    asked = Skipped()
+    find_files(docs, asked)
+    assert asked.counts == skipped.counts
     (docs / "sub" / "a.txt").unlink()
     with pytest.raises(CorpusError, match=r"holds no \.txt or \.md file"):
         list(read_articles([docs]))

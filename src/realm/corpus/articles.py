@@ -17,6 +17,7 @@ from realm.corpus.reading import (
     BAD_UTF8,
     MAX_NAME_CHARACTERS,
     NO_TEXT,
+    NOWHERE,
     OTHER_FILE,
     OUTSIDE,
     TEXT_LIMIT,
@@ -215,7 +216,7 @@ def parse_line(line: bytes, place: Place, default_id: str, reading: Reading) -> 
 
 
 def _read_folder(folder: Path, reading: Reading) -> Iterator[Found]:
-    found = [*_files(folder), *_links_out(folder)]
+    found = [*_files(folder), *_lost_links(folder)]
     for file in sorted(found, key=lambda file: file.relative_to(folder).as_posix()):
         name = file.relative_to(folder).as_posix()
         if (written := written_name(name)) != name:
@@ -223,6 +224,8 @@ def _read_folder(folder: Path, reading: Reading) -> Iterator[Found]:
             reading.malformed(BAD_NAME, Place(written, 1), found=found, expected=expected)
         elif leads_out(file, folder):
             reading.skipped.add(OUTSIDE, str(Place(name, 1)))
+        elif _leads_nowhere(file):
+            reading.skipped.add(NOWHERE, str(Place(name, 1)))
         elif file.suffix.lower() in TEXT_FILES:
             yield from _read_text(file, name, reading)
         else:
@@ -299,16 +302,31 @@ def _files(folder: Path) -> list[Path]:
     ]
 
 
-def _links_out(folder: Path) -> list[Path]:
-    """Return the links to folders elsewhere, hidden ones aside; no link to a folder is followed."""
-    inner = (Path(where, name) for where, names, _ in os.walk(folder) for name in names)
+def _lost_links(folder: Path) -> list[Path]:
+    """Return the links to folders elsewhere and to nothing, hidden ones aside.
+
+    No link to a folder is followed; those to files elsewhere are among the files.
+    """
+    found: list[Path] = []
+    for where, folders, files in os.walk(folder):
+        links = [path for name in folders if _is_link(path := Path(where, name))]
+        found += (path for path in links if leads_out(path, folder))
+        found += (path for name in files if _leads_nowhere(path := Path(where, name)))
     return [
         path
-        for path in inner
-        if os.path.islink(path)  # noqa: PTH114 - it says no where the system does not tell
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and leads_out(path, folder)
+        for path in found
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
+
+
+def _leads_nowhere(path: Path) -> bool:
+    """Return whether a path is a link to nothing, or round in a circle."""
+    return _is_link(path) and not path.exists()
+
+
+def _is_link(path: Path) -> bool:
+    """Return whether a path is a link; no where the system does not tell."""
+    return os.path.islink(path)  # noqa: PTH114 - Path's own raises there
 
 
 def _stem(path: Path) -> str:
