@@ -27,5 +27,9 @@ def test_runs_are_drawn_and_anything_else_is_told(tmp_path: Path) -> None:
         assert told.returncode == (0 if wrong == ("--help",) else 2)
         assert "LABEL=RUN[,RUN...]" in told.stdout + told.stderr
         assert [file.name for file in tmp_path.iterdir()] == ["run"]
+    told = draw(tmp_path, "out.svg", *(f"{label}=run" for label in "abcde"))
+    assert told.returncode == 2
+    assert "found 5 labels, expected at most 4" in told.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["run"]
     assert draw(tmp_path, "out.svg", "salient spans=run").returncode == 0
     assert "salient spans" in (tmp_path / "out.svg").read_text(encoding="utf-8")
