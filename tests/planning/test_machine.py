@@ -1,10 +1,13 @@
 """Rates are measured once, kept, read again, and refused where they are damaged."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from realm.corpus.store import PassageStore
 from realm.errors import ArtifactError, ConfigError
 from realm.planning import calibrate as measuring
 from realm.planning.encoders import parse_encoder
@@ -110,6 +113,28 @@ def test_a_calibration_measures_every_rate(monkeypatch: pytest.MonkeyPatch) -> N
     numbers = [v for v in vars_of(made.rates).values() if isinstance(v, float)]
     assert len(numbers) == 12
     assert min(numbers) > 0
+
+
+def test_what_one_thread_does_for_a_passage_is_not_shared_among_torchs(
+    store: PassageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(store: PassageStore, row: int) -> tuple[list[int], list[int]]:
+        del store, row
+        began = time.thread_time()
+        while time.thread_time() - began < 0.002:
+            pass
+        return [101, 1_000, 102], [0, 0, 0]
+
+    monkeypatch.setattr(measuring, "_sequence", work)
+    monkeypatch.setattr(measuring, "EMBED_SECONDS", 0.0)
+    before = torch.get_num_threads()
+    torch.set_num_threads(8)
+    try:
+        shape = replace(parse_encoder("1x32"), vocabulary=30_522)
+        made = measuring.measure_embedding(shape, store, dim=16)
+    finally:
+        torch.set_num_threads(before)
+    assert made.passage_seconds >= 0.002
 
 
 def vars_of(rates: MachineRates) -> dict[str, object]:

@@ -1,7 +1,8 @@
 """Measure a machine in half a minute: what its encoder, its search, its text and its disk reach.
 
-Seconds of computing are CPU seconds of the process divided by its threads, so that work beside it
-does not count: a plan says what an undisturbed machine would take.
+Seconds of computing are CPU seconds of the process divided by its threads, or those of one thread
+where only one works, so that work beside it does not count: a plan says what an undisturbed machine
+would take.
 """
 
 import json
@@ -141,9 +142,9 @@ def calibrate(
 def measure_embedding(shape: EncoderShape, store: PassageStore, *, dim: int) -> Embedding:
     """Embed passages as the index builder does, for some seconds."""
     tower = new_tower(shape, dim).eval()
-    began = _busy_seconds()
+    began = time.thread_time()  # this thread alone makes them, however many torch has
     sequences = [_sequence(store, row) for row in range(len(store))]
-    passage_seconds = (_busy_seconds() - began) / len(store)
+    passage_seconds = (time.thread_time() - began) / len(store)
     _embed(tower, sequences[:2], store)  # kernels are made
     is_large = shape.forward_flops(100.0) * ROWS_AT_ONCE > 1e12
     flops, seconds = 0.0, 0.0
