@@ -3,10 +3,13 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from realm.memory import KERNELS, NUM_KERNELS, limit_kernel_cache
+from realm.planning import calibrate
+from realm.training import loop
 
 SCRIPT = """
 import ctypes, sys
@@ -77,3 +80,13 @@ def test_few_kernels_are_kept_unless_the_user_says_more(
     monkeypatch.setenv(name, "500")
     limit_kernel_cache()
     assert os.environ[name] == "500"
+
+
+@pytest.mark.parametrize(("system", "unit"), [("linux", 1024), ("darwin", 1)])
+def test_the_peak_is_told_in_bytes_whatever_the_system_counts_in(
+    monkeypatch: pytest.MonkeyPatch, system: str, unit: int
+) -> None:
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(resource, "getrusage", lambda _: SimpleNamespace(ru_maxrss=3_000))
+    assert loop.peak_memory_bytes() == calibrate.peak_memory_bytes() == 3_000 * unit

@@ -1,4 +1,4 @@
-"""Memory of a long-lived process on a CPU: what inputs of ever other shapes leave behind.
+"""Memory of a long-lived process on a CPU: its peak, and what inputs of other shapes leave behind.
 
 Every step of training has other lengths, and every batch of questions. The C library keeps the
 freed blocks in its heap, where the next ones do not fit; and oneDNN keeps a compiled kernel for
@@ -8,7 +8,10 @@ each shape it has seen. Resident memory then climbs by gigabytes over a few doze
 
 import ctypes
 import os
+import sys
 from contextlib import suppress
+from importlib import import_module
+from typing import Any
 
 KERNELS = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 """Environment variables of oneDNN, and of the layer through which torch calls it."""
@@ -44,3 +47,13 @@ def return_free_memory(step: int) -> None:
         return
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def peak_memory_bytes() -> int:
+    """Return the largest resident size of this process so far.
+
+    The system tells it in kilobytes, macOS in bytes.
+    """
+    resource: Any = import_module("resource")  # Windows has none
+    peak: int = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -7,8 +7,6 @@ would take.
 
 import json
 import os
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -31,6 +29,7 @@ from realm.index.builder import embed_sequences
 from realm.index.exact import search_exactly
 from realm.index.writing import largest_norms
 from realm.masking.examples import mask
+from realm.memory import peak_memory_bytes
 from realm.model.embedder import Embedder, Towers
 from realm.model.inputs import TokenSequence
 from realm.planning.encoders import BACKWARD, EncoderShape
@@ -90,7 +89,7 @@ def calibrate(
     """
     began = time.perf_counter()
     before = torch.get_num_threads()
-    base = peak_memory_bytes()
+    base = float(peak_memory_bytes())
     told = _Teller(progress)
     torch.set_num_threads(threads)
     try:
@@ -205,12 +204,6 @@ def measure_stream() -> float:
     a, b, c = torch.zeros(3, STREAMED).unbind()
     seconds = min(_timed(lambda: torch.add(a, b, out=c)) for _ in range(4))
     return 3 * a.numel() * 4 / seconds
-
-
-def peak_memory_bytes() -> float:
-    """Return the largest resident size of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return float(peak if sys.platform == "darwin" else peak * 1024)
 
 
 class _Teller:

@@ -8,7 +8,6 @@ and only the last could be overlapped with the sending.
 """
 
 import math
-import resource
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -30,7 +29,7 @@ from realm.checkpoint.run_folder import TrainReport, resume_point, start_run
 from realm.config import TrainConfig
 from realm.device import choose_device, on_threads
 from realm.errors import ConfigError, DivergedError
-from realm.memory import limit_kernel_cache, return_free_memory
+from realm.memory import limit_kernel_cache, peak_memory_bytes, return_free_memory
 from realm.model.bert import set_attention, set_dropout
 from realm.ranks import ALONE, Ranks
 from realm.storage import MANIFEST, Request, read_json, write_json
@@ -183,11 +182,6 @@ def check_ranks(config: TrainConfig, ranks: Ranks) -> None:
             f"batch_size={size} is for all {world} ranks together, and cannot be shared equally; "
             f"use `--set batch_size={' or '.join(map(str, fits))}`, or another number of ranks"
         )
-
-
-def peak_memory_bytes() -> int:
-    """Return the largest resident size of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _seconds_before(run: Path, first: int) -> float:
