@@ -14,7 +14,12 @@ from typing import Any, Literal
 from realm.cache import VARIABLE, cache_folder
 from realm.checkpoint.folders import MINILM_PACKAGE, pretrained_folder
 from realm.mini import NAME, has_default_model, model_folder
-from realm.planning.machine import machine_memory_bytes, processor_name, usable_cores
+from realm.planning.machine import (
+    machine_memory_bytes,
+    processor_name,
+    usable_cores,
+    usable_memory_bytes,
+)
 from realm.readable import counted, size
 from realm.storage import MANIFEST, check_files, checksums, read_json
 from realm.versions import PROJECT, installed, realm_version
@@ -172,10 +177,14 @@ def look_at_machine() -> list[Finding]:
     cores = os.cpu_count() or 1
     usable = usable_cores()
     told = f"{cores}" if usable == cores else f"{cores}, of which this process may use {usable}"
+    memory, usable_memory = machine_memory_bytes(), usable_memory_bytes()
+    told_memory = size(memory)
+    if usable_memory < memory:
+        told_memory += f", of which this process may use {size(usable_memory)}"
     findings = [
         good("processor", f"{processor_name()}, {platform.system()} {platform.machine()}"),
         good("cores", told),
-        good("memory", size(machine_memory_bytes())),
+        good("memory", told_memory),
     ]
     try:
         findings += [good(name, found) for name, found in _devices()]

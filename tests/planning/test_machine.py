@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from realm.corpus.store import PassageStore
+from realm.doctor import look_at_machine
 from realm.errors import ArtifactError, ConfigError
 from realm.planning import calibrate as measuring
+from realm.planning import container
 from realm.planning.encoders import parse_encoder
 from realm.planning.machine import (
     ACCELERATORS,
@@ -17,7 +19,10 @@ from realm.planning.machine import (
     MachineRates,
     calibration_file,
     computed_rates,
+    machine_memory_bytes,
+    usable_memory_bytes,
 )
+from realm.readable import size
 from realm.storage import read_json, write_json
 
 
@@ -135,6 +140,55 @@ def test_what_one_thread_does_for_a_passage_is_not_shared_among_torchs(
     finally:
         torch.set_num_threads(before)
     assert made.passage_seconds >= 0.002
+
+
+GROUPS = {
+    "version 2, in a container": ("0::/\n", {"memory.max": "4000000\n"}),
+    "version 2, by its name": (
+        "0::/jobs/seven\n",
+        {"jobs/seven/memory.max": "max\n", "jobs/memory.max": "4000000\n"},
+    ),
+    "version 1, by its name": (
+        "5:cpu,cpuacct:/\n4:memory:/job_7\n0::/\n",
+        {"memory/memory.limit_in_bytes": "9223372036854771712\n"}
+        | {"memory/job_7/memory.limit_in_bytes": "4000000\n"},
+    ),
+    "version 1, of which a container sees its own part": (
+        "4:memory:/docker/0123abc\n",
+        {"memory/memory.limit_in_bytes": "4000000\n"},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", GROUPS)
+def test_a_plan_has_the_memory_that_a_container_lets_it_have(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, limits = GROUPS[kind]
+    (tmp_path / "own").write_text(told)
+    for name, limit in limits.items():
+        (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "groups" / name).write_text(limit)
+    monkeypatch.setattr(container, "OWN", tmp_path / "own")
+    monkeypatch.setattr(container, "GROUPS", tmp_path / "groups")
+    assert usable_memory_bytes() == 4e6
+    (memory,) = [one.found for one in look_at_machine() if one.name == "memory"]
+    assert memory == f"{size(machine_memory_bytes())}, of which this process may use 4 MB"
+
+
+@pytest.mark.parametrize("limit", [None, "max", "9223372036854771712", "0", "much"])
+def test_without_a_limit_it_has_all_that_the_machine_has(
+    limit: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own").write_text("0::/\n")
+    if limit is not None:
+        (tmp_path / "memory.max").write_text(limit)
+    monkeypatch.setattr(container, "GROUPS", tmp_path)
+    for own in ("own", "absent"):
+        monkeypatch.setattr(container, "OWN", tmp_path / own)
+        assert usable_memory_bytes() == machine_memory_bytes()
+    (memory,) = [one.found for one in look_at_machine() if one.name == "memory"]
+    assert memory == size(machine_memory_bytes())
 
 
 def vars_of(rates: MachineRates) -> dict[str, object]:

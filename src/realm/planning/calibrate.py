@@ -36,8 +36,8 @@ from realm.planning.encoders import BACKWARD, EncoderShape
 from realm.planning.machine import (
     Calibration,
     MachineRates,
-    machine_memory_bytes,
     processor_name,
+    usable_memory_bytes,
 )
 from realm.planning.probes import (
     draw_lengths,
@@ -123,7 +123,7 @@ def calibrate(
         mask_wordpieces=mask_rate,
         disk_write_bytes=written,
         network_bytes=NETWORK_BYTES,
-        memory_bytes=machine_memory_bytes(),
+        memory_bytes=usable_memory_bytes(),
         base_memory_bytes=base,
         has_quick_bfloat16=has_quick_bfloat16(CPU),
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from realm.errors import ArtifactError, ConfigError
+from realm.planning.container import memory_limit_bytes
 from realm.storage import read_json, sealed
 
 EFFICIENCY = 0.4
@@ -46,7 +47,7 @@ class MachineRates:
     network_bytes: float
     """Bytes/s between processes, each way."""
     memory_bytes: float
-    """Bytes that one process may take (accelerator memory, or all of the machine's)."""
+    """Bytes that one process may take: of an accelerator, or of the machine or its container."""
     base_memory_bytes: float
     """Bytes of a process that has only imported the libraries."""
     has_quick_bfloat16: bool
@@ -214,3 +215,11 @@ def usable_cores() -> int:
 def machine_memory_bytes() -> float:
     """Return the machine's memory."""
     return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def usable_memory_bytes() -> float:
+    """Return how much memory this process may use: in a container often not all of the machine's.
+
+    Whoever takes more is killed there, not told.
+    """
+    return min(machine_memory_bytes(), memory_limit_bytes())
