@@ -213,3 +213,9 @@ def test_two_towers_that_are_equal_are_packed_as_one(
     save_checkpoint(checkpoint_folder(tmp_path / "qa", 4), model, settings=SETTINGS, inputs={})
     found = load_model(pack_run(tmp_path / "qa", tmp_path / "other").folder).need_towers()
     assert not found.shared
+
+
+def test_of_a_packed_model_the_packed_weights_count(run: Path, tmp_path: Path) -> None:
+    packed = pack_run(run, tmp_path / "small").folder
+    again = pack_run(packed, tmp_path / "again")
+    assert again.source_bytes == (packed / PACKED).stat().st_size

@@ -30,7 +30,7 @@ class PackReport:
     size_bytes: int
     """Of all files in it."""
     source_bytes: int
-    """Of the weights that were packed, as the run has them."""
+    """Of the weights that were packed, as the run has them, whole or packed before."""
     already_done: bool
     calibration_left: str | None
     """Why the run's calibration did not come along; None: it did, or there is none."""
@@ -80,7 +80,7 @@ def pack_run(run: Path, out: Path, *, rebuild: bool = False) -> PackReport:
     return PackReport(
         folder=out,
         size_bytes=_size(out),
-        source_bytes=_size(checkpoint, "*model.safetensors"),
+        source_bytes=_size(checkpoint, "*model.safetensors") + _size(checkpoint, PACKED),
         already_done=done,
         calibration_left=left,
     )
