@@ -21,6 +21,7 @@ from realm.refresh.following import FollowConfig, FollowReport, follow
 from realm.refresh.parameters import Published, list_parameters
 from realm.refresh.patches import list_patches
 from realm.refresh.presence import builders_of
+from tests.towns import call_realm
 
 Publish = Callable[..., Published]
 Learn = Callable[[Embedder], None]
@@ -281,3 +282,19 @@ def test_rolling_reads_anew_what_a_trainer_that_went_back_publishes(
     until(run, look)
     found = json.loads((snapshot_folder(run, 10) / "manifest.json").read_text())
     assert lost.model_hash not in found["content"]["versions"].values()
+
+
+@pytest.mark.parametrize(
+    ("more", "found"),
+    [
+        (("passages", "others"), "a second PASSAGES"),
+        (("--out", "index"), "--out"),
+        (("--config", "realm.toml"), "--config"),
+        (("--set", "shard_rows=16", "--rebuild"), "--set and --rebuild"),
+    ],
+)
+def test_what_a_builder_does_not_look_at_is_refused(
+    tmp_path: Path, more: tuple[str, ...], found: str
+) -> None:
+    told = call_realm("index", "--follow", tmp_path / "run", "--patience", "1", *more).message
+    assert told.startswith(f"found {found} beside --follow, expected none of it")

@@ -1,5 +1,6 @@
 """realm index: build a snapshot, or follow a run."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -62,6 +63,10 @@ def index(  # noqa: PLR0917
 
         torch.set_num_threads(threads)
     if follow is not None:
+        _check_follow(
+            {"a second PASSAGES": passages, "--out": out, "--config": config, "--set": sets}
+            | {"--rebuild": rebuild}
+        )
         _follow(
             follow,
             checkpoint,
@@ -113,6 +118,16 @@ def index(  # noqa: PLR0917
         display.out.print(
             f"{done}{counted(len(snapshot), 'passage')} x {tower.dim} dimensions in {out}",
             markup=False,
+        )
+
+
+def _check_follow(beside: Mapping[str, object]) -> None:
+    """Refuse what a builder does not look at."""
+    if given := [name for name, value in beside.items() if value]:
+        raise ConfigError(
+            f"found {' and '.join(given)} beside --follow, expected none of it: a builder takes "
+            "its settings from the run and writes into the run's folder; realm index --follow RUN, "
+            "or realm index PASSAGES --follow RUN where they lie elsewhere on this machine"
         )
 
 
