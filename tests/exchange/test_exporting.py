@@ -29,7 +29,7 @@ from realm.model.encoder import build_encoder
 from realm.model.inputs import Inputs
 from realm.model.reader import build_reader
 from realm.records import Question
-from realm.storage import MANIFEST, fingerprint
+from realm.storage import MANIFEST, fingerprint, read_json
 from realm.tokenizer import WordpieceTokenizer
 from realm.training.finetune import finetune
 
@@ -639,3 +639,16 @@ def test_an_encoder_with_half_precision_is_written_in_single(
     hf_realm.write_hf_realm(half, tmp_path / "out", searched=None, settings=settings)
     found = load_file(tmp_path / "out" / "model.safetensors")
     assert {value.dtype for value in found.values()} == {torch.float32}
+
+
+def test_what_a_run_was_made_with_counts_before_what_its_start_was_published_with(
+    runs: Callable[[str], Path], tmp_path: Path
+) -> None:
+    source = find_checkpoint(runs("encoder"))
+    settings = read_json(source / MANIFEST)["settings"]
+    published = settings["defaults"]["pretrain"]["num_candidates"]
+    told = {**settings, "num_candidates": published + 3}
+    save_checkpoint(tmp_path / "run", load_model(source), settings=told, inputs={})
+    export_run(tmp_path / "run", tmp_path / "old", to="hf-realm")
+    config = json.loads((tmp_path / "old" / "config.json").read_text())
+    assert config["num_candidates"] == published + 3

@@ -131,9 +131,9 @@ def _old_settings(settings: dict[str, Any]) -> OldSettings:
     """Return what the old config.json says of beams and lengths, as far as the run knows."""
     published = settings.get("defaults", {})
     known = {
-        **settings,
         **published.get("pretrain", {}),
         **published.get("finetune", {}),
+        **settings,  # a run's own before what its start was published with
     }
     names = {
         "num_candidates": "num_candidates",
