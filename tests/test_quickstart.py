@@ -25,7 +25,7 @@ from realm.config import (
     RefreshConfig,
     SplitConfig,
 )
-from realm.errors import ArtifactError
+from realm.errors import ArtifactError, DamagedError
 from realm.quickstart import Quickstart
 from realm.storage import MANIFEST, REQUEST, write_json
 
@@ -226,6 +226,35 @@ def test_rebuild_removes_its_own_folders_and_nothing_else(tmp_path: Path) -> Non
     left = {".index.partial", "start-index", "thesis", "passages", "notes.txt"}
     assert {path.name for path in tmp_path.iterdir()} == left
     assert (tmp_path / "passages" / "page-1.txt").is_file()
+
+
+@pytest.mark.parametrize("damage", ["another byte", "cut short"])
+def test_rebuild_makes_a_folder_again_whose_manifest_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    def stop(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Quickstart, "stages", stop)
+    (tmp_path / "mlm").mkdir()
+    note = tmp_path / "mlm" / MANIFEST
+    write_json(note, {"kind": "run", "settings": {"steps": 3}})
+    text = note.read_text("utf-8")
+    note.write_text(text[:-40] if damage == "cut short" else text.replace("3", "4", 1), "utf-8")
+    with pytest.raises(KeyboardInterrupt):
+        quickstart_display.run_quickstart(tmp_path, rebuild=True)
+    assert not (tmp_path / "mlm").exists()
+
+
+@pytest.mark.parametrize("text", ["", '{"kind": "thesis", "of": [', '{"about": {"kind": "run"'])
+def test_rebuild_keeps_what_a_damaged_manifest_does_not_say_is_its_own(
+    tmp_path: Path, text: str
+) -> None:
+    (tmp_path / "mlm").mkdir()
+    (tmp_path / "mlm" / MANIFEST).write_text(text, "utf-8")
+    with pytest.raises(DamagedError, match=r"mlm/manifest\.json is damaged"):
+        quickstart_display.run_quickstart(tmp_path, rebuild=True)
+    assert (tmp_path / "mlm" / MANIFEST).read_text("utf-8") == text
 
 
 def test_ctrl_d_ends_the_questions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from rich.markup import escape
 from realm.asking import FolderAnswerer
 from realm.cli import display
 from realm.encyclopedia import write_texts
-from realm.errors import AnsweringError
+from realm.errors import AnsweringError, DamagedError
 from realm.mini import has_default_model
 from realm.quickstart import Quickstart
 from realm.storage import MANIFEST, REQUEST, read_json, scratch_folder
@@ -158,4 +158,19 @@ def _remove(quickstart: Quickstart) -> None:
 def _is_ours(folder: Path, kind: str) -> bool:
     """Return whether a stage made or began this folder; what somebody put there says no kind."""
     notes = [folder / name for name in (MANIFEST, REQUEST) if (folder / name).is_file()]
-    return any(read_json(note).get("kind") == kind for note in notes)
+    return any(_says(note, kind) for note in notes)
+
+
+def _says(note: Path, kind: str) -> bool:
+    """Return whether a manifest or a request is of this kind, also a damaged one that shows it.
+
+    Raises:
+        DamagedError: it does not show any more what it was.
+    """
+    try:
+        return read_json(note).get("kind") == kind
+    except DamagedError:
+        line = f'\n  "kind": "{kind}",\n'  # as `write_json` writes it, outermost
+        if line.encode() not in note.read_bytes():
+            raise
+        return True
