@@ -1,5 +1,6 @@
 """Between two runs, one trained on from the other, lies a model of its own."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from realm.exchange.averaging import average_runs
 from realm.exchange.packing import pack_run
 from realm.storage import MANIFEST, read_json
 from realm.tokenizer import WordpieceTokenizer
+from tests.towns import call_realm
 
 Make = Callable[..., Any]
 SETTINGS = {"stage": "finetune", "question_wordpieces": 24, "joint_wordpieces": 96}
@@ -92,6 +94,10 @@ def test_two_that_never_were_one_are_told_as_far_apart(
             value.mul_(-1)
     other = save_run(model, store, tmp_path / "other", step=5)
     assert average_runs(before, other, tmp_path / "mean").far == ("reader",)
+    told = json.loads(
+        call_realm("average", before, other, "--out", tmp_path / "mean", "--json").out
+    )
+    assert told["far"] == ["reader"]
 
 
 def test_the_mean_answers_packs_and_knows_how_passages_were_cut(

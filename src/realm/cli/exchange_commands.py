@@ -208,7 +208,7 @@ def average(
 
     report = average_runs(before, after, out, weight=weight, rebuild=rebuild)
     if as_json:
-        options.print_json(report)
+        options.print_json(report, far=report.far)
         return
     done = "already done: " if report.already_done else ""
     apart = ", ".join(f"{name} {value:.1%}" for name, value in report.distance.items())
