@@ -163,3 +163,13 @@ def test_the_papers_sentence_and_ours_are_ready() -> None:
     assert len(ours) == 20
     assert all(sentence.text.count("[MASK]") == 1 for sentence in [first, *ours])
     assert all(sentence.answers[0] not in sentence.text for sentence in ours)
+
+
+def test_whoever_reads_the_table_meanwhile_reads_the_whole_of_the_old_one(tmp_path: Path) -> None:
+    """A new file takes its name when it is on the disk: a kill leaves the one or the other."""
+    path = tmp_path / "table.md"
+    path.write_text("the old one\n", "utf-8")
+    with path.open(encoding="utf-8") as stream:
+        write_markdown(table3(FakeExplainer(), SENTENCES), path)
+        assert stream.read() == "the old one\n"
+    assert "Fermat" in path.read_text("utf-8")

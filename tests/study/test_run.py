@@ -304,3 +304,16 @@ def test_a_label_does_not_take_the_table_apart() -> None:
         metric="exact match", rows={"a": row}, comparisons=(), recall_at={}, curves={}, growth={}
     )
     assert table.markdown().splitlines()[-1] == "| a | p(z\\|x) of the start | 1 | - | - |  |  |"
+
+
+def test_whoever_reads_a_table_meanwhile_reads_the_whole_of_the_old_one(tmp_path: Path) -> None:
+    """A new file takes its name when it is on the disk: a kill leaves the one or the other."""
+    table = StudyTable(
+        metric="exact match", rows={}, comparisons=[], recall_at={}, curves={}, growth={}
+    )
+    write_table(table, tmp_path)
+    old = (tmp_path / "table.md").read_text("utf-8")
+    with (tmp_path / "table.md").open(encoding="utf-8") as stream:
+        write_table(replace(table, metric="regex match"), tmp_path)
+        assert stream.read() == old
+    assert "regex match" in (tmp_path / "table.md").read_text("utf-8")

@@ -13,6 +13,7 @@ from realm.evaluation.json_lines import read_objects, whole
 from realm.explaining import CandidateExplanation, Explanation
 from realm.readable import as_cell, as_probability, counted
 from realm.records import Progress
+from realm.storage import write_text
 
 _EXAMPLE = '{"sentence": "3 is a [MASK] prime.", "answers": ["Fermat"]}'
 
@@ -147,14 +148,14 @@ def table3(
 
 
 def write_markdown(table: Table3, path: Path, *, head: str = "") -> None:
-    """Write the table as Markdown.
+    """Write the table as Markdown, whole or not at all.
 
     Raises:
         ArtifactError: it cannot be written there.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(table.markdown(head), encoding="utf-8")
+        write_text(path, table.markdown(head))
     except OSError as error:
         raise ArtifactError(
             f"cannot write the table to {path}: {error.strerror or error}; "

@@ -8,7 +8,7 @@ from typing import Any
 from realm.checkpoint.run_records import read_metrics
 from realm.evaluation.metrics import Interval, recall_at_k
 from realm.readable import as_cell
-from realm.storage import FORMAT_VERSION, read_json, write_json
+from realm.storage import FORMAT_VERSION, read_json, write_json, write_text
 from realm.study.intervals import Results, difference, interval
 from realm.study.measures import RECALL_AT, read_right
 from realm.study.run import StudyRun
@@ -159,7 +159,7 @@ def collect(
 def write_table(table: StudyTable, out: Path) -> None:
     """Write table.md and table.json into a study's folder."""
     write_json(out / NUMBERS, table.as_json())
-    (out / TABLE).write_text(table.markdown() + "\n", encoding="utf-8")
+    write_text(out / TABLE, table.markdown() + "\n")
 
 
 def _recalls(part: _Part, row: str, k: int) -> Results:
