@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -630,3 +631,17 @@ def test_heads_that_look_the_same_within_one_tick_are_told_apart(
     other = Library(library.folder)
     library.add(documents[0], indexer)
     assert list(other.current().held) == ["p0"]
+
+
+def test_a_library_may_lie_below_a_name_that_is_no_text(
+    tmp_path: Path, indexer: Indexer, documents: list[Document]
+) -> None:
+    above = tmp_path / os.fsdecode(b"caf\xe9")
+    try:
+        above.mkdir()
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    made = Library.create(above / "library", indexer)
+    made.add(documents[:2], indexer)
+    made.add(documents[2:4], indexer)
+    assert list(Library(made.folder).current().held) == ["p0", "p1", "p2", "p3"]

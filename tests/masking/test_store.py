@@ -1,5 +1,6 @@
 """Masked examples on disk and back."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from realm.errors import ArtifactError
 from realm.masking import store
+from realm.masking.pieces import Masked, Pieces
 from realm.masking.store import ExampleStore, ExampleWriter, examples_schema, to_batch
 from realm.records import MaskedExample
 from realm.storage import Request, publish
@@ -153,3 +155,20 @@ def test_an_error_while_writing_is_passed_on(tmp_path: Path, tokenizer: Wordpiec
 
     with pytest.raises(RuntimeError, match="the tagger fell over"):
         write_and_fail()
+
+
+def test_examples_may_lie_below_a_name_that_is_no_text(
+    tmp_path: Path, tokenizer: WordpieceTokenizer
+) -> None:
+    above = tmp_path / os.fsdecode(b"caf\xe9")
+    try:
+        above.mkdir()
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    write(above / "examples", EXAMPLES, tokenizer)
+    assert list(ExampleStore.open(above / "examples")) == EXAMPLES
+    pieces = Pieces(above, vocab_size=tokenizer.vocab_size)
+    batch = to_batch(EXAMPLES, tokenizer.vocab_size)
+    pieces.write(range(9), [Masked(num_passages=9, num_masked=9, batches=[batch])])
+    assert pieces.has(range(9))
+    assert pieces.read(range(9)).batches == [batch]

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from realm.corpus.views import Lists
 from realm.retrieval.bm25 import K1, B, best_rows, words
-from realm.storage import not_read
+from realm.storage import native_name, not_read
 
 WORDS = "words.arrow"
 COLUMNS = pa.schema(
@@ -117,7 +117,8 @@ class Postings:
             pa.ListArray.from_arrays(offsets, pa.array(self.counts)),
         ]
         batch = pa.RecordBatch.from_arrays(columns, schema=COLUMNS)
-        with pa.OSFile(str(folder / WORDS), "wb") as sink, pa.ipc.new_file(sink, COLUMNS) as to:
+        path = native_name(folder / WORDS)
+        with pa.OSFile(path, "wb") as sink, pa.ipc.new_file(sink, COLUMNS) as to:
             to.write_batch(batch)
 
     @classmethod
@@ -129,7 +130,7 @@ class Postings:
         """
         path = folder / WORDS
         try:
-            batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+            batch = pa.ipc.open_file(pa.memory_map(native_name(path))).get_batch(0)
             if not batch.schema.equals(COLUMNS):
                 raise ValueError("other columns")  # noqa: TRY301
         except (OSError, ValueError) as error:

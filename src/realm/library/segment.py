@@ -34,7 +34,16 @@ from realm.index.snapshot import shard_names
 from realm.index.writing import largest_norms, write_matrix, write_shard
 from realm.library.postings import Postings
 from realm.records import Document, DocumentInfo, Skipped
-from realm.storage import EXTRA, Request, check_files, not_read, open_folder, publish, write_json
+from realm.storage import (
+    EXTRA,
+    Request,
+    check_files,
+    native_name,
+    not_read,
+    open_folder,
+    publish,
+    write_json,
+)
 
 DOCUMENTS = "documents.arrow"
 LINES = "lines.i64"
@@ -81,7 +90,7 @@ class Segment:
             dim, self.num_passages = int(content["dim"]), int(content["num_passages"])
             self.max_norm = float(content["max_norm"])
             self.max_rounding = float(content["max_rounding"])
-            batch = pa.ipc.open_file(pa.memory_map(str(folder / DOCUMENTS))).get_batch(0)
+            batch = pa.ipc.open_file(pa.memory_map(native_name(folder / DOCUMENTS))).get_batch(0)
         except OSError as error:
             raise not_read(folder / DOCUMENTS, error, remedy=_REMEDY) from None
         except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -158,7 +167,7 @@ def write_segment(folder: Path, content: SegmentContent) -> Segment:
     num_passages, dim = content.exact.shape
     with publish(folder, Request(kind="segment")) as scratch:
         with (
-            pa.OSFile(str(scratch / DOCUMENTS), "wb") as sink,
+            pa.OSFile(native_name(scratch / DOCUMENTS), "wb") as sink,
             pa.ipc.new_file(sink, COLUMNS) as to,
         ):
             to.write_batch(content.documents)

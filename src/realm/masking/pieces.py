@@ -18,6 +18,7 @@ from realm.records import Skipped
 from realm.storage import (
     check_file,
     fingerprint,
+    native_name,
     not_read,
     passing_over_damage,
     read_json,
@@ -106,7 +107,7 @@ class Pieces:
         path, pa = self._examples(rows), arrow()
         record = read_json(self._record(rows), remedy=_REMEDY)
         try:
-            reader = pa.ipc.open_file(pa.memory_map(str(path), "r"))
+            reader = pa.ipc.open_file(pa.memory_map(native_name(path), "r"))
             batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
         except (OSError, ValueError) as error:
             raise not_read(path, error, remedy=_REMEDY) from None

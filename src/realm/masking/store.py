@@ -11,7 +11,7 @@ import numpy as np
 
 from realm.errors import ConfigError
 from realm.records import MaskedExample
-from realm.storage import check_files, not_read, open_folder
+from realm.storage import check_files, native_name, not_read, open_folder
 from realm.tokenizer import WordpieceTokenizer
 
 KIND = "examples"
@@ -59,7 +59,8 @@ class ExampleWriter:
         tokenizer.save(folder / TOKENIZER_FILE)
         schema = examples_schema(tokenizer.vocab_size)
         self._waiting: Any = schema.empty_table()
-        self._writer: Any = arrow().ipc.new_file(str(folder / EXAMPLES_FILE), schema)
+        self._file: Any = arrow().OSFile(native_name(folder / EXAMPLES_FILE), "wb")
+        self._writer: Any = arrow().ipc.new_file(self._file, schema)
         self.num_rows = 0
 
     def add(self, batch: Any) -> None:  # noqa: ANN401 - pyarrow has no types
@@ -85,6 +86,7 @@ class ExampleWriter:
                 self._write(self._waiting)
         finally:
             self._writer.close()
+            self._file.close()
 
     def _write(self, rows: Any) -> None:  # noqa: ANN401 - pyarrow has no types
         for batch in rows.combine_chunks().to_batches():
@@ -281,7 +283,7 @@ class _View(NamedTuple):
 def _map_batches(path: Path) -> Sequence[Any]:
     pa = arrow()
     try:
-        reader = pa.ipc.open_file(pa.memory_map(str(path), "r"))
+        reader = pa.ipc.open_file(pa.memory_map(native_name(path), "r"))
         return [reader.get_batch(i) for i in range(reader.num_record_batches)]
     except (OSError, pa.ArrowInvalid) as error:
         raise not_read(path, error, remedy="make its folder again") from None
