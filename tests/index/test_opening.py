@@ -58,6 +58,26 @@ def test_a_damaged_snapshot_is_told_and_an_unfinished_one_is_passed_over(
     assert find_snapshot(tmp_path / "run", towers.passage, store) is None
 
 
+def test_a_snapshot_of_others_is_not_read_through(
+    store: "PassageStore", make_towers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run keeps several, and each may have gigabytes."""
+    towers, others = make_towers(seed=1), make_towers(seed=2)
+    run = tmp_path / "run"
+    build(run, others, store, 20)
+    built = build(run, towers, store, 40)
+    opened: list[Path] = []
+    real = opening.Snapshot.open
+
+    def watched(folder: Path) -> "Snapshot":
+        opened.append(folder)
+        return real(folder)
+
+    monkeypatch.setattr(opening.Snapshot, "open", watched)
+    assert find_snapshot(run, towers.passage, store) is not None
+    assert opened == [built.folder]
+
+
 def test_a_snapshot_with_rows_of_other_parameters_is_passed_over(
     store: "PassageStore", make_towers: Any, tmp_path: Path
 ) -> None:

@@ -102,26 +102,36 @@ def standing_snapshot(
 def find_snapshot(run: Path, tower: Embedder, store: PassageStore) -> Snapshot | None:
     """Return a snapshot that a run keeps of these passages under this embedder, or None.
 
+    Those of other passages or of another embedder are not read through: each may have gigabytes.
+
     Raises:
-        DamagedError: one that the run keeps is damaged.
+        DamagedError: the one that the run keeps is damaged, or a manifest.
         UnreadableError: one cannot be read.
     """
     wanted = tower_hash(tower)
     kept = [folder for folder in children(run / "index") if folder.name.startswith("step-")]
     for folder in [*kept, _kept(run, store)]:
         try:
+            if _made_of(folder) != (store.fingerprint, wanted):
+                continue
             snapshot = Snapshot.open(folder)
         except (DamagedError, UnreadableError):
             raise  # to build it anew takes hours perhaps: whoever runs this decides
         except ArtifactError:
             continue  # absent or unfinished: another one, or a new one, is used
-        if (
-            snapshot.passages_fingerprint == store.fingerprint
-            and snapshot.model_hash == wanted
-            and snapshot.is_of_one_step
-        ):
+        if snapshot.is_of_one_step:
             return snapshot
     return None
+
+
+def _made_of(folder: Path) -> tuple[object, object]:
+    """Return the fingerprints of a snapshot's passages and of its embedder.
+
+    Raises:
+        ArtifactError: absent, unfinished, or its manifest is damaged.
+    """
+    manifest = open_folder(folder, "index")
+    return manifest["inputs"].get("passages"), manifest["content"].get("model_hash")
 
 
 def known_from(
