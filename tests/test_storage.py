@@ -675,6 +675,22 @@ def test_a_second_thread_is_kept_out_and_the_same_one_may_come_again(tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_the_same_thread_may_come_again_by_another_name_of_the_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    monkeypatch.chdir(tmp_path / "real")
+    with locked(tmp_path / "link" / "out"), ThreadPoolExecutor() as pool:
+        names = ("out", "../real/out", "../link/out", str(tmp_path / "real" / "out"))
+        for name in names:
+            with locked(Path(name)):
+                pass
+            with pytest.raises(ArtifactError, match="is being written by"):  # still held
+                pool.submit(make, Path(name)).result()
+    assert not list((tmp_path / "real").iterdir())
+
+
 def test_a_lock_is_not_taken_on_a_file_that_its_last_owner_has_just_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

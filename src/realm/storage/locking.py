@@ -54,7 +54,7 @@ def locked(
     Raises:
         LockedError: another process, or another thread of this one, is writing it.
     """
-    file = hidden(folder.absolute(), LOCK)
+    file = _lock_file(folder)
     if file in _held.files:
         yield
         return
@@ -127,6 +127,14 @@ def lock_touched(folder: Path) -> int | None:
         return hidden(folder.absolute(), LOCK).stat().st_mtime_ns
     except OSError:
         return None
+
+
+def _lock_file(folder: Path) -> Path:
+    """Return the lock of `folder` by one name, whatever leads to where it stands."""
+    place = folder.absolute()
+    if place.name == "..":
+        place = Path(os.path.realpath(place))
+    return hidden(Path(os.path.realpath(place.parent)) / place.name, LOCK)
 
 
 def _take_in_time(
