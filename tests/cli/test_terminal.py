@@ -274,3 +274,30 @@ def test_a_gpu_whose_memory_is_full_is_told_in_a_sentence(
     told = call_realm("doctor").message
     assert "the GPU's memory is full (CUDA out of memory. Tried to allocate 2.00 GiB.)" in told
     assert "with a smaller batch_tokens: a run goes on with it" in told
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [
+        (90.0, "90.0 s/step, ETA 12m00s"),
+        (1.26, "1.3 s/step"),
+        (0.25, "4 steps/s, ETA 0m02s"),
+        (0.003, "333 steps/s"),
+        (0.0001, "10,000 steps/s"),
+        (0.0, "ETA 0m00s"),
+    ],
+)
+def test_the_rate_of_steps_is_told_with_digits_however_fast_they_are(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, told: str
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    console = display._console(is_terminal=False, stderr=True)
+    console.file = written = io.StringIO()
+    monkeypatch.setattr(display, "err", console)
+    shown = display.TrainingDisplay("mlm")
+    for step in (1, 2):
+        shown(step, 10, {"loss": 1.0})
+        now += seconds
+    assert told in written.getvalue()
+    assert " 0.0 s/step" not in written.getvalue()

@@ -22,7 +22,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from realm.readable import visible
+from realm.readable import digits, visible
 from realm.records import Answer, AnsweredQuestion, ClassifiedClaim, Passage, Skipped
 from realm.records import Progress as OnProgress
 
@@ -151,7 +151,7 @@ class TrainingDisplay:
         eta = ""
         if step > first:
             seconds = (now - began) / (step - first)
-            eta = f"  {seconds:.1f} s/step, ETA {_duration(seconds * (steps - step))}"
+            eta = f"  {_rate(seconds)}, ETA {_duration(seconds * (steps - step))}"
         is_eval = any(name.startswith("eval/") for name in metrics)
         shown = "  ".join(
             f"{label} [bold]{_number(metrics[name], is_whole=name in WHOLE_NUMBERS)}[/]"
@@ -381,6 +381,11 @@ def _taught_nothing(metrics: Mapping[str, float]) -> bool:
 
 def _number(value: float, *, is_whole: bool) -> str:
     return f"{value:,.0f}" if is_whole or abs(value) >= 1_000 else f"{value:.3f}"
+
+
+def _rate(seconds: float) -> str:
+    """Return how fast steps of so many seconds are: 2.4 s/step, 7.69 steps/s."""
+    return f"{seconds:.1f} s/step" if seconds >= 1 else f"{digits(1 / max(seconds, 1e-9))} steps/s"
 
 
 def _duration(seconds: float) -> str:
