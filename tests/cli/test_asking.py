@@ -186,3 +186,13 @@ def test_pack_says_that_it_left_another_models_calibration_behind(
     assert "belongs to another model (cafecafecafe, this is" in packed.err
     assert len(packed.err.splitlines()) == 1
     assert not (tmp_path / "small" / "calibration.json").exists()
+
+
+def test_a_run_of_claims_refuses_a_number_of_answers(
+    call: Run, make_packed: Callable[..., Path]
+) -> None:
+    claims = make_packed(name="claims", task="classify")
+    told = call("ask", "Fermat was a lawyer.", "--model", claims, "--answers", "2").message
+    assert f"{claims} classifies claims: found --answers, expected none" in told
+    told = call("ask", "A.", "--model", claims, "--answers", "2", "--min-probability", "0").message
+    assert "found --answers and --min-probability, expected none" in told

@@ -1,5 +1,6 @@
 """realm ask."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from realm.asking import FolderAnswerer
 
 PANEL = "Start here"
+NUM_ANSWERS = 3
+"""Answers shown where nobody says how many."""
 
 
 def register(app: typer.Typer) -> None:
@@ -46,7 +49,9 @@ def ask(  # noqa: PLR0917 - a command's options
         ),
     ] = None,
     passages: options.Passages = None,
-    num_answers: Annotated[int, typer.Option("--answers", min=1, help="Answers to show.")] = 3,
+    num_answers: Annotated[
+        int | None, typer.Option("--answers", min=1, help=f"Answers to show: {NUM_ANSWERS}.")
+    ] = None,
     num_passages: Annotated[
         int | None,
         typer.Option("--read", min=1, help="Passages to read: 5, or what an imported model says."),
@@ -73,15 +78,14 @@ def ask(  # noqa: PLR0917 - a command's options
     """
     _check_sources(docs, model, passages, cache, library)
     if model is not None and claim_commands.is_of_claims(model):
-        if min_probability is not None:
-            raise ConfigError(
-                f"{model} classifies claims: found --min-probability, expected none, as it tells "
-                "how probable each label is"
-            )
+        _check_claim_options(
+            model, {"--answers": num_answers, "--min-probability": min_probability}
+        )
         _ask_claim(
             question, model, passages, docs or library, num_passages, device=device, as_json=as_json
         )
         return
+    num_answers = num_answers or NUM_ANSWERS
     if library is not None:
         _ask_library(
             question,
@@ -123,6 +127,15 @@ def ask(  # noqa: PLR0917 - a command's options
         options.print_json(told)
     else:
         display.show_answers(answered, places, same_text)
+
+
+def _check_claim_options(model: Path, given: Mapping[str, object]) -> None:
+    """Refuse options of questions, which say nothing about a claim."""
+    if found := [name for name, value in given.items() if value is not None]:
+        raise ConfigError(
+            f"{model} classifies claims: found {' and '.join(found)}, expected none, as it tells "
+            "how probable each label is"
+        )
 
 
 def _ask_library(
