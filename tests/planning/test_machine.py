@@ -79,7 +79,7 @@ def test_rates_of_an_older_release_are_refused(kept: Path) -> None:
     told = read_json(kept)
     del told["rates"]["has_quick_bfloat16"]
     write_json(kept, {**told, "format": 1})
-    with pytest.raises(ArtifactError, match="format 1, this release reads 2"):
+    with pytest.raises(ArtifactError, match="format 1, this release reads 3"):
         Calibration.load(kept)
 
 

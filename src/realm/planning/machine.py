@@ -15,7 +15,7 @@ EFFICIENCY = 0.4
 """Share of an accelerator's peak that training and embedding are assumed to reach."""
 _TOO_MUCH = (OverflowError, RecursionError)
 """What a number or a nesting without end leads to."""
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
