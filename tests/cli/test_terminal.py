@@ -14,7 +14,7 @@ import torch
 from rich.progress import Progress, TextColumn
 
 from realm.checkpoint.run_folder import TrainReport
-from realm.cli import display, main, options, quickstart_display
+from realm.cli import answer_display, display, main, options, quickstart_display, training_display
 from realm.cli.telling import tell_trained
 from realm.errors import AnsweringError, CorpusError
 from realm.library.results import (
@@ -62,8 +62,8 @@ def test_answers_do_not_control_a_terminal(
     console.file = written = io.StringIO()
     monkeypatch.setattr(display, "out", console)
     answered = AnsweredQuestion(question=HOSTILE, answers=(answer(),))
-    display.show_answers(answered, [f"{HOSTILE}:1"], [[f"{HOSTILE}:2"]])
-    display.show_answers(answered)
+    answer_display.show_answers(answered, [f"{HOSTILE}:1"], [[f"{HOSTILE}:2"]])
+    answer_display.show_answers(answered)
     display.out.print(display.table("", ("a",), [(HOSTILE,)]))
     told = written.getvalue()
     assert not [sign for sign in OBEYED if sign in told]
@@ -91,7 +91,7 @@ def test_longer_and_shorter_words_of_one_place_stand_together(
         for words, p in (("12 pounds", 0.6), ("3 pounds", 0.2), ("12 pounds a year", 0.1))
     )  # fmt: skip
     places = ["cards.md:1", "cards.md:2", "cards.md:3"]
-    display.show_answers(AnsweredQuestion(question="How much?", answers=answers), places)
+    answer_display.show_answers(AnsweredQuestion(question="How much?", answers=answers), places)
     lines = [line.strip() for line in written.getvalue().splitlines()]
     assert lines == [
         "How much?",
@@ -122,8 +122,8 @@ def test_the_same_text_in_other_places_is_named(monkeypatch: pytest.MonkeyPatch)
     )  # fmt: skip
     other = replace(one, text="card", probability=0.2, start=2, end=6, same_text=())
     answered = AnsweredQuestion(question="How much?", answers=(one, other))
-    display.show_answers(answered, ["a.md:1", "a.md:1"], [["b.md:1", "c.md:1"], []])
-    display.show_answers(answered)
+    answer_display.show_answers(answered, ["a.md:1", "a.md:1"], [["b.md:1", "c.md:1"], []])
+    answer_display.show_answers(answered)
     lines = [line.strip() for line in written.getvalue().splitlines()]
     assert [line for line in lines if line.startswith("also in")] == [
         "also in: b.md:1, c.md:1",
@@ -295,7 +295,7 @@ def test_the_rate_of_steps_is_told_with_digits_however_fast_they_are(
     console = display._console(is_terminal=False, stderr=True)
     console.file = written = io.StringIO()
     monkeypatch.setattr(display, "err", console)
-    shown = display.TrainingDisplay("mlm")
+    shown = training_display.TrainingDisplay("mlm")
     for step in (1, 2):
         shown(step, 10, {"loss": 1.0})
         now += seconds

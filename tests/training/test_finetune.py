@@ -17,7 +17,7 @@ from realm.checkpoint.parts import Model, tower_hash
 from realm.checkpoint.pretrained import load_pretrained
 from realm.checkpoint.run_records import read_metrics
 from realm.checkpoint.sources import passages_of
-from realm.cli.display import TrainingDisplay
+from realm.cli.training_display import TrainingDisplay
 from realm.config import EncoderConfig, FinetuneConfig, IndexConfig, OptimizerConfig
 from realm.corpus.store import PassageStore
 from realm.errors import ArtifactError, ConfigError, CorpusError

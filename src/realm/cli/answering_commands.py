@@ -72,7 +72,7 @@ def explain(
             f'found {found}, expected a text with [MASK], such as "3 is a [MASK] prime.", or '
             "--sentences FILE (and perhaps --out TABLE.md)"
         )
-    from realm.cli import display
+    from realm.cli import answer_display, display
     from realm.explaining import Explainer
 
     with display.progress("embedding", "passages") as advance:
@@ -81,7 +81,7 @@ def explain(
     if as_json:
         options.print_json(explanation)
     else:
-        display.show_explanation(explanation)
+        answer_display.show_explanation(explanation)
 
 
 def _explain_file(
@@ -94,7 +94,7 @@ def _explain_file(
     device: str,
     as_json: bool,
 ) -> None:
-    from realm.cli import display
+    from realm.cli import answer_display, display
     from realm.evaluation.table3 import read_sentences, table3, write_markdown
     from realm.explaining import Explainer
 
@@ -106,7 +106,7 @@ def _explain_file(
     if as_json:
         options.print_json(found.as_json())
     else:
-        display.show_table3(found)
+        answer_display.show_table3(found)
     if out is not None:
         write_markdown(found, out)
 

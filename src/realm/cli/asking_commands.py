@@ -105,18 +105,18 @@ def ask(  # noqa: PLR0917 - a command's options
     )
     from realm.answering import Answerer, answered_as_json
     from realm.asking import placed_as_json
-    from realm.cli import display
+    from realm.cli import answer_display
 
     answerer = opened if isinstance(opened, Answerer) else opened.answerer
     if min_probability:
-        display.note_uncalibrated(answerer.why_uncalibrated)
+        answer_display.note_uncalibrated(answerer.why_uncalibrated)
     (answered,) = answerer.answer(
         [question],
         num_passages=num_passages,
         num_answers=num_answers,
         min_probability=min_probability,
     )
-    display.note_inexact(answered.why_inexact)
+    answer_display.note_inexact(answered.why_inexact)
     if isinstance(opened, Answerer):
         told, places, same_text = answered_as_json(answered), list[str](), list[list[str]]()
     else:
@@ -126,7 +126,7 @@ def ask(  # noqa: PLR0917 - a command's options
     if as_json:
         options.print_json(told)
     else:
-        display.show_answers(answered, places, same_text)
+        answer_display.show_answers(answered, places, same_text)
 
 
 def _check_claim_options(model: Path, given: Mapping[str, object]) -> None:
@@ -149,7 +149,7 @@ def _ask_library(
     device: str,
     as_json: bool,
 ) -> None:
-    from realm.cli import display
+    from realm.cli import answer_display
     from realm.library.head import read_head
     from realm.library.loading import load
     from realm.mini import NAME
@@ -157,18 +157,18 @@ def _ask_library(
     read_head(library)  # asking makes no library
     with load(model or NAME, library=library, device=device) as realm:
         if min_probability:
-            display.note_uncalibrated(realm.view().answerer.why_uncalibrated)
+            answer_display.note_uncalibrated(realm.view().answerer.why_uncalibrated)
         answered = realm.answer(
             question,
             num_passages=num_passages,
             num_answers=num_answers,
             min_probability=min_probability,
         )
-    display.note_inexact(answered.why_inexact)
+    answer_display.note_inexact(answered.why_inexact)
     if as_json:
         options.print_json(answered.as_dict())
     else:
-        display.show_answers(
+        answer_display.show_answers(
             answered.record,
             [str(one.place) for one in answered.answers],
             [[str(mention.place) for mention in one.same_text] for one in answered.answers],

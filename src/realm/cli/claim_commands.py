@@ -41,7 +41,7 @@ def finetune_on_claims(
         overrides=sets or [],
         defaults={n: v for n, v in published.items() if n in ClassifyConfig.model_fields},
     )
-    from realm.cli import display
+    from realm.cli import display, training_display
     from realm.corpus.store import PassageStore
     from realm.evaluation.claims import read_claims
     from realm.torchrun import started_ranks
@@ -61,7 +61,7 @@ def finetune_on_claims(
             encoder=encoder,
             config=settings,
             rebuild=rebuild,
-            on_metrics=display.TrainingDisplay("classify", quiet=quiet),
+            on_metrics=training_display.TrainingDisplay("classify", quiet=quiet),
             progress=advance,
             tell=display.tell,
             tensorboard=tensorboard,
@@ -80,7 +80,7 @@ def ask_claim(
 ) -> None:
     """Run `realm ask` on a run that classifies claims."""
     from realm.classifying import ClaimClassifier, classified_as_json
-    from realm.cli import display
+    from realm.cli import answer_display, display
 
     with display.progress("embedding", "passages") as advance:
         classifier = ClaimClassifier.load(model, passages=passages, device=device, progress=advance)
@@ -88,7 +88,7 @@ def ask_claim(
     if as_json:
         options.print_json(classified_as_json(classified))
     else:
-        display.show_labels(classified)
+        answer_display.show_labels(classified)
 
 
 def evaluate_on_claims(

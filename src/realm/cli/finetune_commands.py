@@ -106,7 +106,7 @@ def finetune(
         overrides=sets or [],
         defaults=stage_defaults(model, "finetune"),
     )
-    from realm.cli import display
+    from realm.cli import display, training_display
     from realm.corpus.store import PassageStore
     from realm.evaluation.questions import read_questions
     from realm.torchrun import started_ranks
@@ -131,7 +131,7 @@ def finetune(
             encoder=encoder,
             config=settings,
             rebuild=rebuild,
-            on_metrics=display.TrainingDisplay("finetune", quiet=quiet),
+            on_metrics=training_display.TrainingDisplay("finetune", quiet=quiet),
             progress=advance,
             tell=display.tell,
             tensorboard=tensorboard,

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.markup import escape
 
 from realm.asking import FolderAnswerer
-from realm.cli import display
+from realm.cli import answer_display, display, training_display
 from realm.encyclopedia import write_texts
 from realm.errors import AnsweringError, DamagedError
 from realm.mini import has_default_model
@@ -41,7 +41,7 @@ def run_quickstart(out: Path, *, rebuild: bool) -> None:
         display.out.print(f"\n[bold cyan]{number}/{len(stages)} {stage.name}[/]  {stage.meaning}")
         began = time.monotonic()
         with display.progress(stage.name, "items") as advance:
-            result = stage.run(display.TrainingDisplay(stage.name), advance)
+            result = stage.run(training_display.TrainingDisplay(stage.name), advance)
         display.out.print(f"  {result} [dim]({time.monotonic() - began:.0f} s)[/]")
     display.out.print(f"\nall stages in {(time.monotonic() - started) / 60:.1f} minutes")
     show_results(quickstart)
@@ -63,9 +63,9 @@ def show_results(quickstart: Quickstart) -> None:
     _show_utility(quickstart)
     display.out.print("\n[bold]Questions, answered with evidence[/]")
     for answered in quickstart.answers():
-        display.show_answers(answered)
+        answer_display.show_answers(answered)
     display.out.print("\n[bold]What retrieval does for one prediction[/] (the paper's Table 3)")
-    display.show_explanation(quickstart.explanation())
+    answer_display.show_explanation(quickstart.explanation())
     show_own_files(quickstart)
     run, pretrained = (_as_typed(quickstart.runs[name]) for name in ("finetune", "pretrain"))
     display.out.print("\n[bold]Go on[/]")
@@ -95,7 +95,7 @@ def show_own_files(quickstart: Quickstart) -> None:
     (answered,) = answerer.answer([question], num_answers=1)
     places = [str(answerer.place(answer)) for answer in answered.answers]
     same_text = [[str(answerer.place(m)) for m in one.same_text] for one in answered.answers]
-    display.show_answers(answered, places, same_text)
+    answer_display.show_answers(answered, places, same_text)
 
 
 def offer_to_ask(quickstart: Quickstart) -> None:
@@ -105,7 +105,7 @@ def offer_to_ask(quickstart: Quickstart) -> None:
     display.out.print("\nAsk about the encyclopedia (an empty line ends):")
     while question := _next_question():
         try:
-            display.show_answers(quickstart.answerer.answer([question], num_answers=2)[0])
+            answer_display.show_answers(quickstart.answerer.answer([question], num_answers=2)[0])
         except AnsweringError as error:
             display.err.print(str(error), style="red", markup=False)
 

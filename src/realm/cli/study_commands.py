@@ -88,7 +88,7 @@ def study(  # noqa: PLR0917
     chosen = [name.strip() for name in rows.split(",")] if rows else []
     told.check_rows(chosen)
     numbers = _numbers(seeds) if seeds else None
-    from realm.cli import display
+    from realm.cli import display, training_display
     from realm.study.results import collect, write_table
     from realm.study.run import StudyInputs, StudyRun, Watch
 
@@ -103,7 +103,7 @@ def study(  # noqa: PLR0917
     with display.progress("working", "items", quiet=quiet) as advance:
         watch = Watch(
             tell=tell,
-            on_metrics=lambda stage: display.TrainingDisplay(stage, quiet=quiet),
+            on_metrics=lambda stage: training_display.TrainingDisplay(stage, quiet=quiet),
             progress=advance,
         )
         run = StudyRun(told, inputs, out, watch=watch, num_processes=processes)

@@ -44,7 +44,7 @@ def ict(
 
     told = options.with_options(sets, encoder__init=init)
     settings = load_config(IctConfig, section="ict", file=config, overrides=told)
-    from realm.cli import display
+    from realm.cli import display, training_display
     from realm.corpus.store import PassageStore
     from realm.torchrun import started_ranks
     from realm.training.ict import ict as train_ict
@@ -55,7 +55,7 @@ def ict(
             out,
             config=settings,
             rebuild=rebuild,
-            on_metrics=display.TrainingDisplay("ict", quiet=quiet),
+            on_metrics=training_display.TrainingDisplay("ict", quiet=quiet),
             tell=display.tell,
             tensorboard=tensorboard,
             ranks=ranks,
@@ -98,7 +98,7 @@ def mlm(
 
     told = options.with_options(sets, encoder__init=init)
     settings = load_config(MlmConfig, section="mlm", file=config, overrides=told)
-    from realm.cli import display
+    from realm.cli import display, training_display
     from realm.corpus.store import PassageStore
     from realm.masking.store import ExampleStore
     from realm.torchrun import started_ranks
@@ -111,7 +111,7 @@ def mlm(
             config=settings,
             examples=ExampleStore.open(examples) if examples else None,
             rebuild=rebuild,
-            on_metrics=display.TrainingDisplay("mlm", quiet=quiet),
+            on_metrics=training_display.TrainingDisplay("mlm", quiet=quiet),
             tell=display.tell,
             tensorboard=tensorboard,
             ranks=ranks,
@@ -164,7 +164,7 @@ def pretrain(  # noqa: PLR0917
         overrides=[*(sets or []), *([f"refresh.mode={refresh}"] if refresh else [])],
         defaults=stage_defaults(embedder, "pretrain") | stage_defaults(encoder, "pretrain"),
     )
-    from realm.cli import display
+    from realm.cli import display, training_display
     from realm.corpus.store import PassageStore
     from realm.masking.store import ExampleStore
     from realm.torchrun import started_ranks
@@ -184,7 +184,7 @@ def pretrain(  # noqa: PLR0917
             encoder=encoder,
             config=settings,
             rebuild=rebuild,
-            on_metrics=display.TrainingDisplay("pretrain", quiet=quiet),
+            on_metrics=training_display.TrainingDisplay("pretrain", quiet=quiet),
             progress=advance,
             tell=display.tell,
             tensorboard=tensorboard,
