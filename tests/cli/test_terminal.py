@@ -161,7 +161,7 @@ def test_the_quickstart_names_its_folders_as_they_are_typed(
     monkeypatch.setattr(display, "out", display._console(is_terminal=False, stderr=False))
     for name in ("_show_utility", "show_own_files"):
         monkeypatch.setattr(quickstart_display, name, lambda _: None)
-    monkeypatch.setattr(display, "show_explanation", lambda _: None)
+    monkeypatch.setattr(answer_display, "show_explanation", lambda _: None)
     measured = {"recall@5": 0.5, "exact_match": 0.5, "f1": 0.5}
     monkeypatch.setattr(Quickstart, "measured", {"before": measured, "after": measured})
     monkeypatch.setattr(Quickstart, "answers", lambda _: [])
