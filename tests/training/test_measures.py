@@ -72,6 +72,16 @@ def test_one_example_by_hand() -> None:
     assert rank == pytest.approx(1.0)
 
 
+def test_without_the_null_passage_the_utility_is_still_measured_against_it() -> None:
+    """It is read in any case, and has no part in p(y|x) = 0.6 x 0.4 + 0.4 x 0.2."""
+    scores = torch.tensor([[-torch.inf, *torch.tensor([0.6, 0.4]).log()], [0.0, -9e9, -9e9]])
+    log_probs = torch.tensor([[[0.1], [0.4], [0.2]], [[0.3], [0.9], [0.9]]]).log()
+    of = batch([[False, True, True], [True, False, False]], [[True], [True]])
+    found = step_measures(scores, log_probs, of, torch.full((2, 3), NAN))
+    first = float(torch.tensor(0.32 / 0.1).log())  # the second has nothing else to read: 0
+    assert found["utility/marginal_minus_null"] == pytest.approx(first / 2, rel=1e-5)
+
+
 def test_the_order_of_the_snapshot_against_the_fresh_one() -> None:
     scores = torch.tensor([[0.0, 3.0, 2.0, 1.0]])
     log_probs = torch.zeros(1, 4, 1)

@@ -74,7 +74,9 @@ def step_measures(
 
     Drift compares the snapshot's scores of the candidates with the fresh ones: mean absolute
     change, and Spearman's rank correlation. In training mode it includes dropout's noise. Means
-    over passages are taken within each example first: no example weighs more than another.
+    over passages are taken within each example first: no example weighs more than another. Utility
+    is measured against the null passage also where that gets no probability: it is read all the
+    same.
     """
     weights = scores.softmax(dim=-1)
     utility = retrieval_utility(mask_log_probs, batch.mask_is_real)
@@ -89,9 +91,7 @@ def step_measures(
         "loss_per_mask": -float(log_likelihood.sum() / batch.mask_is_real.sum()),
         "utility/marginal_minus_null": float(
             marginal_minus_null(scores, mask_log_probs, batch.mask_is_real).mean()
-        )
-        if bool(batch.is_real[:, 0].all())
-        else 0.0,
+        ),
         "p_null": float(weights[:, 0].mean()),
         "tokens": float(batch.num_tokens),
     }
