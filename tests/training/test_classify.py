@@ -22,6 +22,7 @@ from realm.corpus.split import split
 from realm.corpus.store import PassageStore
 from realm.errors import ConfigError, CorpusError
 from realm.index.snapshot import Snapshot
+from realm.model.bert import set_dropout
 from realm.model.classifier import label_logits
 from realm.model.encoder import build_encoder
 from realm.records import Claim
@@ -274,6 +275,31 @@ def test_labels_alone_teach_the_question_tower_which_passage_to_read(make_job: M
         optimizer.step()
         optimizer.zero_grad()
     assert mean_p_own(job) > 1.5 * before
+
+
+def test_a_question_tower_at_rate_0_stands_still_and_costs_the_classifier_nothing(
+    make_job: MakeJob,
+) -> None:
+    """Its gradient would shorten the classifier's step, by the clip of the norm of both."""
+    job = make_job(retriever_rate=0.0)
+    job.step(0)
+    assert list(job.trained()) == ["classifier"]
+    assert all(p.grad is None for p in job.towers.query.parameters())
+    assert any(p.grad is not None for p in job.classifier.parameters())
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1])
+def test_dropout_changes_what_is_read_only_where_the_question_tower_learns(
+    make_job: MakeJob, rate: float
+) -> None:
+    job = make_job(retriever_rate=rate)
+    set_dropout(job.towers.train(), 0.3)
+    losses: set[float] = set()
+    for seed in range(3):
+        torch.manual_seed(seed)
+        losses.add(job.step(0)["loss"])
+    assert (len(losses) == 1) == (rate == 0)
+    assert job.towers.query.training
 
 
 def test_a_classifier_of_the_same_labels_goes_on_another_gets_a_new_output_layer(

@@ -23,6 +23,7 @@ from realm.corpus.store import PassageStore
 from realm.errors import ArtifactError, ConfigError, CorpusError
 from realm.index.builder import EmbedderVersion, build_index
 from realm.index.snapshot import Snapshot
+from realm.model.bert import set_dropout
 from realm.model.likelihood import (
     correct_log_likelihood,
     emdr2_log_likelihood,
@@ -440,6 +441,16 @@ def test_a_retriever_that_does_not_learn_costs_no_early_loss(make_job: MakeJob) 
     assert measured["loss"] == measured["loss_reader"] > 0.0
     assert list(job.trained()) == ["reader"]
     assert all(p.grad is None for p in job.towers.query.parameters())
+
+
+def test_a_retriever_that_does_not_learn_finds_in_training_what_it_finds_in_answering(
+    make_job: MakeJob,
+) -> None:
+    job = make_job(retriever_rate=0.0)
+    expected = job.step(0)["loss"]
+    set_dropout(job.towers.train(), 0.3)
+    assert [job.step(0)["loss"] for _ in range(3)] == [expected] * 3
+    assert job.towers.query.training
 
 
 def test_the_reader_learns_that_nothing_was_found(

@@ -129,7 +129,8 @@ class ClassifyConfig(TrainConfig):
     batch_size: int = Field(default=16, ge=1)
     """Claims per step (released: 1)."""
     retriever_rate: float = Field(default=1.0, ge=0)
-    """Learning rate of Embed_input relative to the classifier's; Embed_doc stays fixed."""
+    """Learning rate of Embed_input relative to the classifier's (0: it stands still); Embed_doc
+    stays fixed."""
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=5e-5)
     """Released: 1e-5 with batch 1."""
 

@@ -5,10 +5,11 @@ Embed_input learns from the labels alone, through p(z|x).
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from realm.checkpoint.parts import Model
@@ -16,6 +17,7 @@ from realm.config import ClassifyConfig
 from realm.corpus.store import PassageStore
 from realm.device import autocast_to, device_of
 from realm.index.snapshot import Snapshot
+from realm.model.bert import evaluating
 from realm.model.classifier import Classifier, label_logits
 from realm.model.embedder import Towers
 from realm.model.inputs import TokenSequence
@@ -73,12 +75,17 @@ class ClassifyJob:
         """Both towers and the classifier."""
         return Model(tokenizer=self.store.tokenizer, towers=self.towers, classifier=self.classifier)
 
+    @property
+    def retriever_learns(self) -> bool:
+        """Whether Embed_input is trained."""
+        return self.config.retriever_rate > 0
+
     def trained(self) -> Mapping[str, tuple[nn.Module, float]]:
-        """Return the question tower and the classifier."""
-        return {
-            "embedder": (self.towers.query, self.config.retriever_rate),
-            "classifier": (self.classifier, 1.0),
-        }
+        """Return the classifier, and the question tower where it learns."""
+        classifier: dict[str, tuple[nn.Module, float]] = {"classifier": (self.classifier, 1.0)}
+        if not self.retriever_learns:
+            return classifier
+        return {"embedder": (self.towers.query, self.config.retriever_rate), **classifier}
 
     def before_step(self, step: int) -> Mapping[str, float]:  # noqa: ARG002
         """Return nothing: the index stands still."""
@@ -122,8 +129,8 @@ class ClassifyJob:
             Means over the claims, and `tokens`, the wordpieces read in all.
         """
         texts = [one.claim for one in claims]
-        with autocast_to(self.config.autocast, device_of(self.towers)):
-            vectors = self.retriever.embed(texts).float()
+        retriever_learns = learn and self.retriever_learns
+        vectors = self._vectors(texts, learns=retriever_learns)
         num_read = min(self.config.num_passages, len(self.store))
         _, found = self.retriever.snapshot.search(vectors, num_read)
         fresh = torch.einsum("qd,qkd->qk", vectors, self.retriever.snapshot.exact[found])
@@ -131,7 +138,7 @@ class ClassifyJob:
         targets = torch.tensor([self.classifier.labels.index(one.label) for one in claims])
         # Groups are read one by one against detached scores, whose gradient is then sent back
         # through the tower once.
-        scores = fresh.detach().requires_grad_(learn)
+        scores = fresh.detach().requires_grad_(retriever_learns)
         total = torch.zeros(())
         hits = 0
         sizes = [sum(len(ids) for ids, _ in one) for one in inputs]
@@ -146,13 +153,22 @@ class ClassifyJob:
                 (share * part).backward()
             total += part.detach()
             hits += int((log_p.argmax(dim=-1) == targets[group]).sum())
-        if learn:
+        if retriever_learns:
             fresh.backward(scores.grad)
         return {
             "loss": float(total),
             "accuracy": hits / len(claims),
             "tokens": float(sum(len(ids) for one in inputs for ids, _ in one)),
         }
+
+    def _vectors(self, claims: Sequence[str], *, learns: bool) -> Float[Tensor, "claims dim"]:
+        """Return Embed_input of claims, without gradients or dropout where it does not learn."""
+        with (
+            nullcontext() if learns else evaluating(self.towers),
+            autocast_to(self.config.autocast, device_of(self.towers)),
+            torch.set_grad_enabled(learns),
+        ):
+            return self.retriever.embed(claims).float()
 
     def _inputs(
         self, claims: Sequence[str], rows: Int[Tensor, "claims read"]

@@ -7,6 +7,7 @@ right was found adds 0 to the mean; a batch of nothing but such questions has no
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -21,6 +22,7 @@ from realm.corpus.store import PassageStore
 from realm.device import autocast_to, device_of
 from realm.index.searchable import VectorIndex
 from realm.index.snapshot import Snapshot
+from realm.model.bert import evaluating
 from realm.model.embedder import Towers
 from realm.model.reader import Reader
 from realm.ranks import ALONE, Ranks
@@ -202,11 +204,7 @@ class FinetuneJob:
         """
         learns = bool(draws) and self.retriever_learns
         texts = [question.question for question in questions]
-        with (
-            autocast_to(self.config.autocast, device_of(self.towers)),
-            torch.set_grad_enabled(learns),
-        ):
-            vectors = self.dense.embed(texts).float()
+        vectors = self._vectors(texts, learns=learns)
         found = self._retrieve(questions, vectors.detach().requires_grad_(learns), draws)
         tally = ReadTally()
         early, taught = 0.0, 0
@@ -277,11 +275,18 @@ class FinetuneJob:
         _, rows = self.dense.snapshot.search(vectors.detach(), beam)
         return rows, torch.zeros(rows.shape)
 
-    @torch.no_grad()
     def _eval_vectors(self) -> Float[Tensor, "questions dim"]:
-        """Return Embed_input of the held-out questions; dropout must be off."""
-        with autocast_to(self.config.autocast, device_of(self.towers)):
-            return self.dense.embed([one.question for one in self.eval_questions]).float()
+        """Return Embed_input of the held-out questions."""
+        return self._vectors([one.question for one in self.eval_questions], learns=False)
+
+    def _vectors(self, texts: Sequence[str], *, learns: bool) -> Float[Tensor, "questions dim"]:
+        """Return Embed_input of questions, without gradients or dropout where it does not learn."""
+        with (
+            nullcontext() if learns else evaluating(self.towers),
+            autocast_to(self.config.autocast, device_of(self.towers)),
+            torch.set_grad_enabled(learns),
+        ):
+            return self.dense.embed(texts).float()
 
 
 def _total(measured: Mapping[str, float]) -> dict[str, float]:
