@@ -13,7 +13,7 @@ from realm.checkpoint.checkpoints import load_model
 from realm.checkpoint.parts import tower_hash
 from realm.checkpoint.pretrained import load_pretrained
 from realm.checkpoint.run_records import read_metrics
-from realm.config import EncoderConfig, IctConfig, OptimizerConfig
+from realm.config import EncoderConfig, IctConfig, OptimizerConfig, check
 from realm.corpus.store import PassageStore
 from realm.errors import ConfigError, CorpusError
 from realm.model.inputs import pad
@@ -130,11 +130,18 @@ def test_a_single_sentence_is_never_removed_and_learnt_from_only_when_kept(
 def test_a_step_without_a_pair_changes_nothing(make_store: MakeStore) -> None:
     text = "The builder Arlo was born near the river. A street in Ulmer is named after Arlo."
     articles = [{"id": str(n), "title": f"t{n}", "text": text} for n in range(2)]
-    articles += [{"id": "s", "title": "single", "text": "The builder Arlo was born there."}]
-    alone = job(make_store(articles), held_out=0.0, batch_size=1, remove_rate=1.0)
-    empty = next(step for step in range(3) if not alone.pairs(step))
+    single = "The builder Arlo was born there."
+    articles += [{"id": f"s{n}", "title": f"single {n}", "text": single} for n in range(2)]
+    alone = job(make_store(articles), held_out=0.0, batch_size=2, remove_rate=1.0)
+    empty = next(step for step in range(100) if not alone.pairs(step))
     assert alone.step(empty) == {"loss": 0.0, "tokens": 0.0}
     assert all(p.grad is None for p in alone.towers.parameters())
+
+
+def test_a_batch_without_negatives_is_refused() -> None:
+    """The loss of one passage among one is 0 at every step."""
+    with pytest.raises(ConfigError, match=r"batch_size: found 1.*greater than or equal to 2"):
+        check(IctConfig, {"batch_size": 1}, section="ict")
 
 
 def test_gradients_reach_both_towers(store: PassageStore) -> None:

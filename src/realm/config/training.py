@@ -98,6 +98,8 @@ class IctConfig(TrainConfig):
     """Longest input of Embed_doc, title and special tokens included (released: 288)."""
     remove_rate: float = Field(default=0.9, ge=0, le=1)
     """How often the pseudo-query is removed from its passage (released: 0.9)."""
+    batch_size: int = Field(default=32, ge=2)
+    """Passages per step: each one's negatives are the others (released: 4096)."""
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-4)
 
 
