@@ -91,6 +91,17 @@ def test_copy_read_and_guess_have_their_shares(store: PassageStore, examples: Ex
     assert found["guess"] == pytest.approx(0.2 + 0.5 * GUESS_AMONG_READ, abs=0.06)
 
 
+def test_shares_of_more_than_the_whole_are_refused_where_there_is_something_to_read(
+    store: PassageStore, examples: ExampleStore, tmp_path: Path
+) -> None:
+    """Else fewer were copied than asked for, and none guessed, unsaid."""
+    greedy = config(copy_rate=0.7, read_rate=0.5, steps=1)
+    with pytest.raises(ConfigError, match=r"copy_rate=0.7 and read_rate=0.5.*at most 1"):
+        mlm(store, tmp_path / "run", config=greedy, examples=examples)
+    assert not (tmp_path / "run").exists()
+    mlm(store, tmp_path / "without", config=greedy)
+
+
 def test_without_examples_nothing_is_read(store: PassageStore) -> None:
     found = shares(job(store, None, copy_rate=0.4, read_rate=0.4), store)
     assert found["read"] == 0.0

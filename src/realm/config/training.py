@@ -121,7 +121,8 @@ class MlmConfig(TrainConfig):
     copy_rate: float = Field(default=0.4, ge=0, le=1)
     """Share of examples read with the very passage that holds the sentence."""
     read_rate: float = Field(default=0.4, ge=0, le=1)
-    """Share of examples with one span masked that another passage of the article also holds."""
+    """Share of examples with one span masked that another passage of the article also holds; at
+    most 1 together with copy_rate."""
     mask_rate: float = Field(default=0.3, gt=0, lt=1)
     """Share of wordpieces masked, in spans of 1 to 3, where no single span is chosen."""
     side_mask_rate: float = Field(default=0.12, ge=0, lt=1)

@@ -65,7 +65,7 @@ def mlm(
     Raises:
         CorpusError: no sentence to train on.
         ConfigError: the encoder cannot be loaded, or reads less than the longest sentence, or the
-            examples are of other passages.
+            examples are of other passages, or the shares of copied and read ones are more than 1.
         ArtifactError: `out` holds another run.
     """
     check_ranks(config, ranks)

@@ -13,7 +13,7 @@ from realm.checkpoint.parts import Model
 from realm.config import MlmConfig
 from realm.corpus.store import PassageStore
 from realm.device import CPU, autocast_to, device_of, send
-from realm.errors import CorpusError
+from realm.errors import ConfigError, CorpusError
 from realm.masking.store import ExampleStore
 from realm.model.bert import max_length
 from realm.model.encoder import Encoder
@@ -50,6 +50,18 @@ class MlmJob:
         config: MlmConfig,
         ranks: Ranks = ALONE,
     ) -> None:
+        """Prepare.
+
+        Args:
+            store: the passages.
+            examples: salient spans of them; None: nothing is read but what is copied.
+            encoder: that learns.
+            config: settings.
+            ranks: the processes that train together.
+
+        Raises:
+            ConfigError: there is something to read, and the shares come to more than the whole.
+        """
         self.store = store
         self.ranks = ranks
         self.examples = examples
@@ -59,6 +71,8 @@ class MlmJob:
         pairs = pair_examples(examples, store) if examples is not None else []
         held = set(held_rows)
         self.pairs = [p for p in pairs if p.origin not in held]
+        if self.pairs:
+            _check_shares(config)
         held_pairs = [p for p in pairs if p.origin in held]
         chosen = sample(range(len(held_pairs)), config.num_eval_examples, config.seed)
         self.eval_pairs = [held_pairs[i] for i in chosen]
@@ -246,6 +260,16 @@ class MlmJob:
     ) -> MaskedReading:
         ids = self.store.tokenizer.joint_input(query, body, self._longest)
         return MaskedReading(ids=ids, positions=[place + 1 for place in positions], targets=targets)
+
+
+def _check_shares(config: MlmConfig) -> None:
+    """Refuse shares of which the batch has no room for both."""
+    copied, read = config.copy_rate, config.read_rate
+    if round(copied + read, 9) > 1:
+        raise ConfigError(
+            f"found copy_rate={copied:g} and read_rate={read:g}, expected at most 1 together, the "
+            "rest is guessed; lower one of them"
+        )
 
 
 def window(
