@@ -5,7 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import BertConfig, BertForTokenClassification, BertTokenizerFast
+from transformers import (
+    BertConfig,
+    BertForTokenClassification,
+    BertTokenizerFast,
+    RobertaConfig,
+    RobertaForTokenClassification,
+)
 
 from realm.errors import ConfigError
 from realm.masking.hf_tagger import HfTagger
@@ -88,6 +94,27 @@ def test_a_sentence_longer_than_the_model_is_tagged_to_its_end(
     passage = make_passage("the city and the river in the land of the capital " * 4)
     tagger = HfTagger(str(save(word="capital")))
     assert spans(tagger, passage) == [[("capital", "PER")] * 4]
+
+
+def test_a_model_that_counts_positions_from_behind_its_padding_reads_so_many_fewer(
+    tmp_path: Path, tokenizer: WordpieceTokenizer, make_passage: MakePassage
+) -> None:
+    """RoBERTa has 514 positions for 512 wordpieces; not all tokenizers tell."""
+    torch.manual_seed(0)
+    settings = RobertaConfig(
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=24,
+        pad_token_id=1,
+    )
+    RobertaForTokenClassification(settings).save_pretrained(tmp_path)
+    tokenizer.save(tmp_path / "tokenizer.json")
+    BertTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json")).save_pretrained(tmp_path)
+    passage = make_passage("the city and the river in the land of the capital " * 4)
+    assert spans(HfTagger(str(tmp_path)), passage)[0]
 
 
 def test_a_random_model_gives_sorted_disjoint_spans(

@@ -84,8 +84,9 @@ class HfTagger:
                     f"cannot load token classifier {self._model!r} ({error}); expected a folder "
                     "or a model of the Hugging Face hub, with a fast tokenizer"
                 ) from None
-            longest = getattr(model.config, "max_position_embeddings", tokenizer.model_max_length)
-            tokenizer.model_max_length = min(longest, tokenizer.model_max_length)
+            tokenizer.model_max_length = min(
+                _num_positions(model, tokenizer.model_max_length), tokenizer.model_max_length
+            )
             self._pipeline = transformers.pipeline(
                 "token-classification",
                 model=model,
@@ -95,3 +96,15 @@ class HfTagger:
                 device=self._device,
             )
         return self._pipeline
+
+
+def _num_positions(model: Any, unknown: int) -> int:  # noqa: ANN401 - transformers is untyped
+    """Return how many wordpieces a model has positions for; `unknown` where it does not say.
+
+    RoBERTa counts positions from behind that of its padding: of 514 it reads 512.
+    """
+    number = int(getattr(model.config, "max_position_embeddings", unknown))
+    for name, part in model.named_modules():
+        if name.endswith("position_embeddings") and getattr(part, "padding_idx", None) is not None:
+            return number - part.padding_idx - 1
+    return number
