@@ -261,6 +261,27 @@ def test_a_question_given_up_is_not_computed(model: Model) -> None:
     assert [questions for questions, _ in model.batches] == [["slow"], ["c"]]
 
 
+def test_questions_given_up_take_no_place_of_those_that_come(model: Model) -> None:
+    async def scene(batcher: Batcher) -> Any:
+        first = asyncio.create_task(batcher.ask("slow", Choices()))
+        while not model.batches:
+            await asyncio.sleep(0.001)
+        given_up = [asyncio.create_task(batcher.ask(question, Choices())) for question in "ab"]
+        await asyncio.sleep(0.01)
+        for one in given_up:
+            one.cancel()
+        await asyncio.sleep(0.01)
+        assert batcher.num_waiting == 0
+        come = [asyncio.create_task(batcher.ask(question, Choices())) for question in "cd"]
+        await asyncio.sleep(0.01)
+        model.is_free.set()
+        return await asyncio.gather(first, *come)
+
+    model.is_free.clear()
+    told = played(model, scene, max_waiting=2, max_questions=1)
+    assert [one["answer"] for one in told] == ["SLOW", "C", "D"]
+
+
 def test_threads_of_a_lane_are_its_own() -> None:
     """What the lanes rely on: torch counts threads for each calling thread."""
     before = torch.get_num_threads()

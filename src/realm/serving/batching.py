@@ -132,7 +132,12 @@ class Batcher:
         waiting = _Waiting(question=question, choices=choices, client=client, answered=answered)
         self._waiting.append(waiting)
         self._arrived.set()
-        return await answered
+        try:
+            return await answered
+        except asyncio.CancelledError:  # given up: its place is free for others
+            with suppress(ValueError):  # a lane has it
+                self._waiting.remove(waiting)
+            raise
 
     def _make_room(self, client: str) -> None:
         """Refuse the newest question of whoever has most that wait, or else the caller's."""
