@@ -1,7 +1,9 @@
 """The routes, as a client sees them."""
 
 import json
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -344,6 +346,30 @@ def test_status_health_and_metrics(client: httpx.Client) -> None:
         assert line in told
     assert 'realm_request_seconds_bucket{endpoint="/answer",le="0.1"}' in told
     assert "realm_index_age_seconds" in told
+
+
+@pytest.mark.parametrize("path", ["/status", "/metrics"])
+def test_nobody_waits_for_whoever_asks_how_it_is(
+    serve: Serve, model: Any, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """Documents that have changed are looked at afresh there: a moment, where there are many."""
+    client = serve(model)
+    told, is_looking, is_over = model.status(), threading.Event(), threading.Event()
+
+    def look() -> dict[str, Any]:
+        is_looking.set()
+        assert is_over.wait(20)
+        return told
+
+    monkeypatch.setattr(model, "status", look)
+    with ThreadPoolExecutor(1) as others:
+        looking = others.submit(client.get, path)
+        try:
+            assert is_looking.wait(20)
+            assert client.get("/healthz", timeout=5).status_code == 200
+        finally:
+            is_over.set()
+        assert looking.result().status_code == 200
 
 
 def test_methods_that_a_client_makes_up_are_counted_as_one(serve: Serve, model: Any) -> None:

@@ -64,6 +64,7 @@ class Service:
         threads = torch.get_num_threads()
         self._changes = Line("realm-changes", self.limits.max_waiting, max(1, threads // 2))
         self._looks = Line("realm-looks", self.limits.max_waiting, threads)
+        self._tells = Line("realm-tells", self.limits.max_waiting, threads)
         self.batcher = Batcher(
             self._answer_many,
             batching=batching or Batching(),
@@ -85,6 +86,7 @@ class Service:
         await self.batcher.stop()
         await self._changes.stop()
         await self._looks.stop()
+        await self._tells.stop()
 
     def give_up(self) -> None:
         """Let the change in progress, and those that wait, end soon, with 503.
@@ -106,6 +108,17 @@ class Service:
             RefusedError: too many of them wait, or too many of this client.
         """
         return await self._looks.run(action, client=client)
+
+    async def tell(self, action: Callable[[], T], *, client: str = "") -> T:
+        """Return what an action returns that says how the server is; no search is waited for.
+
+        The first one after a change takes a moment, which nobody else is to wait: documents that
+        have changed are opened afresh.
+
+        Raises:
+            RefusedError: too many of them wait, or too many of this client.
+        """
+        return await self._tells.run(action, client=client)
 
     async def add(self, documents: Sequence[Document], *, client: str = "") -> Changes:
         """Add or replace documents; they are on disk when this returns.

@@ -1,9 +1,10 @@
 """How the server is: for people, for load balancers, for Prometheus."""
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from realm.serving.gate import client_of
 from realm.serving.responses import HealthModel, StatusModel, responses
 from realm.serving.service import Service
 
@@ -13,9 +14,10 @@ def status_routes(service: Service) -> APIRouter:
     router = APIRouter(tags=["server"])
 
     @router.get("/status", response_model=StatusModel, responses=responses())
-    async def status() -> JSONResponse:
+    async def status(request: Request) -> JSONResponse:
         """Say which model answers, from how many documents and passages, how stale its index is."""
-        return JSONResponse(service.status())
+        told = await service.tell(service.status, client=client_of(request.scope))
+        return JSONResponse(told)
 
     @router.get("/healthz", response_model=HealthModel, responses=responses())
     async def health() -> JSONResponse:
@@ -30,8 +32,9 @@ def status_routes(service: Service) -> APIRouter:
             **responses(),
         },
     )
-    async def metrics() -> Response:
+    async def metrics(request: Request) -> Response:
         """Tell Prometheus."""
-        return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+        told = await service.tell(service.metrics.text, client=client_of(request.scope))
+        return Response(told, media_type=CONTENT_TYPE_LATEST)
 
     return router
