@@ -242,6 +242,14 @@ def test_bytes_that_are_no_text_and_forms_that_are_none_are_bad_requests(
         assert code_of(response) == "bad_request"
 
 
+def test_more_files_than_one_upload_may_have_are_told_so(client: httpx.Client) -> None:
+    files = [("files", (f"{number}.txt", b"some text")) for number in range(1_001)]
+    response = client.post("/documents", files=files)
+    assert response.status_code == 400
+    assert code_of(response) == "bad_request"
+    assert "1,000 files" in response.json()["error"]["message"]
+
+
 def test_other_addresses_and_methods(client: httpx.Client) -> None:
     for path in ("/nowhere", "/docs", "/redoc", "/page/../app.py", "/training/none"):
         response = client.get(path)

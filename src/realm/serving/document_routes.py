@@ -10,11 +10,12 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
 
 from realm.errors import ReadOnlyError
 from realm.records import Document, DocumentFormat
 from realm.serving.gate import client_of
-from realm.serving.refusals import RefusedError, invalid, refusal_of
+from realm.serving.refusals import BodyRefusedError, RefusedError, invalid, refusal_of
 from realm.serving.requests import DocumentRequest, check_id
 from realm.serving.responses import (
     ChangesModel,
@@ -135,18 +136,27 @@ async def _form_of(request: Request) -> AsyncGenerator[FormData]:
     """Yield a request's form; its files are gone at the end.
 
     Raises:
-        RefusedError: its names are in an encoding that does not decode them.
+        RefusedError: it is none, has too many files, or names in an encoding that does not decode
+            them.
     """
     opened = request.form(max_files=MAX_FILES, max_fields=MAX_FILES)
     try:
         form = await opened.__aenter__()
+    except BodyRefusedError:
+        raise
+    except HTTPException as error:
+        raise _form_refused(error.detail, f"a form of at most {MAX_FILES:,} files") from None
     except ValueError as error:  # what Python makes of `charset=undefined`, and of names in it
-        reason = f"found a form that cannot be read ({ascii(str(error))[:80]}), expected UTF-8"
-        raise RefusedError(400, "bad_request", reason) from None
+        raise _form_refused(str(error), "UTF-8") from None
     try:
         yield form
     finally:
         await opened.__aexit__(None, None, None)
+
+
+def _form_refused(what: str, expected: str) -> RefusedError:
+    found = f"found a form that cannot be read ({ascii(what)[:80]})"
+    return RefusedError(400, "bad_request", f"{found}, expected {expected}")
 
 
 def _from_file(name: str, content: bytes) -> Document:
