@@ -393,6 +393,25 @@ def test_what_another_program_saw_go_while_it_was_embedded_goes(
     assert list(held(library)) == ["a.md", "deep/b.txt"]
 
 
+def test_two_programs_that_see_a_file_go_at_once_agree(
+    watcher: FolderWatcher, library: Library, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remove = library.remove
+
+    def gone_meanwhile(ids: list[str], **more: Any) -> Changes:
+        monkeypatch.setattr(library, "remove", remove)
+        Library(library.folder).remove("a.md")
+        return remove(ids, **more)
+
+    for name in ("a.md", "deep/b.txt"):
+        (folder / name).unlink()
+    watcher.look()
+    monkeypatch.setattr(library, "remove", gone_meanwhile)
+    assert [changes.removed for changes in settle(watcher)] == [("deep/b.txt",)]
+    assert held(library) == {}
+    assert watcher.look() is None
+
+
 def test_what_came_back_while_others_were_embedded_stays(
     watcher: FolderWatcher,
     library: Library,

@@ -7,7 +7,7 @@ from pathlib import Path
 from realm.corpus.documents import can_be_held, read_document
 from realm.corpus.folder import TextFile, find_files
 from realm.corpus.reading import TAKEN, Place
-from realm.errors import WithheldError
+from realm.errors import UnknownDocumentError, WithheldError
 from realm.library.folder_note import FolderNote
 from realm.library.indexing import Indexer
 from realm.library.library import Library, Waiting
@@ -77,9 +77,8 @@ class WatchedFolder:
             gone = ours - names
             if gone:  # what came back while others were embedded may be in the library again
                 gone -= {file.name for file in find_files(self.folder, Skipped())}
-            held = self.library.current().held
             doomed = (gone - self._note.claimed(gone)) | unusable
-            removed = self._remove(sorted(name for name in doomed if name in held), waiting)
+            removed = self._remove(doomed, waiting)
         except BaseException:
             self._read.clear()  # what was read may not have come into the library
             raise
@@ -155,8 +154,12 @@ class WatchedFolder:
             else:
                 unusable.add(file.name)
 
-    def _remove(self, names: list[str], waiting: Waiting) -> tuple[str, ...]:
-        return self.library.remove(names, waiting=waiting).removed if names else ()
+    def _remove(self, names: Set[str], waiting: Waiting) -> tuple[str, ...]:
+        """Remove those of these documents that are there still."""
+        while there := sorted(names & self.library.current().held.keys()):
+            with suppress(UnknownDocumentError):  # another program has just removed one
+                return self.library.remove(there, waiting=waiting).removed
+        return ()
 
 
 def _look(file: TextFile) -> Look:
