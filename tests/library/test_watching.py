@@ -178,6 +178,25 @@ def test_other_documents_stay_and_what_went_meanwhile_goes(
     assert list(held(library)) == ["deep/b.txt", "own.txt"]
 
 
+def test_a_file_that_is_no_text_takes_no_document_that_was_added_otherwise(
+    watcher: FolderWatcher, library: Library, indexer: Indexer, folder: Path
+) -> None:
+    library.add(Document(id="own.txt", text="Noether lived in Erlangen."), indexer)
+    (folder / "own.txt").write_bytes(b"a\0b")
+    settle(watcher)
+    WatchedFolder(Library(library.folder), indexer, folder).sync()  # the program starts again
+    assert held(library)["own.txt"] == "Noether lived in Erlangen."
+    (folder / "own.txt").unlink()
+    settle(watcher)
+    assert held(library)["own.txt"] == "Noether lived in Erlangen."
+    (folder / "own.txt").write_text("Noether lived in Goettingen.")
+    settle(watcher)
+    assert held(library)["own.txt"] == "Noether lived in Goettingen."
+    (folder / "own.txt").write_bytes(b"a\0b")
+    settle(watcher)
+    assert list(held(library)) == ["a.md", "deep/b.txt"]
+
+
 def test_what_could_not_be_done_is_done_later(
     watcher: FolderWatcher,
     library: Library,

@@ -59,7 +59,10 @@ class WatchedFolder:
 
         ours = self._note.read()
         found = find_files(self.folder, skipped, not_listed=not_listed)
-        taken = self._note.claim({file.name for file in found}, ours, waiting)
+        names = {file.name for file in found}
+        # Documents that were added otherwise, until a file takes their place
+        others = (names - ours) & self.library.current().held.keys()
+        taken = self._note.claim(names - others, ours, waiting) | self._note.claimed(others)
         for name in sorted(taken):
             skipped.add(TAKEN, str(Place(name, 1)))
         files = [file for file in found if file.name not in taken]
@@ -68,16 +71,18 @@ class WatchedFolder:
         names |= {name for name in ours | self._read.keys() if f"{name}/".startswith(hidden)}
         for name in self._read.keys() - names:
             del self._read[name]
+        brought: set[str] = set()
         unusable: set[str] = set()
-        documents = self._documents(files, only, skipped, unusable)
+        documents = self._documents(files, only, skipped, brought, unusable)
         try:
             changes = self.library.add(documents, self.indexer, progress=progress)
             # Who saw a file go meanwhile has forgotten it, and it has come into the library.
-            self._note.claim({file.name for file in files}, self._note.read(), waiting)
+            read = {file.name for file in files} - (others - brought)
+            self._note.claim(read, self._note.read(), waiting)
             gone = ours - names
             if gone:  # what came back while others were embedded may be in the library again
                 gone -= {file.name for file in find_files(self.folder, Skipped())}
-            doomed = (gone - self._note.claimed(gone)) | unusable
+            doomed = (gone - self._note.claimed(gone)) | (unusable - others)
             removed = self._remove(doomed, waiting)
         except BaseException:
             self._read.clear()  # what was read may not have come into the library
@@ -129,9 +134,10 @@ class WatchedFolder:
         files: list[TextFile],
         only: dict[str, Look] | None,
         skipped: Skipped,
+        brought: set[str],
         unusable: set[str],
     ) -> Iterator[Document]:
-        """Yield the files that are new or changed.
+        """Yield the files that are new or changed; note which are, and which are no documents.
 
         Those that change while they are read, and those that the system withholds, wait: they are
         tried again at the next look, and what the library has of them stays.
@@ -150,6 +156,7 @@ class WatchedFolder:
                 continue  # also gone since it was listed
             self._read[file.name] = before
             if document is not None and can_be_held(document, skipped):
+                brought.add(file.name)
                 yield document
             else:
                 unusable.add(file.name)
