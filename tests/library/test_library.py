@@ -595,6 +595,15 @@ def test_a_head_that_is_written_and_not_synced_keeps_its_segments(
     assert list(Library(library.folder).current().held) == ["p0", "p1"]
 
 
+def test_folders_made_for_a_library_are_on_disk_with_it(
+    indexer: Indexer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr("realm.library.library.sync", synced.append)
+    Library.create(tmp_path / "new" / "deeper" / "library", indexer)
+    assert {tmp_path, tmp_path / "new", tmp_path / "new" / "deeper"} <= set(synced)
+
+
 def test_a_library_made_anew_in_the_same_place_is_seen(
     library: Library, indexer: Indexer, documents: list[Document]
 ) -> None:

@@ -348,11 +348,14 @@ def _start(folder: Path, head: Head) -> None:
             f"{folder} holds other files and no library; expected a library, or a new place for "
             "one. To ask the files in a folder: realm ask --docs"
         )
+    place = folder.absolute()
+    new = [place, *(above for above in place.parents if not above.exists())]
     try:
         (folder / SEGMENTS).mkdir(parents=True, exist_ok=True)
         with locked(folder / "library", wait_seconds=PATIENCE_SECONDS, make_parent=False):
             if not (folder / HEAD).is_file():
-                sync(folder.absolute().parent)
+                for made in new:
+                    sync(made.parent)
                 write_head(folder, head)
     except OSError as error:
         raise ArtifactError(
