@@ -472,7 +472,11 @@ def test_blanks_are_filled_from_documents_where_there_is_an_encoder(
         assert len(found.candidates) == 4  # null, and the three passages that there are
         assert found.candidates[0].passage is None
         assert sum(one.p_passage for one in found.candidates) == pytest.approx(1.0)
+        before = weakref.ref(filling.view().answerer)
         filling.add_documents(documents)
+        filling.answer(QUESTION)
+        gc.collect()
+        assert before() is None  # nobody keeps the documents as they were
         assert len(filling.explain("Fermat was born in [MASK].").candidates) == 8
         html = filling.explain("<i> [MASK]")._repr_html_()
         assert "&lt;i&gt; [MASK]" in html

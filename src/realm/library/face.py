@@ -125,6 +125,7 @@ class Realm:
                 view = self._view
                 if view is None or view.edition is not edition:
                     view = self._view = View(self._over(edition), edition)
+                    self._explainer = None  # it holds the documents as they were
         return view
 
     def _over(self, edition: Edition) -> Answerer:
