@@ -220,3 +220,12 @@ def test_an_earlier_question_takes_nothing_from_a_later_one(
         held[-1].continue_()
     page.wait_for_timeout(500)
     shows(page, "#ask-result", "Found another number of answers")
+
+    page.evaluate("location.hash = '#ask?q=fifth'")
+    page.wait_for_selector("#answer")
+    page.fill("#ask-answers", "99")
+    page.press("#question", "Enter")
+    shows(page, "#ask-result", "Found another number of answers")
+    page.click("#tab-documents")
+    page.click("#tab-ask")
+    page.wait_for_selector("#answer")  # the question that stands there is answered again

@@ -78,6 +78,7 @@ export class RequestForm {
     this.#running?.abort();
     const problem = this.problemWith(params);
     if (problem) {
+      this.forget(); // the address may still name what was shown before
       this.show(errorNotice({ message: problem }, this.words.nothing));
       return;
     }
