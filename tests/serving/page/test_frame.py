@@ -120,6 +120,25 @@ def test_a_token_is_asked_for_and_kept(
     assert page.is_hidden("#token-dialog")
 
 
+def test_a_token_that_no_browser_can_send_is_told_so_and_not_kept(
+    open_site: Make, visit: Make, shows: Make
+) -> None:
+    page = visit(open_site(token=TOKEN))
+    page.wait_for_selector("#token-dialog[open]")
+    page.fill("#token", "\u201c" + TOKEN)
+    page.press("#token", "Enter")
+    shows(page, "#token-wrong", "no browser can send")
+    page.fill("#token", TOKEN)
+    page.press("#token", "Escape")  # no token is given after all
+    page.wait_for_selector("#token-dialog", state="hidden")
+    shows(page, "#facts", "token_refused")
+    page.reload()
+    page.wait_for_selector("#token-dialog[open]")
+    page.fill("#token", TOKEN)
+    page.press("#token", "Enter")
+    shows(page, "#facts", "Documents")
+
+
 def test_the_files_of_the_page_are_not_counted_as_requests(open_site: Make, visit: Make) -> None:
     site = open_site(limits=Limits(requests_per_second=0.01, burst=16))
     page = visit(site)

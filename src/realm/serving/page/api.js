@@ -56,11 +56,10 @@ async function send(method, path, { json, form, signal }) {
 /** Return what the server says to one request, as JSON. */
 async function request(method, path, options = {}) {
   const response = await send(method, path, options);
-  if (response.status === 401 && (await askForToken(await errorOf(response)))) {
-    return request(method, path, options);
-  }
-  if (!response.ok) throw await errorOf(response);
-  return response.json();
+  if (response.ok) return response.json();
+  const error = await errorOf(response);
+  if (error.status === 401 && (await askForToken(error))) return request(method, path, options);
+  throw error;
 }
 
 /** Return the path of a document: its slashes stay, all else is escaped. */

@@ -102,8 +102,20 @@ function wantToken(error) {
   return asking;
 }
 
+/** Keep asking where a token holds what no header may: no request would leave the browser. */
+function checkToken(event) {
+  if (!/[^\x20-\xff]/.test(byId("token").value)) return;
+  event.preventDefault();
+  byId("token-wrong").textContent =
+    "Found a character that no browser can send, expected the token as the server has it.";
+}
+
 function start() {
   onTokenWanted(wantToken);
+  byId("token-form").addEventListener("submit", checkToken);
+  byId("token-dialog").addEventListener("cancel", () => {
+    byId("token").value = ""; // Escape gives none
+  });
   for (const button of tabs) {
     const { tab } = button.dataset;
     const isReading = () => tab === "documents" && current === tab; // a document: back to all of them
