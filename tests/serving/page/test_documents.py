@@ -120,6 +120,31 @@ def test_a_pasted_text_becomes_a_document(site: Any, visit: Make, shows: Make) -
     page.wait_for_selector("#paste-form", state="hidden")
 
 
+def test_a_text_that_is_written_while_another_is_added_stays(
+    site: Any, visit: Make, shows: Make
+) -> None:
+    page = visit(site, "#documents")
+    held: list[Any] = []
+
+    def hold(route: Any) -> None:
+        if route.request.method == "POST":
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.route("**/documents", hold)
+    page.click("#paste")
+    page.fill("#paste-text", FERMAT)
+    page.click("#paste-form >> text=Add the text")
+    shows(page, ".upload-state", "Indexing")
+    page.fill("#paste-text", EULER)
+    held[0].continue_()
+    shows(page, ".upload.done", "Added")
+    page.wait_for_timeout(300)
+    assert page.input_value("#paste-text") == EULER
+    assert page.is_visible("#paste-form")
+
+
 def test_indexing_shows_its_progress(site: Any, visit: Make, tmp_path: Path, shows: Make) -> None:
     (tmp_path / "euler.md").write_text(EULER)
     page = visit(site, "#documents")

@@ -127,7 +127,9 @@ function addText() {
   const format = id.endsWith(".txt") ? "text" : id.endsWith(".jsonl") ? "jsonl" : "markdown";
   queue = queue.then(async () => {
     await bring(shown, id, () => api.addDocument({ id, text, format }));
-    if (shown.entry.classList.contains("done")) setPasting(false);
+    // Somebody may be writing the next one already.
+    const isSent = byId("paste-text").value === text && byId("paste-id").value.trim() === given;
+    if (shown.entry.classList.contains("done") && isSent) setPasting(false);
     await afterwards();
   });
 }
