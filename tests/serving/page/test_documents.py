@@ -262,3 +262,79 @@ def test_one_of_many_documents_is_found_by_its_name(site: Any, visit: Make, show
     assert page.locator(".document-link").count() == 1
     page.press("#find", "Escape")
     assert page.locator(".document-link").count() == 13
+
+
+def test_a_name_that_is_being_written_goes_on_when_the_listing_is_drawn_anew(
+    site: Any, visit: Make, tmp_path: Path, shows: Make
+) -> None:
+    for number in range(13):
+        site.put(f"letters/{number}.txt", FERMAT, format="text")
+    (tmp_path / "letter-12.md").write_text(EULER)
+    page = visit(site, "#documents")
+    shows(page, "#how-many", "13 documents")
+    page.type("#find", "letter 1")
+    page.press("#find", "ArrowLeft")
+    page.set_input_files("#files", tmp_path / "letter-12.md")
+    shows(page, "#how-many", "14 documents")
+    page.keyboard.type("s")
+    assert page.input_value("#find") == "letter s1"
+
+
+def test_an_earlier_listing_takes_nothing_from_a_later_one(
+    site: Any, visit: Make, shows: Make
+) -> None:
+    site.put("fermat.md", FERMAT)
+    page = visit(site)
+    held: list[Any] = []
+
+    def hold_first(route: Any) -> None:
+        if held:
+            route.continue_()
+        else:
+            held.append((route, route.fetch()))
+
+    page.route("**/documents", hold_first)
+    page.click("#tab-documents")
+    page.wait_for_timeout(200)
+    site.put("euler.md", EULER)
+    page.click("#tab-ask")
+    page.click("#tab-documents")
+    shows(page, "#how-many", "2 documents")
+    route, response = held[0]
+    route.fulfill(response=response)
+    page.wait_for_timeout(300)
+    shows(page, "#how-many", "2 documents")
+
+
+def test_many_documents_are_in_order_at_once(site: Any, visit: Make, shows: Make) -> None:
+    """A browser takes seconds for 20,000 names where it looks up how to compare each two anew."""
+    count = 1_000
+    told = [
+        {
+            "id": f"{number}.txt",
+            "title": f"Letter {number}",
+            "num_characters": 1,
+            "num_passages": 1,
+            "added_at": "2026-01-01T00:00:00Z",
+        }
+        for number in reversed(range(count))
+    ]
+    body = json.dumps({"documents": told, "num_passages": count})
+    page = visit(site)
+    page.evaluate(
+        """() => {
+          window.compared = 0;
+          const compare = String.prototype.localeCompare;
+          String.prototype.localeCompare = function (...told) {
+            window.compared += 1;
+            return compare.apply(this, told);
+          };
+        }"""
+    )
+    page.route(
+        "**/documents", lambda route: route.fulfill(body=body, content_type="application/json")
+    )
+    page.click("#tab-documents")
+    shows(page, ".document-link", "Letter 0")
+    shows(page, ".document-link >> nth=2", "Letter 2")
+    assert page.evaluate("window.compared") == 0

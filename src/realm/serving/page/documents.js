@@ -17,9 +17,12 @@ const MOST_TITLE_POINTS = 4000;
 const NO_ID = /\\|(^|\/)\.{0,2}(\/|$)/;
 /** Ids on their way out: a second click would fail, and its error would take "Undo" away. */
 const leaving = new Set();
+/** Made once: 20,000 names take a browser seconds where each two of them look for it anew. */
+const byLocale = new Intl.Collator(undefined, { numeric: true });
 let changed = async () => {};
 let known = { documents: [], numPassages: 0 };
 let filter = "";
+let asked = 0;
 
 function link(info) {
   return el(
@@ -185,20 +188,39 @@ function nothing() {
   );
 }
 
+/** Return what an element of the listing is known by when it is drawn anew. */
+function keyOf(element) {
+  return element.id || element.getAttribute("href") || element.getAttribute("aria-label");
+}
+
+/** Draw the listing anew; whoever writes a name, or is at a document, goes on there. */
+function draw(...nodes) {
+  const listing = byId("listing");
+  const at = listing.contains(document.activeElement) ? document.activeElement : null;
+  const [key, start, end] = at ? [keyOf(at), at.selectionStart, at.selectionEnd] : [];
+  listing.replaceChildren(...nodes);
+  const drawn = at ? [...listing.querySelectorAll("a, button, input")] : [];
+  const again = drawn.find((element) => keyOf(element) === key);
+  again?.focus();
+  if (again?.id === "find") again.setSelectionRange(start, end);
+}
+
 async function list() {
+  asked += 1;
+  const mine = asked;
   try {
     const { documents, num_passages: numPassages } = await api.documents();
+    if (mine !== asked) return;
     const name = ({ id, title }) => title || id;
-    const byName = (one, other) =>
-      name(one).localeCompare(name(other), undefined, { numeric: true });
+    const byName = (one, other) => byLocale.compare(name(one), name(other));
     known = { documents: documents.toSorted(byName), numPassages };
     if (documents.length <= FEW) filter = "";
     const isFixed = !documents.length && numPassages > 0;
     document.querySelector(".adding").hidden = isFixed;
     const empty = isFixed ? fixed(numPassages) : nothing();
-    byId("listing").replaceChildren(...(documents.length ? table() : [empty]));
+    draw(...(documents.length ? table() : [empty]));
   } catch (error) {
-    byId("listing").replaceChildren(errorNotice(error, "The documents cannot be listed"));
+    if (mine === asked) draw(errorNotice(error, "The documents cannot be listed"));
   }
 }
 
