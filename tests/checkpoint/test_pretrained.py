@@ -251,11 +251,11 @@ def test_missing_and_unknown_weights_are_named(
         {name: value for name, value in weights.items() if name != gone},
         folder / "model.safetensors",
     )
-    with pytest.raises(ConfigError, match=f"lacks 1 BERT weights, e.g. {gone}"):
+    with pytest.raises(ConfigError, match=f"lacks 1 BERT weight, e.g. {gone}"):
         load(folder, tokenizer)
     more = "encoder.layer.0.attention.self.distance_embedding.weight"
     save_file(weights | {more: torch.zeros(3, 3)}, folder / "model.safetensors")
-    with pytest.raises(ConfigError, match=f"1 weights that BERT has not, e.g. {more}"):
+    with pytest.raises(ConfigError, match=f"1 weight that BERT has not, e.g. {more}"):
         load(folder, tokenizer)
 
 

@@ -156,7 +156,7 @@ def test_a_stopped_one_that_holds_a_shard_ends_in_an_error_not_a_hang(
         process.stdout.readline()
         process.send_signal(signal.SIGSTOP)
         try:
-            with pytest.raises(ArtifactError, match="last 1 shards and has not moved on"):
+            with pytest.raises(ArtifactError, match="last 1 shard and has not moved on"):
                 build(tmp_path / "out")
         finally:
             process.kill()

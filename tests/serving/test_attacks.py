@@ -22,7 +22,7 @@ import pytest
 
 import realm
 from realm.errors import AnsweringError
-from realm.serving.connections import Connections
+from realm.serving.connections import Connection, Connections
 from realm.serving.server import LONGEST_STOP_SECONDS
 from realm.serving.settings import Batching, Limits
 
@@ -161,12 +161,23 @@ def test_where_it_is_full_whoever_has_most_loses_what_has_waited_longest(
 
 
 def test_where_all_are_being_answered_one_more_is_told(
-    serve: Serve, model: Any, connect: Open
+    serve: Serve, model: Any, connect: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    entered: list[Connection] = []
+    enter = Connections.enter
+
+    def note(connections: Connections, connection: Connection) -> bytes:
+        entered.append(connection)
+        return enter(connections, connection)
+
+    monkeypatch.setattr(Connections, "enter", note)
     client = serve(model, limits=Limits(max_connections=8), batching=Batching(max_questions=1))
     model.is_free.clear()
     asking = [connect(client, first=QUESTION) for _ in range(8)]
-    time.sleep(0.5)
+    deadline = time.monotonic() + 20
+    while sum(not connection.is_waited_for() for connection in entered) < 8:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     with pytest.raises((httpx.HTTPError, AssertionError)):  # it may be told before it has asked
         response = httpx.post(f"{client.base_url}/answer", json=ASK, timeout=20)
         assert (response.status_code, response.json()["error"]["code"]) != (503, "server_full")

@@ -120,7 +120,7 @@ def _check_weights(
         weights.setdefault(name, value)
     if missing := sorted(expected.keys() - weights.keys()):
         raise ConfigError(
-            f"{init} lacks {len(missing)} BERT weights, e.g. {missing[0]}; is it a BERT?"
+            f"{init} lacks {counted(len(missing), 'BERT weight')}, e.g. {missing[0]}; is it a BERT?"
         )
     if unknown := sorted(weights.keys() - expected.keys()):
         raise ConfigError(
