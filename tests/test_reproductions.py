@@ -178,6 +178,10 @@ def test_articles_of_shared_titles_are_kept(
         ("x1", "b", "Of 1."),
         ("x3", "b", "Of 3."),
     ]
+    other = tmp_path / "y.jsonl"
+    other.write_text(json.dumps({"id": "y0", "title": "c", "text": "Of y."}) + "\n")
+    assert main([files[0], files[1], str(other), files[2]]) == 0
+    assert capsys.readouterr().out == "3 articles, 2 titles\n"
     assert main([str(tmp_path / "gone.jsonl"), *files[1:]]) == 2
     assert capsys.readouterr().err.startswith("error: found no")
 
