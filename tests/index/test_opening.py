@@ -1,6 +1,7 @@
 """Which snapshot a run answers with."""
 
 import math
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,16 @@ from realm.config import IndexConfig
 from realm.errors import DamagedError
 from realm.index import opening
 from realm.index.builder import EmbedderVersion, build_index
-from realm.index.opening import adopt_snapshot, find_snapshot, known_from, open_snapshot
+from realm.index.opening import (
+    adopt_snapshot,
+    find_snapshot,
+    known_from,
+    open_snapshot,
+    standing_snapshot,
+)
 from realm.index.snapshot import STEPS, snapshot_folder
 from realm.index.writing import write_matrix
+from realm.ranks import Ranks
 
 if TYPE_CHECKING:
     from realm.corpus.store import PassageStore
@@ -42,6 +50,30 @@ def test_a_snapshot_is_found_by_embedder_and_passages(
     assert found.folder == built.folder
     assert find_snapshot(tmp_path / "run", others.passage, store) is None
     assert find_snapshot(tmp_path / "run", towers.passage, make_store(articles[:3])) is None
+
+
+def test_ranks_share_the_index_that_a_run_trains_with(
+    store: "PassageStore", make_towers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shard by shard, each beginning elsewhere: until 0.14 one built it, and the others waited."""
+    towers = make_towers()
+    run = tmp_path / "run"
+    monkeypatch.setattr(opening, "KEPT_SHARD_ROWS", 4)
+    shares: list[tuple[int, int]] = []
+    real = opening.build_index
+
+    def watched(*arguments: Any, share: tuple[int, int], **settings: Any) -> "Snapshot":
+        shares.append(share)
+        return real(*arguments, share=share, **settings)
+
+    monkeypatch.setattr(opening, "build_index", watched)
+    monkeypatch.setattr(Ranks, "first_goes_first", lambda _: nullcontext())
+    for rank in (1, 0):
+        found = standing_snapshot(
+            run, run, towers.passage, store, IndexConfig(), ranks=Ranks(rank=rank, world=2)
+        )
+        assert len(list(found.folder.glob("exact-*"))) == math.ceil(len(store) / 4)
+    assert shares == [(1, 2)]  # the other finds it
 
 
 def test_a_damaged_snapshot_is_told_and_an_unfinished_one_is_passed_over(

@@ -1,20 +1,30 @@
 """The BERT that answers reads what transformers' BertModel reads, bit for bit."""
 
+import copy
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from transformers import BertModel
 
 import realm
 from realm.checkpoint.checkpoints import load_model, save_checkpoint
 from realm.checkpoint.parts import Model, tower_hash
-from realm.model.bert import QUICK, bert_settings, build_bert, hidden_states, pooled
-from realm.model.embedder import Embedder, Pooling, that_packs
+from realm.model.bert import (
+    QUICK,
+    bert_settings,
+    build_bert,
+    can_pack,
+    hidden_states,
+    pooled,
+    set_dropout,
+)
+from realm.model.embedder import Embedder, Pooling
 from realm.model.inputs import PACK_MULTIPLE, Inputs, in_packs, pack, pad
 from realm.model.quick_bert import QuickBert
 from realm.tokenizer import WordpieceTokenizer
@@ -110,19 +120,75 @@ def test_sequences_in_one_row_are_read_as_each_alone(twins: tuple[BertModel, Any
 
 
 @pytest.mark.parametrize("pooling", ["pooler", "mean"])
-def test_a_tower_that_packs_embeds_as_the_one_that_pads(
+def test_a_tower_embeds_a_pack_as_what_is_padded(
     twins: tuple[BertModel, Any], pooling: Pooling
 ) -> None:
     tower = Embedder(twins[0], projection_size=8, pooling=pooling).eval()
-    packing = that_packs(tower)
-    assert packing is not None
+    assert can_pack(tower.bert)
+    assert isinstance(tower.bert, BertModel)
     sequences = [(list(range(1, n)), [0] * (n - 1)) for n in (9, 30, 4)]
     with torch.no_grad():
         expected = tower(pad(sequences, 0))
-        torch.testing.assert_close(packing(pack(sequences, 0)), expected, atol=1e-5, rtol=1e-5)
-    assert isinstance(tower.bert, BertModel)
-    kept = zip(tower.parameters(), packing.parameters(), strict=True)
-    assert all(one is other for one, other in kept)
+        torch.testing.assert_close(tower(pack(sequences, 0)), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("multiplies_in", ["16 bits", "32 bits"])
+def test_what_is_learned_from_a_pack_is_what_is_learned_from_each_alone(
+    twins: tuple[BertModel, Any], multiplies_in: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "realm.model.quick_bert.has_quick_bfloat16", lambda _: multiplies_in == "16 bits"
+    )
+    plain, _ = twins
+    sequences = [(list(range(1, n)), [0] * (n - 1)) for n in (9, 30, 4, 33)]
+    weights = torch.linspace(-1, 1, plain.config.hidden_size)
+
+    def gradients(parts: Iterable[torch.Tensor]) -> dict[str, torch.Tensor]:
+        plain.zero_grad()
+        torch.stack([(part * weights).sum() for part in parts]).sum().backward()
+        found = {name: one.grad for name, one in plain.named_parameters()}
+        return {name: one.clone() for name, one in found.items() if one is not None}
+
+    packed = pack(sequences, 0)
+    mine = gradients(packed.split(hidden_states(plain, packed)))
+    alone = gradients(hidden_states(plain, pad([one], 0)) for one in sequences)
+    assert mine.keys() == alone.keys()
+    for name, one in mine.items():
+        torch.testing.assert_close(one, alone[name], atol=2e-4, rtol=1e-4, msg=name)
+
+
+def test_a_pack_is_read_with_the_parameters_of_now(twins: tuple[BertModel, Any]) -> None:
+    plain = copy.deepcopy(twins[0])
+    packed = pack([([1, 2, 3], [0, 0, 0])], 0)
+    with torch.no_grad():
+        before = hidden_states(plain, packed).clone()
+        plain.embeddings.LayerNorm.bias.add_(1.0)
+        changed = hidden_states(plain, packed).clone()
+        assert not torch.allclose(before, changed)
+        plain.embeddings.LayerNorm.bias = nn.Parameter(plain.embeddings.LayerNorm.bias - 1.0)
+        torch.testing.assert_close(hidden_states(plain, packed), before)
+
+
+def test_nothing_is_frozen_or_freed_by_reading_a_pack(twins: tuple[BertModel, Any]) -> None:
+    plain = copy.deepcopy(twins[0])
+    plain.embeddings.requires_grad_(requires_grad=False)
+    before = {name: one.requires_grad for name, one in plain.named_parameters()}
+    hidden_states(plain, pack([([1, 2, 3], [0, 0, 0])], 0))
+    assert {name: one.requires_grad for name, one in plain.named_parameters()} == before
+
+
+def test_who_drops_weights_reads_no_packs(twins: tuple[BertModel, Any]) -> None:
+    plain = copy.deepcopy(twins[0]).train()
+    assert can_pack(plain)
+    set_dropout(plain, 0.1)
+    assert not can_pack(plain)
+    assert can_pack(plain.eval())
+
+
+def test_masks_of_a_pack_are_where_they_are_in_each_sequence() -> None:
+    packed = pack([([5, 6], [0, 0]), ([7, 8, 9], [0, 0, 0]), ([4], [0])], pad_id=0)
+    places = packed.places(torch.tensor([0, 1, 1, 2]), torch.tensor([1, 0, 2, 0]))
+    assert packed.ids[0, places].tolist() == [6, 7, 9, 4]
 
 
 def test_packs_hold_what_fits_in_order() -> None:

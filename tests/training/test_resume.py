@@ -198,7 +198,7 @@ def test_a_run_goes_on_with_other_batch_tokens(stage: Stage, tmp_path: Path) -> 
     resumed = stage(tmp_path / "run", settings, tell=told.append)
     assert resumed.resumed_from == 3
     assert len([sentence for sentence in told if "goes on with batch_tokens=" in sentence]) == 2
-    assert resumed.metrics["loss"] == pytest.approx(whole.metrics["loss"], rel=1e-3)
+    assert resumed.metrics["loss"] == pytest.approx(whole.metrics["loss"], rel=1e-3, abs=5e-4)
 
 
 def test_other_inputs_are_named(

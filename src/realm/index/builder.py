@@ -20,9 +20,9 @@ from realm.device import autocast_to, device_of
 from realm.errors import ArtifactError, CorpusError
 from realm.index.snapshot import Snapshot
 from realm.index.writing import is_shard_whole, snapshot_content, split_into_shards, write_shard
-from realm.model.bert import evaluating
-from realm.model.embedder import Embedder, MeanEmbedder, in_16_bits, that_packs
-from realm.model.inputs import TokenSequence, group_by_length, in_packs, pack, pad
+from realm.model.bert import evaluating, joining
+from realm.model.embedder import Embedder, MeanEmbedder, in_16_bits
+from realm.model.inputs import TokenSequence
 from realm.readable import counted
 from realm.records import Progress
 from realm.storage import (
@@ -223,9 +223,7 @@ def embed_sequences(
     device = device_of(tower)
     if device.type == "cuda" and autocast == "bfloat16":
         tower, autocast = in_16_bits(tower), "none"
-    twin = that_packs(tower) if device.type == "cpu" else None
-    join, groups = (pack, in_packs) if twin else (pad, group_by_length)
-    tower = twin or tower
+    join, groups = joining(tower.bert)
     before: tuple[list[int], Tensor] | None = None
     for group in groups(lengths, batch_tokens):
         # Left before each yield, so that the caller's own code does not run in these modes.

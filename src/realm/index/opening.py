@@ -14,6 +14,7 @@ from realm.errors import ArtifactError, DamagedError, UnreadableError
 from realm.index.builder import EmbedderVersion, KnownVectors, build_index
 from realm.index.snapshot import Snapshot, snapshot_folder
 from realm.model.embedder import Embedder
+from realm.ranks import ALONE, Ranks
 from realm.records import Progress
 from realm.storage import (
     EXTRA,
@@ -27,7 +28,8 @@ from realm.storage import (
 )
 
 KEPT_SHARD_ROWS = 4_096
-"""Rows per shard of other passages: a killed build loses minutes of a CPU at most."""
+"""Rows per shard of an index that stands still: a killed build loses minutes of a CPU at most, and
+ranks share the shards."""
 KEPT_SHARDS = 256
 """Beyond that many, shards are larger."""
 GPU_BATCH_TOKENS = 65_536
@@ -74,8 +76,11 @@ def standing_snapshot(
     config: IndexConfig,
     *,
     progress: Progress | None = None,
+    ranks: Ranks = ALONE,
 ) -> Snapshot:
     """Return the snapshot that a run trains with: its own, a copy of its start's, or a new one.
+
+    Ranks share the work on a new one.
 
     Args:
         out: the run.
@@ -84,17 +89,20 @@ def standing_snapshot(
         store: the passages.
         config: of a new one.
         progress: called while a new one is built.
+        ranks: who call this together.
     """
-    if (own := find_snapshot(out, tower, store)) is not None:
-        return own
-    if (found := find_snapshot(run_of(start), tower, store)) is not None:
-        return adopt_snapshot(found, out)
+    with ranks.first_goes_first():  # the others find what it adopted
+        if (own := find_snapshot(out, tower, store)) is not None:
+            return own
+        if (found := find_snapshot(run_of(start), tower, store)) is not None:
+            return adopt_snapshot(found, out)
     return build_index(
         tower,
         store,
         snapshot_folder(out, 0),
         version=EmbedderVersion(model_hash=tower_hash(tower)),
-        config=config,
+        config=config.model_copy(update={"shard_rows": _kept_rows(len(store))}),
+        share=(ranks.rank, ranks.world),
         progress=progress,
     )
 
@@ -177,10 +185,14 @@ def adopt_snapshot(snapshot: Snapshot, run: Path) -> Snapshot:
 
 def _kept_config(tower: Embedder, num_passages: int) -> IndexConfig:
     """Return how other passages are embedded, where the tower is."""
-    config = IndexConfig(shard_rows=max(KEPT_SHARD_ROWS, num_passages // KEPT_SHARDS))
+    config = IndexConfig(shard_rows=_kept_rows(num_passages))
     if device_of(tower).type == "cpu":
         return config
     return config.model_copy(update={"batch_tokens": GPU_BATCH_TOKENS})
+
+
+def _kept_rows(num_passages: int) -> int:
+    return max(KEPT_SHARD_ROWS, num_passages // KEPT_SHARDS)
 
 
 def _kept(run: Path, store: PassageStore) -> Path:

@@ -4,21 +4,32 @@ On a CPU that multiplies in 16 bits, training uses `plain` attention instead: a 
 MiniLM is then 1.3 times as fast (`docs/log.md`, entry 23), as the backward pass of torch's fused
 kernel is slow there. In 32 bits the fused one is quicker (entry 36), unless weights are dropped.
 
-For answering alone there is a twin that needs no import of transformers (`quick_bert.py`).
+There is a twin that needs no import of transformers and no padding (`quick_bert.py`): for
+answering, for embedding, and on a CPU for training, too, where no weights are dropped. A step's
+sequences are then read together, however their lengths differ (`docs/log.md`, entry 42).
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from realm.device import has_quick_bfloat16
-from realm.model.inputs import Inputs, Pack
-from realm.model.quick_bert import ACTIVATIONS, QuickBert
+from realm.device import device_of, has_quick_bfloat16
+from realm.model.inputs import (
+    Inputs,
+    Pack,
+    TokenSequence,
+    group_by_length,
+    in_packs,
+    pack,
+    pad,
+)
+from realm.model.quick_bert import ACTIVATIONS, QuickBert, by_products
 
 if TYPE_CHECKING:
     from transformers import BertModel as Bert
@@ -118,7 +129,7 @@ def plain_attention(
     dropout: float = 0.0,
     **_: object,
 ) -> tuple[Tensor, None]:
-    """Return softmax(q k^T / sqrt(size)) v as two matrix products, and no weights.
+    """Return what `by_products` does, as transformers wants it, and no weights.
 
     Args:
         module: the attention layer (dropout is its, in training mode).
@@ -129,11 +140,9 @@ def plain_attention(
         scaling: instead of 1 / sqrt(size).
         dropout: rate on the weights.
     """
-    scores = (query * (scaling or query.shape[-1] ** -0.5)) @ key.transpose(2, 3)
-    if attention_mask is not None:
-        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
-    weights = nn.functional.dropout(scores.softmax(dim=-1), p=dropout, training=module.training)
-    return (weights.to(value.dtype) @ value).transpose(1, 2).contiguous(), None
+    rate = dropout if module.training else 0.0
+    attended = by_products(query, key, value, attention_mask, scaling=scaling, dropout=rate)
+    return attended.transpose(1, 2).contiguous(), None
 
 
 def set_attention(module: nn.Module, device: torch.device, *, dropout: float) -> None:
@@ -153,28 +162,32 @@ def set_attention(module: nn.Module, device: torch.device, *, dropout: float) ->
             part.set_attn_implementation(PLAIN if is_plain else "sdpa")
 
 
-def quick_twin(bert: Bert) -> QuickBert | None:
-    """Return what reads as this BERT does in evaluation mode, without padding.
-
-    It has the same parameters, not a copy of them; None: there is no twin of this kind of BERT.
-    """
+def can_pack(bert: Bert) -> bool:
+    """Return whether this BERT reads packs: on a CPU, one with a twin, and nothing is dropped."""
+    if device_of(bert).type != "cpu":
+        return False
     if isinstance(bert, QuickBert):
-        return bert
-    settings = bert_settings(bert)
-    if not _can_be_quick(settings):
-        return None
-    with torch.device("meta"):
-        twin = QuickBert(settings)
-    twin.load_state_dict(bert.state_dict(keep_vars=True), assign=True)
-    return twin.eval()
+        return True
+    is_dropping = bert.training and any(
+        part.p > 0 for part in bert.modules() if isinstance(part, nn.Dropout)
+    )
+    return not is_dropping and _can_be_quick(bert_settings(bert))
+
+
+def joining(
+    bert: Bert,
+) -> tuple[
+    Callable[[Sequence[TokenSequence], int], Inputs | Pack],
+    Callable[[Sequence[int], int], Iterable[list[int]]],
+]:
+    """Return how sequences become what this BERT reads, and how they are put into groups."""
+    return (pack, in_packs) if can_pack(bert) else (pad, group_by_length)
 
 
 def hidden_states(bert: Bert, inputs: Inputs | Pack) -> Float[Tensor, "rows length width"]:
-    """Return the last layer's hidden states; only a `QuickBert` reads a pack."""
+    """Return the last layer's hidden states; a pack only where `can_pack` says so."""
     if isinstance(inputs, Pack):
-        lengths = inputs.lengths
-        packed = bert(input_ids=inputs.ids, token_type_ids=inputs.segments, lengths=lengths)
-        return cast("Tensor", packed.last_hidden_state)
+        return _twin(bert)(inputs.ids, inputs.segments, lengths=inputs.lengths).last_hidden_state
     mask = inputs.token_is_real[:, None, None, :] if inputs.is_padded else None
     output = bert(
         input_ids=inputs.ids,
@@ -208,6 +221,24 @@ def mean_over_tokens(
         return torch.stack([one.mean(dim=0) for one in inputs.split(widened(hidden))])
     weights = inputs.token_is_real.to(torch.float32)[:, :, None]
     return (widened(hidden) * weights).sum(dim=1) / weights.sum(dim=1)
+
+
+_TWINS: WeakKeyDictionary[nn.Module, QuickBert] = WeakKeyDictionary()
+
+
+def _twin(bert: Bert) -> QuickBert:
+    """Return what reads packs with the parameters of this BERT, not a copy of them."""
+    if isinstance(bert, QuickBert):
+        return bert
+    twin = _TWINS.get(bert)
+    if twin is None or set(twin.parameters()) != set(bert.parameters()):
+        with torch.device("meta"):
+            twin = QuickBert(bert_settings(bert))
+        for name, parameter in bert.named_parameters():
+            owner, _, last = name.rpartition(".")
+            setattr(twin.get_submodule(owner), last, parameter)
+        _TWINS[bert] = twin
+    return twin
 
 
 def _can_be_quick(settings: dict[str, Any]) -> bool:

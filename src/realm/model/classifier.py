@@ -8,8 +8,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from realm.device import CPU, device_of
-from realm.model.bert import Bert, bert_settings, build_bert, hidden_states, pooled, widened
-from realm.model.inputs import Inputs, TokenSequence, group_by_length, pad
+from realm.model.bert import (
+    Bert,
+    bert_settings,
+    build_bert,
+    hidden_states,
+    joining,
+    pooled,
+    widened,
+)
+from realm.model.inputs import Inputs, Pack, TokenSequence
 from realm.model.realm import Budget
 
 
@@ -34,7 +42,7 @@ class Classifier(nn.Module):
         """What `build_classifier` needs to build an equal module."""
         return {"bert": bert_settings(self.bert), "labels": list(self.labels)}
 
-    def forward(self, inputs: Inputs) -> Float[Tensor, "rows labels"]:
+    def forward(self, inputs: Inputs | Pack) -> Float[Tensor, "rows labels"]:
         """Return the logit of each label for each joint input, in 32 bits."""
         hidden = hidden_states(self.bert, inputs)
         return widened(self.output(pooled(self.bert, hidden, inputs)))
@@ -44,12 +52,13 @@ def label_logits(
     classifier: Classifier, inputs: Sequence[TokenSequence], budget: Budget
 ) -> Float[Tensor, "inputs labels"]:
     """Return the logits of joint inputs in their order, with gradients, in main memory."""
-    groups = group_by_length([len(ids) for ids, _ in inputs], budget.batch_tokens)
+    join, groups_of = joining(classifier.bert)
+    groups = list(groups_of([len(ids) for ids, _ in inputs], budget.batch_tokens))
     if not groups:
         return torch.zeros((0, len(classifier.labels)))
     device = device_of(classifier)
     logits = [
-        classifier(pad([inputs[i] for i in group], budget.pad_id).to(device)) for group in groups
+        classifier(join([inputs[i] for i in group], budget.pad_id).to(device)) for group in groups
     ]
     order = torch.tensor([i for group in groups for i in group])
     return torch.cat(logits).to(CPU)[order.argsort()]

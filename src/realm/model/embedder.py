@@ -15,13 +15,13 @@ from realm.model.bert import (
     bert_settings,
     build_bert,
     hidden_states,
+    joining,
     max_length,
     mean_over_tokens,
     pooled,
-    quick_twin,
     widened,
 )
-from realm.model.inputs import Inputs, Pack, TokenSequence, group_by_length, pad
+from realm.model.inputs import Inputs, Pack, TokenSequence
 
 Pooling = Literal["pooler", "mean"]
 NORM_EPS = 1e-3
@@ -180,19 +180,6 @@ def in_16_bits(tower: Embedder | MeanEmbedder) -> Embedder | MeanEmbedder:
     return copied
 
 
-def that_packs(tower: Embedder | MeanEmbedder) -> Embedder | MeanEmbedder | None:
-    """Return the tower, same parameters, with a BERT that reads packs; None: there is none.
-
-    For embedding without gradients on a CPU: no padding, in evaluation mode.
-    """
-    quick = quick_twin(tower.bert)
-    if quick is None:
-        return None
-    twin = copy.copy(tower)
-    twin.__dict__["_modules"] = {**tower.__dict__["_modules"], "bert": quick}
-    return twin
-
-
 def embed_in_groups(
     tower: Embedder | MeanEmbedder,
     sequences: Sequence[TokenSequence],
@@ -202,13 +189,15 @@ def embed_in_groups(
 ) -> Float[Tensor, "rows dim"]:
     """Return the embeddings of all sequences in their order, with gradients, in main memory.
 
-    Sequences of like length are padded together, so that little is computed on padding.
+    Those of like length are padded together where the tower does not read packs, so that little
+    is computed on padding.
     """
-    groups = group_by_length([len(ids) for ids, _ in sequences], batch_tokens)
+    join, groups_of = joining(tower.bert)
+    groups = list(groups_of([len(ids) for ids, _ in sequences], batch_tokens))
     if not groups:
         return torch.zeros((0, tower.dim))
     device = device_of(tower)
-    vectors = [tower(pad([sequences[i] for i in group], pad_id).to(device)) for group in groups]
+    vectors = [tower(join([sequences[i] for i in group], pad_id).to(device)) for group in groups]
     order = torch.tensor([i for group in groups for i in group])
     return torch.cat(vectors).to(CPU)[order.argsort()]
 

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from realm.model.bert import Bert, bert_settings, build_bert, hidden_states, widened
-from realm.model.inputs import Inputs
+from realm.model.inputs import Inputs, Pack
 
 
 class MlmHead(nn.Module):
@@ -57,7 +57,7 @@ class Encoder(nn.Module):
 
     def forward(
         self,
-        inputs: Inputs,
+        inputs: Inputs | Pack,
         mask_rows: Int[Tensor, " masks"],
         mask_positions: Int[Tensor, " masks"],
     ) -> Float[Tensor, "masks vocab"]:
@@ -68,12 +68,16 @@ class Encoder(nn.Module):
             mask_rows: row of each mask in `inputs`.
             mask_positions: its position in that row, [CLS] counted.
         """
-        hidden = hidden_states(self.bert, inputs)[mask_rows, mask_positions]
-        return self.head(hidden, self.bert.embeddings.word_embeddings.weight)
+        hidden = hidden_states(self.bert, inputs)
+        if isinstance(inputs, Pack):
+            at_masks = hidden[0, inputs.places(mask_rows, mask_positions)]
+        else:
+            at_masks = hidden[mask_rows, mask_positions]
+        return self.head(at_masks, self.bert.embeddings.word_embeddings.weight)
 
     def log_probs(
         self,
-        inputs: Inputs,
+        inputs: Inputs | Pack,
         mask_rows: Int[Tensor, " masks"],
         mask_positions: Int[Tensor, " masks"],
         targets: Int[Tensor, " masks"],

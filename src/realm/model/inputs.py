@@ -1,7 +1,7 @@
 """Wordpiece sequences -> tensors: padded in groups of like length, or packed without padding."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import accumulate, chain
 from typing import NamedTuple
 
 import numpy as np
@@ -53,6 +53,13 @@ class Pack(NamedTuple):
     def to(self, device: torch.device) -> "Pack":
         """Return the same on a device."""
         return self._replace(ids=self.ids.to(device), segments=self.segments.to(device))
+
+    def places(
+        self, rows: Int[Tensor, " some"], positions: Int[Tensor, " some"]
+    ) -> Int[Tensor, " some"]:
+        """Return where positions of some sequences stand in the pack."""
+        starts = [0, *accumulate(self.lengths[:-1])]
+        return torch.tensor(starts, device=rows.device)[rows] + positions
 
     def split(self, values: Float[Tensor, "1 length width"]) -> tuple[Tensor, ...]:
         """Return the values at each sequence's wordpieces (its length, width)."""

@@ -1,8 +1,8 @@
-"""BERT for answering: parameters and operations of transformers' BertModel, without that package.
+"""BERT without padding: parameters and operations of transformers' BertModel, not that package.
 
-Importing transformers takes longer than to answer a question. What is trained runs on BertModel;
-this twin only ever runs forwards, and gives the same hidden states bit for bit (a test compares
-them). Its parameters start as whatever is in memory: they are to be loaded.
+Importing transformers takes longer than to answer a question. This twin gives the same hidden
+states bit for bit (a test compares them), and reads sequences that stand one after the other. It
+knows no dropout. Its parameters start as whatever is in memory: they are to be loaded.
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from realm.device import has_quick_bfloat16
+
 ACTIVATIONS = {"gelu": nn.functional.gelu, "relu": nn.functional.relu}
 """Those that are here; a BERT with another one is transformers' own."""
+
+ALIGNMENT = 32
+"""Of the lengths for which attention is computed in training: the kernel library compiles its
+matrix products for every shape, forwards and backwards, which took a quarter of a step's time."""
 
 
 class QuickOutput(NamedTuple):
@@ -56,6 +62,47 @@ class QuickBert(nn.Module):
         for layer in self.encoder.layer:  # pyright: ignore[reportGeneralTypeIssues]
             hidden = layer(hidden, attention_mask, lengths)
         return QuickOutput(hidden)
+
+
+def by_products(
+    query: Float[Tensor, "rows heads length size"],
+    key: Float[Tensor, "rows heads length size"],
+    value: Float[Tensor, "rows heads length size"],
+    mask: Bool[Tensor, "rows 1 1 length"] | None = None,
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+) -> Float[Tensor, "rows heads length size"]:
+    """Return softmax(q k^T / sqrt(size)) v as two matrix products.
+
+    Args:
+        query: q.
+        key: k.
+        value: v.
+        mask: False where a key is padding; None: no padding.
+        scaling: instead of 1 / sqrt(size).
+        dropout: rate on the weights.
+    """
+    scores = (query * (scaling or query.shape[-1] ** -0.5)) @ key.transpose(2, 3)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    weights = nn.functional.dropout(scores.softmax(dim=-1), p=dropout, training=dropout > 0)
+    return weights.to(value.dtype) @ value
+
+
+def _aligned(
+    query: Float[Tensor, "1 heads length size"],
+    key: Float[Tensor, "1 heads length size"],
+    value: Float[Tensor, "1 heads length size"],
+) -> Float[Tensor, "1 heads length size"]:
+    """Return `by_products` of one sequence, computed on a multiple of ALIGNMENT wordpieces."""
+    length = query.shape[2]
+    rest = -length % ALIGNMENT
+    if not rest:
+        return by_products(query, key, value)
+    is_real = torch.arange(length + rest, device=query.device) < length
+    query, key, value = (nn.functional.pad(part, (0, 0, 0, rest)) for part in (query, key, value))
+    return by_products(query, key, value, is_real[None, None, None])[:, :, :length]
 
 
 class _Linear(nn.Linear):
@@ -124,6 +171,8 @@ class _SelfAttention(nn.Module):
         if lengths is None:
             attended = attend(*heads, attn_mask=mask)
         else:
+            if hidden.requires_grad and has_quick_bfloat16(hidden.device):
+                attend = _aligned  # torch's own is slow backwards there (`realm.model.bert`)
             sequences = zip(*(part.split(list(lengths), dim=2) for part in heads), strict=True)
             attended = torch.cat([attend(*one) for one in sequences], dim=2)
         return attended.transpose(1, 2).flatten(-2)

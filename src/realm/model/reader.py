@@ -6,10 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from realm.device import device_of
-from realm.model.bert import Bert, bert_settings, build_bert, hidden_states, widened
+from realm.model.bert import Bert, bert_settings, build_bert, can_pack, hidden_states, widened
 from realm.model.inputs import Inputs, Pack
-from realm.model.quick_bert import QuickBert
 
 NORM_EPS = 1e-3
 """Of the released code's layer norm over span features."""
@@ -74,8 +72,8 @@ class Reader(nn.Module):
 
     @property
     def can_pack(self) -> bool:
-        """Whether `read_packed` is there: with the BERT for answering, and of use on a CPU."""
-        return isinstance(self.bert, QuickBert) and device_of(self).type == "cpu"
+        """Whether `read_packed` is there."""
+        return can_pack(self.bert)
 
     def read_packed(
         self,

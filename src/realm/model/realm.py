@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from realm.device import CPU, device_of, send
-from realm.model.bert import widened
+from realm.model.bert import joining, widened
 from realm.model.embedder import Towers, embed_in_groups
 from realm.model.encoder import Encoder
 from realm.model.inputs import TokenSequence, group_by_length, in_packs, pack, pad
@@ -97,21 +97,25 @@ class MaskLogits(NamedTuple):
 
 def mask_logits(encoder: Encoder, batch: CandidateBatch, budget: Budget) -> MaskLogits:
     """Return the encoder's logits at every real [MASK] of every candidate."""
-    groups = joint_groups(batch, range(len(batch.joint)), budget)
+    groups = joint_groups(encoder, batch, range(len(batch.joint)), budget)
     read = [read_masks(encoder, batch, group, budget) for group in groups]
     return MaskLogits(*(torch.cat(parts) for parts in zip(*read, strict=True)))
 
 
-def joint_groups(batch: CandidateBatch, numbers: Sequence[int], budget: Budget) -> list[list[int]]:
-    """Return some joint inputs in groups of like length, each within the budget.
+def joint_groups(
+    encoder: Encoder, batch: CandidateBatch, numbers: Sequence[int], budget: Budget
+) -> list[list[int]]:
+    """Return some joint inputs in groups, each within the budget.
 
     Args:
+        encoder: what is to read them.
         batch: the batch.
         numbers: of joint inputs, b * num_candidates + c.
         budget: of a group.
     """
     lengths = [len(batch.joint[number][0]) for number in numbers]
-    groups = group_by_length(lengths, budget.batch_tokens)
+    _, groups_of = joining(encoder.bert)
+    groups = groups_of(lengths, budget.batch_tokens)
     return [[numbers[place] for place in group] for group in groups]
 
 
@@ -121,7 +125,8 @@ def read_masks(
     """Return the encoder's logits at every real [MASK] of some joint inputs, read together."""
     device = device_of(encoder)
     num_candidates = batch.passage_of.shape[1]
-    inputs = pad([batch.joint[number] for number in numbers], budget.pad_id).to(device)
+    join, _ = joining(encoder.bert)
+    inputs = join([batch.joint[number] for number in numbers], budget.pad_id).to(device)
     joint = torch.tensor(numbers)
     rows, masks = batch.mask_is_real[joint // num_candidates].nonzero(as_tuple=True)
     positions = batch.mask_positions[joint[rows] // num_candidates, masks]
@@ -136,7 +141,7 @@ def read_candidates(
     gold: list[Tensor] = []
     owners: list[Tensor] = []
     places: list[Tensor] = []
-    for group in joint_groups(batch, range(len(batch.joint)), budget):
+    for group in joint_groups(encoder, batch, range(len(batch.joint)), budget):
         read = read_masks(encoder, batch, group, budget)
         gold.append(gold_of(batch, read))
         owners.append(read.owners)
@@ -211,7 +216,7 @@ def span_logits(
 ) -> list[Float[Tensor, "starts widths"]]:
     """Return, for each passage, the logits of its spans: [s, w] is wordpieces s to s + w.
 
-    They come in main memory. A reader for answering on a CPU reads without padding.
+    They come in main memory; read without padding where the reader can.
     """
     if reader.can_pack:
         return _packed_span_logits(reader, inputs, budget)

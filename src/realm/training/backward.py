@@ -143,7 +143,7 @@ class BackwardPass:
     ) -> None:
         """Take drawn joint inputs through the encoder and back."""
         drawn = chances.nonzero()[:, 0].tolist()
-        for group in joint_groups(batch, drawn, self.budget):
+        for group in joint_groups(self.encoder, batch, drawn, self.budget):
             with self._autocast():
                 read = read_masks(self.encoder, batch, group, self.budget)
                 gold = gold_of(batch, read)

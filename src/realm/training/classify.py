@@ -108,8 +108,10 @@ def classify(  # noqa: PLR0913 - each is one input of the stage
             if ranks.is_first:
                 start_run(out, request)
                 write_sources(out, store)
-            index = IndexConfig(autocast=config.autocast, batch_tokens=embedded_tokens(config))
-            snapshot = standing_snapshot(out, run, towers.passage, store, index, progress=progress)
+        index = IndexConfig(autocast=config.autocast, batch_tokens=embedded_tokens(config))
+        snapshot = standing_snapshot(
+            out, run, towers.passage, store, index, progress=progress, ranks=ranks
+        )
         job = ClassifyJob(claims, store, snapshot, towers, classifier, config, ranks)
         return train(
             job,

@@ -144,9 +144,10 @@ def _searched(
 ) -> Generator[tuple[Snapshot | Refresher, Callable[[], object]]]:
     """Yield (a snapshot that stands still, or what keeps one fresh; what to do at the end)."""
     if not config.train_passages:
-        with ranks.first_goes_first():
-            index = IndexConfig(autocast=config.autocast, batch_tokens=embedded_tokens(config))
-            found = standing_snapshot(out, run, towers.passage, store, index, progress=progress)
+        index = IndexConfig(autocast=config.autocast, batch_tokens=embedded_tokens(config))
+        found = standing_snapshot(
+            out, run, towers.passage, store, index, progress=progress, ranks=ranks
+        )
         yield found, lambda: None
         return
     start = find_snapshot(run_of(run), towers.passage, store)

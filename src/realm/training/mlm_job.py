@@ -1,6 +1,6 @@
 """One step of the encoder's warm start: which sentences are masked, and what they are read with."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,9 @@ from realm.corpus.store import PassageStore
 from realm.device import CPU, autocast_to, device_of, send
 from realm.errors import ConfigError, CorpusError
 from realm.masking.store import ExampleStore
-from realm.model.bert import max_length
+from realm.model.bert import joining, max_length
 from realm.model.encoder import Encoder
-from realm.model.inputs import TokenSequence, group_by_length, pad
+from realm.model.inputs import TokenSequence
 from realm.ranks import ALONE, Ranks
 from realm.retrieval.batch import body_of
 from realm.retrieval.candidates import NULL_ROW
@@ -98,7 +98,7 @@ class MlmJob:
         num_tokens = sum(len(reading.ids[0]) for reading in readings)
         readings = self.ranks.share(readings)
         loss, right = 0.0, 0
-        for group in group_by_length([len(r.ids[0]) for r in readings], self.config.batch_tokens):
+        for group in self._groups(readings):
             gold, hits = self._forward([readings[i] for i in group])
             (-gold.sum() / total).backward()
             loss -= float(gold.detach().sum())
@@ -153,8 +153,7 @@ class MlmJob:
             if not readings:
                 continue
             gold_sum, hit_sum, count = 0.0, 0, 0
-            budget = self.config.batch_tokens
-            for group in group_by_length([len(r.ids[0]) for r in readings], budget):
+            for group in self._groups(readings):
                 gold, hits = self._forward([readings[i] for i in group])
                 gold_sum += float(gold.sum())
                 hit_sum += int(hits.sum())
@@ -170,11 +169,16 @@ class MlmJob:
     def restore(self, values: Mapping[str, Any]) -> None:
         """Nothing to put back."""
 
+    def _groups(self, readings: Sequence[MaskedReading]) -> Iterable[list[int]]:
+        _, groups_of = joining(self.encoder.bert)
+        return groups_of([len(one.ids[0]) for one in readings], self.config.batch_tokens)
+
     def _forward(
         self, readings: Sequence[MaskedReading]
     ) -> tuple[Float[Tensor, " masks"], Bool[Tensor, " masks"]]:
         """Return (log p of every target, whether it was the most probable wordpiece)."""
-        inputs = pad([reading.ids for reading in readings], self.store.tokenizer.pad_id)
+        join, _ = joining(self.encoder.bert)
+        inputs = join([reading.ids for reading in readings], self.store.tokenizer.pad_id)
         rows = torch.tensor([n for n, r in enumerate(readings) for _ in r.positions])
         positions = torch.tensor([position for r in readings for position in r.positions])
         targets = torch.tensor([target for r in readings for target in r.targets])
