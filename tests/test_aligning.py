@@ -17,6 +17,7 @@ from realm.corpus.store import PassageStore
 from realm.errors import ArtifactError, ConfigError
 from realm.masking.examples import mask
 from realm.masking.store import ExampleStore
+from realm.model.inputs import Pack
 from realm.model.likelihood import span_log_probs
 from realm.predicting import Predictor
 from realm.records import MaskedExample
@@ -286,11 +287,12 @@ def test_a_passage_that_tells_the_masked_words_is_the_one_that_helps(
     """The encoder is made to copy: a wordpiece that it sees gains, so that Eq. 2 is known."""
     embeddings = predictor.encoder.bert.embeddings.word_embeddings.weight
 
-    def copies(inputs: Any, rows: Any, positions: Any) -> torch.Tensor:
+    def copies(inputs: Pack, rows: Any, positions: Any) -> torch.Tensor:
         del positions
+        read = inputs.ids[0].split(list(inputs.lengths))
         logits = torch.zeros(len(rows), len(embeddings))
         for place, row in enumerate(rows.tolist()):
-            logits[place, inputs.ids[row]] = 3.0
+            logits[place, read[row]] = 3.0
         return logits
 
     predictor.encoder.forward = copies  # type: ignore[method-assign]
